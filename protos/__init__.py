@@ -1,0 +1,1 @@
+"""The contract between server and agents: messages, tensor codec and limits."""

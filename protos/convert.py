@@ -1,0 +1,74 @@
+"""Between messages and the values that Python code works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protos import limits
+from protos.fedui.v1 import tensor_pb2
+from protos.tensors import CodecError, Signature, TensorSpec
+
+ScalarValue = bool | int | float | str | bytes
+Scalars = dict[str, ScalarValue]
+
+
+def signature_to_proto(signature: Signature) -> tensor_pb2.ModelSignature:
+    return tensor_pb2.ModelSignature(
+        tensors=[tensor_pb2.TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in signature.tensors]
+    )
+
+
+def signature_from_proto(message: tensor_pb2.ModelSignature) -> Signature:
+    """Raises `CodecError` for a signature that breaks a limit."""
+    return Signature(tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in message.tensors))
+
+
+def scalars_to_proto(values: Mapping[str, ScalarValue]) -> dict[str, tensor_pb2.Scalar]:
+    """Raises `CodecError` for a value of another type or over the limits."""
+    return {_checked_name(name): _scalar_to_proto(name, value) for name, value in values.items()}
+
+
+def scalars_from_proto(messages: Mapping[str, tensor_pb2.Scalar]) -> Scalars:
+    """Raises `CodecError` for a map over the limits or an entry without a value."""
+    if len(messages) > limits.MAX_SCALARS:
+        raise CodecError(f"{len(messages)} named values; at most {limits.MAX_SCALARS} are allowed.")
+    return {_checked_name(name): _scalar_from_proto(name, message) for name, message in messages.items()}
+
+
+def _checked_name(name: str) -> str:
+    if not name or len(name) > limits.MAX_NAME_LENGTH:
+        raise CodecError(f"A value's name has 1 to {limits.MAX_NAME_LENGTH} characters.")
+    return name
+
+
+def _scalar_to_proto(name: str, value: ScalarValue) -> tensor_pb2.Scalar:
+    match value:
+        case bool():
+            return tensor_pb2.Scalar(bool=value)
+        case int() if -(2**63) <= value < 2**63:
+            return tensor_pb2.Scalar(sint64=value)
+        case float():
+            return tensor_pb2.Scalar(double=value)
+        case str() if len(value.encode()) <= limits.MAX_SCALAR_BYTES:
+            return tensor_pb2.Scalar(string=value)
+        case bytes() if len(value) <= limits.MAX_SCALAR_BYTES:
+            return tensor_pb2.Scalar(bytes=value)
+    raise CodecError(
+        f"{name!r} is a {type(value).__name__} that can't be sent: use bool, int (64 bits), float, or str and bytes "
+        f"of at most {limits.MAX_SCALAR_BYTES} bytes."
+    )
+
+
+def _scalar_from_proto(name: str, message: tensor_pb2.Scalar) -> ScalarValue:
+    match message.WhichOneof("value"):
+        case "double":
+            return message.double
+        case "sint64":
+            return message.sint64
+        case "bool":
+            return message.bool
+        case "string" if len(message.string.encode()) <= limits.MAX_SCALAR_BYTES:
+            return message.string
+        case "bytes" if len(message.bytes) <= limits.MAX_SCALAR_BYTES:
+            return message.bytes
+    raise CodecError(f"{name!r} has no value, or one over {limits.MAX_SCALAR_BYTES} bytes.")

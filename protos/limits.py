@@ -1,0 +1,24 @@
+"""Numbers that both sides of the wire hold each other to."""
+
+PROTOCOL_MAJOR = 1
+PROTOCOL_MINOR = 0
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""gRPC's own default limit for one message, kept as protection: everything larger is cut into chunks."""
+
+CHUNK_BYTES = 256 * 1024
+"""Payload of one chunk. Measured: larger chunks are slower and delay heartbeats."""
+
+MAX_MODEL_BYTES = 4 * 1024**3
+MAX_TENSORS = 10_000
+MAX_DIMENSIONS = 8
+MAX_NAME_LENGTH = 255
+
+MAX_SCALARS = 256
+"""Entries in one map of metrics, configuration or properties."""
+MAX_SCALAR_BYTES = 4_096
+"""Length of a text or bytes scalar."""
+MAX_REASON_LENGTH = 2_000
+MAX_APPS = 64
+MAX_NUM_EXAMPLES = 10**9
+"""More examples than this from one client are refused: no weight may drown the others by a false count."""

@@ -1,0 +1,57 @@
+"""Scalars and signatures between messages and Python."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos import limits
+from protos.convert import (
+    ScalarValue,
+    scalars_from_proto,
+    scalars_to_proto,
+    signature_from_proto,
+    signature_to_proto,
+)
+from protos.fedui.v1 import tensor_pb2
+from protos.tensors import CodecError, Signature, TensorSpec
+
+scalars = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.text(max_size=100),
+    st.binary(max_size=100),
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=50), scalars, max_size=10))
+def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
+    message = tensor_pb2.Scalar()
+    assert message.WhichOneof("value") is None
+    back = scalars_from_proto(scalars_to_proto(values))
+    assert back == values
+    assert {name: type(value) for name, value in back.items()} == {name: type(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), None]
+)
+def test_what_cannot_be_sent_is_refused_by_name(value: ScalarValue) -> None:
+    with pytest.raises(CodecError, match="'m' is a"):
+        scalars_to_proto({"m": value})
+
+
+def test_a_map_without_end_is_refused() -> None:
+    many = {str(i): tensor_pb2.Scalar(bool=True) for i in range(limits.MAX_SCALARS + 1)}
+    with pytest.raises(CodecError, match="at most"):
+        scalars_from_proto(many)
+
+
+def test_a_scalar_without_a_value_is_refused() -> None:
+    with pytest.raises(CodecError, match="no value"):
+        scalars_from_proto({"m": tensor_pb2.Scalar()})
+
+
+def test_signatures_come_back() -> None:
+    signature = Signature((TensorSpec("w", "float16", (2, 3)), TensorSpec("n", "int64", ())))
+    assert signature_from_proto(signature_to_proto(signature)) == signature
