@@ -1,0 +1,1 @@
+"""The aggregation engine: rounds, strategies, transport. Knows no Django; talks to the world through `aggregator.ports`."""

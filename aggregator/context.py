@@ -1,0 +1,83 @@
+"""What the parts that drive one run have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aggregator.core.metrics import numeric
+from aggregator.core.strategies.base import Strategy
+from aggregator.events import EventLog
+from aggregator.hub import Assignment, Hub, Listener, Update, UpdateRefused
+from aggregator.models import GlobalModel
+from aggregator.ports import Evaluator, Lease, MetricRecord, ModelStore, RunSpec, RunStore
+from protos import limits
+from protos.convert import ScalarValue, scalars_to_proto
+from protos.fedui.v1 import task_pb2
+from protos.tensors import CodecError, Parameters, Signature, decode, first_non_finite
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    spec: RunSpec
+    lease: Lease
+    strategy: Strategy
+    hub: Hub
+    store: RunStore
+    models: ModelStore
+    events: EventLog
+    evaluator: Evaluator | None
+
+    def assignment(
+        self,
+        listener: Listener,
+        client_id: str,
+        kind: task_pb2.TaskKind.ValueType,
+        *,
+        round_number: int,
+        attempt: int,
+        model: GlobalModel | None,
+        config: Mapping[str, ScalarValue],
+    ) -> Assignment:
+        """A task of this run for one client. Its id is a function of what it is, so that sending it twice changes nothing."""
+        name = f"{self.spec.run_id}|{self.lease.fencing}|{round_number}|{attempt}|{kind}|{client_id}"
+        task = task_pb2.Task(
+            task_id=hashlib.sha256(name.encode()).hexdigest()[:32],
+            run_id=str(self.spec.run_id),
+            round=round_number,
+            attempt=attempt,
+            kind=kind,
+            app=self.spec.app,
+            app_version=self.spec.app_version,
+            model=model.ref if model else None,
+            config=scalars_to_proto({**config, "seed": self.spec.seed, "round": round_number}),
+            deadline_seconds=self.spec.strategy.faults.deadline_seconds,
+        )
+        return Assignment(client_id, task, listener, model.encoded if model else b"")
+
+    async def evaluate_on_server(self, parameters: Parameters) -> list[MetricRecord]:
+        """What the evaluator says of the model; nothing where there is none. An evaluator's error is logged, not fatal."""
+        if self.evaluator is None or not self.spec.strategy.evaluation.server:
+            return []
+        loss, num_examples, metrics = await asyncio.to_thread(self.evaluator, parameters)
+        values = numeric({**metrics, "loss": loss})
+        return [MetricRecord("server", name, value, num_examples) for name, value in values.items()]
+
+
+async def checked_parameters(update: Update, signature: Signature) -> Parameters:
+    """The update's tensors, if they fit the run's model. Raises `UpdateRefused` with a reason that an operator can read."""
+    if not 1 <= update.num_examples <= limits.MAX_NUM_EXAMPLES:
+        raise UpdateRefused(
+            f"The update counts {update.num_examples:,} examples; between 1 and {limits.MAX_NUM_EXAMPLES:,} are allowed."
+        )
+    if difference := signature.difference(update.signature):
+        raise UpdateRefused(f"The update doesn't fit the model: {difference}.")
+    try:
+        parameters = decode(update.buffer, signature)
+    except CodecError as error:
+        raise UpdateRefused(str(error)) from error
+    if tensor := await asyncio.to_thread(first_non_finite, parameters):
+        raise UpdateRefused(f"Tensor {tensor!r} of the update holds NaN or infinity: the training has diverged.")
+    return parameters

@@ -1,0 +1,25 @@
+"""Selection of a round's cohort."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+from aggregator.core.config import CohortConfig
+
+
+def select_cohort(config: CohortConfig, seed: int, round_number: int, eligible: Iterable[str]) -> tuple[str, ...]:
+    """The clients that train in a round, sorted; a function of nothing but the arguments.
+
+    A fraction of the eligible clients, at least `min_clients`, drawn without replacement and uniformly: each client gets a
+    pseudo-random rank from seed, round and its id, and the lowest ranks win. So a client that comes or goes changes no other's rank.
+    """
+    clients = sorted(set(eligible))
+    size = min(len(clients), max(config.min_clients, math.ceil(config.fraction * len(clients))))
+    ranked = sorted(clients, key=lambda client: _rank(seed, round_number, client))
+    return tuple(sorted(ranked[:size]))
+
+
+def _rank(seed: int, round_number: int, client: str) -> bytes:
+    return hashlib.sha256(f"cohort|{seed}|{round_number}|{client}".encode()).digest()

@@ -1,0 +1,37 @@
+"""Means of the metrics that clients report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from protos.convert import ScalarValue
+
+MAX_NAMES = 32
+"""Metrics kept of one report: an agent can't fill the database with invented names."""
+
+
+def numeric(metrics: Mapping[str, ScalarValue]) -> dict[str, float]:
+    """The finite numbers among `metrics`, at most `MAX_NAMES` of them, in the order of their names."""
+    numbers = {
+        name: float(value)
+        for name, value in sorted(metrics.items())
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+    return dict(list(numbers.items())[:MAX_NAMES])
+
+
+def weighted_means(reports: Iterable[tuple[Mapping[str, float], int]]) -> dict[str, tuple[float, int]]:
+    """Of each metric its mean over the reports that have it, weighted by examples, and the examples behind it.
+
+    `reports` are (metrics, number of examples). `fsum` makes the result independent of their order.
+    """
+    terms: dict[str, list[tuple[float, int]]] = {}
+    for metrics, num_examples in reports:
+        for name, value in metrics.items():
+            terms.setdefault(name, []).append((value, num_examples))
+    means = {}
+    for name, pairs in sorted(terms.items()):
+        if weight := sum(n for _, n in pairs):
+            means[name] = (math.fsum(value * n for value, n in pairs) / weight, weight)
+    return means

@@ -1,0 +1,105 @@
+"""The engine: one gRPC server, and the runs that it drives, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aggregator.context import RunContext
+from aggregator.core.strategies import build_strategy
+from aggregator.events import EventLog
+from aggregator.hub import Hub
+from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, RunStore
+from aggregator.run_driver import RunDriver
+from aggregator.transport.server import TLSMaterial, build_server
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 5.0
+LOST_AFTER_SECONDS = 30.0
+GRACE_SECONDS = 2.0
+
+
+class Engine:
+    """`start`, then `run` as many runs as there are, then `stop`. All on the loop that it was started on."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        bind: str,
+        tls: TLSMaterial,
+        registry: ClientRegistry,
+        store: RunStore,
+        models: ModelStore,
+        events: EventSink,
+        find_evaluator: Callable[[str], Evaluator | None],
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        lost_after_seconds: float = LOST_AFTER_SECONDS,
+    ) -> None:
+        self._owner = owner
+        self._bind, self._tls = bind, tls
+        self._registry, self._store, self._models, self._events = registry, store, models, events
+        self._find_evaluator = find_evaluator
+        self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
+        self._drivers: dict[int, tuple[RunDriver, asyncio.Task[None]]] = {}
+        self._draining = False
+        self.port = 0
+
+    async def start(self) -> None:
+        """Raises `PortTaken`."""
+        self._server, self.port = build_server(self._hub, self._registry, self._tls, self._bind)
+        await self._server.start()
+        self._watch = asyncio.create_task(self._hub.watch(), name="hub watch")
+        logger.info("gRPC listens", extra={"address": self._bind, "port": self.port})
+
+    async def stop(self) -> None:
+        """Give unfinished runs back, tell agents to come again, and close."""
+        await self.drain()
+        self._watch.cancel()
+        self._hub.end_all("The server is restarting.")
+        await self._server.stop(GRACE_SECONDS)
+
+    async def drain(self) -> None:
+        """Take up no more runs, and give those in hand back."""
+        self._draining = True
+        tasks = [task for _, task in self._drivers.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def run(self, run_id: int) -> bool:
+        """Drive a run to its end. False if there was nothing to do: it has ended, or another engine drives it."""
+        if self._draining or run_id in self._drivers:
+            return False
+        state = await self._store.take_up(run_id, self._owner)
+        if state is None:
+            return False
+        context = RunContext(
+            spec=state.spec,
+            lease=state.lease,
+            strategy=build_strategy(state.spec.strategy),
+            hub=self._hub,
+            store=self._store,
+            models=self._models,
+            events=EventLog(state.lease, state.last_event, self._events),
+            evaluator=self._find_evaluator(state.spec.app),
+        )
+        driver = RunDriver(context, state)
+        task = asyncio.create_task(driver.drive(), name=f"run {run_id}")
+        self._drivers[run_id] = driver, task
+        try:
+            await asyncio.wait([task])
+        finally:
+            del self._drivers[run_id]
+        return not task.cancelled() and task.exception() is None
+
+    def nudge(self, run_id: int) -> None:
+        """The operator has changed what they want of a run."""
+        if run_id in self._drivers:
+            self._drivers[run_id][0].nudge()
+
+    def evict(self, client_id: str, reason: str) -> None:
+        """A client may not stay connected."""
+        self._hub.evict(client_id, reason)

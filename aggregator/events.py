@@ -1,0 +1,80 @@
+"""The event log of a run: numbers events as they happen, and hands them to the sink in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from aggregator.ports import Event, EventSink, Lease, LeaseLost, Level
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.25
+"""At most four batches a second reach the sink; the first event after a quiet time goes at once."""
+RETRY_SECONDS = 2.0
+BATCH = 500
+
+
+class EventLog:
+    """Events of one run. `emit` never waits; a sink that fails is tried again, and nothing is dropped or reordered."""
+
+    def __init__(self, lease: Lease, last_seq: int, sink: EventSink) -> None:
+        self._lease = lease
+        self._seq = last_seq
+        self._sink = sink
+        self._buffer: list[Event] = []
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._task = asyncio.create_task(self._flush_until_closed(), name=f"events of run {lease.run_id}")
+
+    def emit(
+        self,
+        kind: str,
+        message: str,
+        *,
+        level: Level = Level.INFO,
+        round_number: int | None = None,
+        client_id: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._seq += 1
+        now = datetime.now(UTC)
+        self._buffer.append(
+            Event(self._lease.run_id, self._seq, now, kind, level, message, round_number, client_id, data or {})
+        )
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Returns when all events are stored, or the lease is lost."""
+        self._closing.set()
+        self._wake.set()
+        await self._task
+
+    async def _flush_until_closed(self) -> None:
+        while not (self._closing.is_set() and not self._buffer):
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._flush()
+            except LeaseLost:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), FLUSH_SECONDS)
+
+    async def _flush(self) -> None:
+        """Raises `LeaseLost`."""
+        while self._buffer:
+            batch = self._buffer[:BATCH]
+            try:
+                await self._sink.write(self._lease, batch)
+            except LeaseLost:
+                raise
+            except Exception:
+                logger.exception("Events could not be stored; trying again", extra={"run_id": self._lease.run_id})
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                del self._buffer[: len(batch)]

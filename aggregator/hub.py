@@ -1,0 +1,235 @@
+"""Who is connected, and what each client has been asked to do.
+
+The hub joins the two sides of the engine: servicers bring what agents say, drivers of runs hand out assignments. It lives on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from protos.fedui.v1 import fleet_pb2, task_pb2
+from protos.tensors import Signature
+
+logger = logging.getLogger(__name__)
+
+
+class UpdateRefused(Exception):
+    """The update can't be taken in; the text is for the owner of the client. Sending it again would change nothing."""
+
+
+class Listener(Protocol):
+    """A driver, as the hub sees it: told what comes of the assignments it made."""
+
+    def on_phase(self, assignment: Assignment, phase: task_pb2.Phase.ValueType) -> None: ...
+
+    def on_progress(self, assignment: Assignment, progress: task_pb2.Progress) -> None: ...
+
+    def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None: ...
+
+    def on_lost(self, assignment: Assignment) -> None: ...
+
+    async def on_update(self, assignment: Assignment, update: Update) -> None:
+        """Returns when the update is part of the round. Raises `UpdateRefused`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A whole upload, its hash checked, not yet looked at."""
+
+    buffer: bytearray
+    signature: Signature
+    sha256: str
+    num_examples: int
+    metrics: Mapping[str, bool | int | float | str | bytes]
+
+
+@dataclass(slots=True, eq=False)
+class Assignment:
+    """A task for one client, from its making until it is done or cancelled. `model` is shared by the whole cohort."""
+
+    client_id: str
+    task: task_pb2.Task
+    listener: Listener
+    model: bytes | bytearray = b""
+    bytes_down: int = 0
+
+    @property
+    def uploads(self) -> bool:
+        return self.task.kind in (task_pb2.TASK_KIND_FIT, task_pb2.TASK_KIND_INITIALISE)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One connected agent. None in the outbox ends the stream."""
+
+    client: ClientIdentity
+    info: AgentInfo
+    expires_at: datetime
+    outbox: asyncio.Queue[fleet_pb2.ServerMessage | None] = field(default_factory=asyncio.Queue)
+    last_sign: Sign | None = None
+    new_sign: bool = False
+
+    def send(self, message: fleet_pb2.ServerMessage) -> None:
+        self.outbox.put_nowait(message)
+
+    def end(self, reason: str, *, come_back: bool) -> None:
+        goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=1.0 if come_back else -1.0)
+        self.send(fleet_pb2.ServerMessage(goodbye=goodbye))
+        self.outbox.put_nowait(None)
+
+
+class Hub:
+    """`lost_after_seconds`: how long a client with work may be away before its driver is told that it is lost."""
+
+    def __init__(self, registry: ClientRegistry, *, heartbeat_seconds: float, lost_after_seconds: float) -> None:
+        self.heartbeat_seconds = heartbeat_seconds
+        self._registry = registry
+        self._lost_after_seconds = lost_after_seconds
+        self._sessions: dict[str, Session] = {}
+        self._assignments: dict[str, Assignment] = {}
+        self._absences: dict[str, asyncio.TimerHandle] = {}
+        self._changed = asyncio.Event()
+
+    # --- sessions, called by the Fleet servicer ---------------------------------------------------------------------
+
+    async def join(
+        self, client: ClientIdentity, info: AgentInfo, expires_at: datetime, in_hand: Collection[str]
+    ) -> Session:
+        """A client has connected. It is given what it was asked to do and doesn't have in hand."""
+        if older := self._sessions.pop(client.client_id, None):
+            older.end("Another agent has connected with this identity.", come_back=False)
+        session = Session(client, info, expires_at)
+        await self._registry.connected(client.client_id, info)
+        self._sessions[client.client_id] = session
+        self.hear(session, Sign(client.client_id, datetime.now(UTC), 0.0, 0))
+        if absence := self._absences.pop(client.client_id, None):
+            absence.cancel()
+        for assignment in self._assignments_of(client.client_id):
+            if assignment.task.task_id not in in_hand:
+                session.send(fleet_pb2.ServerMessage(task=assignment.task))
+        self._notify()
+        return session
+
+    async def leave(self, session: Session) -> None:
+        client_id = session.client.client_id
+        if self._sessions.get(client_id) is not session:
+            return
+        del self._sessions[client_id]
+        if self._assignments_of(client_id):
+            self._start_absence(client_id)
+        self._notify()
+        await self._registry.disconnected(client_id)
+
+    def hear(self, session: Session, sign: Sign) -> None:
+        session.last_sign, session.new_sign = sign, True
+
+    def receive_progress(self, session: Session, progress: task_pb2.Progress) -> None:
+        if assignment := self._owned(session.client.client_id, progress.task_id):
+            assignment.listener.on_phase(assignment, progress.phase)
+            assignment.listener.on_progress(assignment, progress)
+
+    def receive_result(self, session: Session, result: task_pb2.TaskResult) -> None:
+        if assignment := self._owned(session.client.client_id, result.task_id):
+            self._assignments.pop(result.task_id, None)
+            assignment.listener.on_result(assignment, result)
+
+    async def watch(self) -> None:
+        """Once a heartbeat: write the signs of life in bulk, and end sessions that are silent or whose certificate has expired."""
+        while True:
+            await asyncio.sleep(self.heartbeat_seconds)
+            try:
+                await self.report_signs()
+            except Exception:
+                logger.exception("Signs of life could not be written; trying again")
+            now = datetime.now(UTC)
+            for session in list(self._sessions.values()):
+                if session.expires_at <= now:
+                    session.end("The client's certificate has expired. Enrol again with a new token.", come_back=False)
+                elif session.last_sign and (now - session.last_sign.at).total_seconds() > 3 * self.heartbeat_seconds:
+                    session.end("No heartbeat arrived.", come_back=True)
+
+    async def report_signs(self) -> None:
+        fresh = [s for s in self._sessions.values() if s.new_sign and s.last_sign]
+        if fresh:
+            await self._registry.seen([s.last_sign for s in fresh if s.last_sign])
+            for session in fresh:
+                session.new_sign = False
+
+    def evict(self, client_id: str, reason: str) -> None:
+        """End a client's session, for good."""
+        if session := self._sessions.get(client_id):
+            session.end(reason, come_back=False)
+
+    def end_all(self, reason: str) -> None:
+        for session in self._sessions.values():
+            session.end(reason, come_back=True)
+
+    # --- assignments, called by drivers and the Transfer servicer ---------------------------------------------------
+
+    def eligible(self, federation_id: str, app: str, version: str, signature: Signature) -> dict[str, ClientIdentity]:
+        """Connected clients of the federation that offer this very app."""
+        return {
+            client_id: session.client
+            for client_id, session in self._sessions.items()
+            if session.client.federation_id == federation_id
+            and any(o.name == app and o.version == version and o.signature == signature for o in session.info.apps)
+        }
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set when the next client comes or goes. Read it before looking at who is there, so as to miss nothing."""
+        return self._changed
+
+    def assign(self, assignment: Assignment) -> None:
+        self._assignments[assignment.task.task_id] = assignment
+        if session := self._sessions.get(assignment.client_id):
+            session.send(fleet_pb2.ServerMessage(task=assignment.task))
+        else:
+            self._start_absence(assignment.client_id)
+
+    def withdraw(self, assignment: Assignment) -> None:
+        """Forget an assignment: the client has done its part."""
+        self._assignments.pop(assignment.task.task_id, None)
+
+    def cancel(self, assignment: Assignment, reason: str) -> None:
+        """Forget an assignment, and tell the client to stop working on it."""
+        self.withdraw(assignment)
+        if session := self._sessions.get(assignment.client_id):
+            cancel = fleet_pb2.CancelTask(task_id=assignment.task.task_id, reason=reason)
+            session.send(fleet_pb2.ServerMessage(cancel=cancel))
+
+    def assignment_of(self, client_id: str, task_id: str) -> Assignment | None:
+        """The open assignment, if it is this client's."""
+        return self._owned(client_id, task_id)
+
+    def open_tasks(self) -> set[str]:
+        return set(self._assignments)
+
+    def _owned(self, client_id: str, task_id: str) -> Assignment | None:
+        assignment = self._assignments.get(task_id)
+        return assignment if assignment and assignment.client_id == client_id else None
+
+    def _assignments_of(self, client_id: str) -> list[Assignment]:
+        return [a for a in self._assignments.values() if a.client_id == client_id]
+
+    def _start_absence(self, client_id: str) -> None:
+        if client_id not in self._absences:
+            loop = asyncio.get_running_loop()
+            self._absences[client_id] = loop.call_later(self._lost_after_seconds, self._give_up, client_id)
+
+    def _give_up(self, client_id: str) -> None:
+        del self._absences[client_id]
+        for assignment in self._assignments_of(client_id):
+            del self._assignments[assignment.task.task_id]
+            assignment.listener.on_lost(assignment)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

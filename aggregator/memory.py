@@ -1,0 +1,156 @@
+"""The engine's ports in memory: for tests, benchmarks and notebooks. Nothing outlives the process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aggregator.ports import (
+    AgentInfo,
+    ClientIdentity,
+    ClientRefused,
+    Directive,
+    Event,
+    Lease,
+    LeaseLost,
+    MetricRecord,
+    ModelRecord,
+    RoundRecord,
+    RunOutcome,
+    RunSpec,
+    RunState,
+    Sign,
+)
+from protos.tensors import Parameters
+
+
+@dataclass(slots=True)
+class StoredRun:
+    spec: RunSpec
+    fencing: int = 0
+    held: bool = False
+    directive: Directive = Directive.GO_ON
+    outcome: RunOutcome | None = None
+    reason: str = ""
+    models: dict[int, ModelRecord] = field(default_factory=dict)
+    rounds: dict[tuple[int, int], RoundRecord] = field(default_factory=dict)
+    abandoned: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    @property
+    def rounds_done(self) -> int:
+        return max(self.models, default=0)
+
+    def metrics(self, round_number: int) -> list[MetricRecord]:
+        return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
+
+
+class MemoryRunStore:
+    def __init__(self) -> None:
+        self.runs: dict[int, StoredRun] = {}
+        self.last_events: dict[int, int] = {}
+
+    def add(self, spec: RunSpec) -> StoredRun:
+        self.runs[spec.run_id] = StoredRun(spec)
+        return self.runs[spec.run_id]
+
+    async def take_up(self, run_id: int, owner: str) -> RunState | None:
+        run = self.runs[run_id]
+        if run.held or run.outcome:
+            return None
+        run.held, run.fencing = True, run.fencing + 1
+        attempts = [attempt for number, attempt in run.rounds if number == run.rounds_done + 1]
+        return RunState(
+            spec=run.spec,
+            lease=Lease(run_id, owner, run.fencing),
+            model=run.models.get(run.rounds_done),
+            last_attempt=max(attempts, default=0),
+            last_event=self.last_events.get(run_id, 0),
+        )
+
+    async def renew(self, lease: Lease) -> Directive:
+        return self._fence(lease).directive
+
+    async def release(self, lease: Lease) -> None:
+        self._fence(lease).held = False
+
+    async def begin_round(self, lease: Lease, record: RoundRecord) -> None:
+        self._fence(lease).rounds[record.number, record.attempt] = record
+
+    async def commit_round(self, lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
+        run = self._fence(lease)
+        run.rounds[record.number, record.attempt] = record
+        run.models[record.number] = model
+
+    async def abandon_round(self, lease: Lease, record: RoundRecord, reason: str) -> None:
+        run = self._fence(lease)
+        run.rounds[record.number, record.attempt] = record
+        run.abandoned[record.number, record.attempt] = reason
+
+    async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
+        self._fence(lease).rounds[record.number, record.attempt] = record
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None:
+        run = self._fence(lease)
+        run.outcome, run.reason, run.held = outcome, reason, False
+
+    def _fence(self, lease: Lease) -> StoredRun:
+        run = self.runs[lease.run_id]
+        if run.fencing != lease.fencing:
+            raise LeaseLost
+        return run
+
+
+class MemoryModelStore:
+    def __init__(self) -> None:
+        self.saved: dict[str, Parameters] = {}
+
+    async def save(
+        self, run_id: int, round_number: int, parameters: Parameters, manifest: Mapping[str, Any]
+    ) -> ModelRecord:
+        key = f"run-{run_id}/round-{round_number}"
+        self.saved[key] = parameters
+        return ModelRecord(run_id, round_number, key, "", sum(array.nbytes for array in parameters.values()))
+
+    async def load(self, record: ModelRecord) -> Parameters:
+        return self.saved[record.key]
+
+
+class MemoryEventSink:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def write(self, lease: Lease, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+
+class MemoryClientRegistry:
+    """Knows the clients that were added, and what agents said of themselves."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, ClientIdentity] = {}
+        self.refusals: dict[str, str] = {}
+        self.online: dict[str, AgentInfo] = {}
+        self.signs: dict[str, Sign] = {}
+
+    def add(self, client_id: str, federation_id: str = "tests", labels: Mapping[str, str] | None = None) -> None:
+        self.clients[client_id] = ClientIdentity(client_id, f"site {client_id}", federation_id, labels or {})
+
+    async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
+        if client_id in self.refusals:
+            raise ClientRefused(self.refusals[client_id])
+        if client_id not in self.clients:
+            raise ClientRefused("The server doesn't know this client.")
+        return self.clients[client_id]
+
+    async def connected(self, client_id: str, info: AgentInfo) -> None:
+        self.online[client_id] = info
+
+    async def disconnected(self, client_id: str) -> None:
+        self.online.pop(client_id, None)
+
+    async def seen(self, signs: Sequence[Sign]) -> None:
+        self.signs.update({sign.client_id: sign for sign in signs})

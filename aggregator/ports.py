@@ -1,0 +1,237 @@
+"""What the engine needs of the world, as small protocols. `fedui.runs.adapters` and friends implement them over the database;
+tests and simulations bring their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from aggregator.core.config import StrategyConfig
+from aggregator.core.round import ParticipationReport
+from protos.convert import Scalars
+from protos.tensors import Parameters, Signature
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run is, fixed at its start."""
+
+    run_id: int
+    name: str
+    federation_id: str
+    app: str
+    app_version: str
+    signature: Signature
+    strategy: StrategyConfig
+    seed: int
+    num_rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A stored global model."""
+
+    run_id: int
+    round_number: int
+    key: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to drive a run. Writes carry `fencing`; a store refuses those with an old number by `LeaseLost`."""
+
+    run_id: int
+    owner: str
+    fencing: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands when an engine takes it up: `model` is the last committed one, None before the first."""
+
+    spec: RunSpec
+    lease: Lease
+    model: ModelRecord | None
+    last_attempt: int
+    last_event: int
+
+
+class Directive(StrEnum):
+    """What the operator wants of a run, read with each renewal of the lease."""
+
+    GO_ON = "go_on"
+    STOP = "stop"
+
+
+class LeaseLost(Exception):
+    """Another engine owns the run now: write nothing more."""
+
+
+class RunOutcome(StrEnum):
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    source: str
+    name: str
+    value: float
+    num_examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """A round as the store keeps it; written once at its start, at its commit or abandonment, and after its evaluation."""
+
+    number: int
+    attempt: int
+    started_at: datetime
+    closed_at: datetime | None = None
+    committed_at: datetime | None = None
+    ended_at: datetime | None = None
+    participations: Sequence[ParticipationReport] = ()
+    metrics: Sequence[MetricRecord] = ()
+
+
+class RunStore(Protocol):
+    """Runs, their leases and their rounds. Every method that takes a lease raises `LeaseLost` if it is no longer valid."""
+
+    async def take_up(self, run_id: int, owner: str) -> RunState | None:
+        """Take the lease of an active run that nobody holds; None if there is nothing to do or another engine holds it."""
+        ...
+
+    async def renew(self, lease: Lease) -> Directive: ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give an unfinished run back, for another engine to take up at once."""
+        ...
+
+    async def begin_round(self, lease: Lease, record: RoundRecord) -> None: ...
+
+    async def commit_round(self, lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
+        """Round, participations, metrics and model in one transaction. `record.number` 0 is the initial model."""
+        ...
+
+    async def abandon_round(self, lease: Lease, record: RoundRecord, reason: str) -> None: ...
+
+    async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None: ...
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None: ...
+
+
+class ModelStore(Protocol):
+    async def save(
+        self, run_id: int, round_number: int, parameters: Parameters, manifest: Mapping[str, Any]
+    ) -> ModelRecord:
+        """Write the model durably before returning."""
+        ...
+
+    async def load(self, record: ModelRecord) -> Parameters:
+        """Raises `aggregator.checkpoints.CorruptCheckpoint` if the file isn't the one recorded."""
+        ...
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+class Level(StrEnum):
+    INFO = "info"
+    ROUND = "round"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run. `seq` counts from 1 without a gap."""
+
+    run_id: int
+    seq: int
+    at: datetime
+    kind: str
+    level: Level
+    message: str
+    round_number: int | None = None
+    client_id: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EventSink(Protocol):
+    async def write(self, lease: Lease, events: Sequence[Event]) -> None:
+        """Store events of one run for good, then publish them. Raises `LeaseLost`, and then stores none."""
+        ...
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """An enrolled client, as its certificate proves it."""
+
+    client_id: str
+    name: str
+    federation_id: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AppOffer:
+    name: str
+    version: str
+    framework: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """What an agent says of itself when it connects."""
+
+    agent_version: str
+    platform: str
+    apps: Sequence[AppOffer]
+    properties: Scalars
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A client's last sign of life."""
+
+    client_id: str
+    at: datetime
+    cpu_fraction: float
+    memory_bytes: int
+
+
+class ClientRefused(Exception):
+    """The client may not connect (any more). The text is for its owner."""
+
+
+class ClientRegistry(Protocol):
+    async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
+        """Raises `ClientRefused` for a client that is unknown, suspended or revoked, or with a superseded certificate."""
+        ...
+
+    async def connected(self, client_id: str, info: AgentInfo) -> None: ...
+
+    async def disconnected(self, client_id: str) -> None: ...
+
+    async def seen(self, signs: Sequence[Sign]) -> None:
+        """Many signs of life in one write."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Measures a global model on data that the server has. Raises nothing for a model of the right signature."""
+
+    def __call__(self, parameters: Parameters) -> tuple[float, int, Mapping[str, float]]: ...

@@ -1,0 +1,433 @@
+"""Carries out one attempt at a round: feeds the state machine what happens, and does what it decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from aggregator.context import RunContext, checked_parameters
+from aggregator.core import round as machine
+from aggregator.core.accumulator import AccumulatorOverflow
+from aggregator.core.metrics import numeric, weighted_means
+from aggregator.core.round import ClientPhase, Outcome, RoundMachine
+from aggregator.hub import Assignment, Update, UpdateRefused
+from aggregator.models import GlobalModel
+from aggregator.ports import Level, MetricRecord, RoundRecord
+from protos import limits
+from protos.convert import scalars_from_proto
+from protos.fedui.v1 import task_pb2
+from protos.tensors import CodecError, Parameters
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.2
+"""An agent's progress is stored at most this often; a flood of it changes nothing for others."""
+
+_PHASES = {
+    task_pb2.PHASE_DOWNLOADING: ClientPhase.DOWNLOADING,
+    task_pb2.PHASE_TRAINING: ClientPhase.TRAINING,
+    task_pb2.PHASE_UPLOADING: ClientPhase.UPLOADING,
+    task_pb2.PHASE_EVALUATING: ClientPhase.EVALUATING,
+}
+_OUTCOMES = {
+    task_pb2.TASK_OUTCOME_FAILED: Outcome.FAILED,
+    task_pb2.TASK_OUTCOME_REFUSED: Outcome.REFUSED,
+    task_pb2.TASK_OUTCOME_CANCELLED: Outcome.CANCELLED,
+}
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """An update on its way into the round; `taken` tells the upload how it went."""
+
+    assignment: Assignment
+    update: Update
+    parameters: Parameters
+    taken: asyncio.Future[None]
+
+
+class RoundDriver:
+    """One attempt at a round. `execute` returns the new global model, or None if the round was abandoned."""
+
+    def __init__(
+        self, context: RunContext, number: int, attempt: int, cohort: Mapping[str, str], model: GlobalModel
+    ) -> None:
+        evaluation = context.spec.strategy.evaluation
+        faults = context.spec.strategy.faults
+        due = number % evaluation.every == 0 or number == context.spec.num_rounds
+        self.reason = ""
+        self._context = context
+        self._number, self._attempt = number, attempt
+        self._cohort = cohort
+        self._model = model
+        self._next: GlobalModel | None = None
+        self._evaluation_due = due
+        self._machine = RoundMachine(
+            tuple(cohort),
+            quorum=faults.quorum,
+            deadline_seconds=faults.deadline_seconds,
+            evaluate=evaluation.federated and due,
+        )
+        self._accumulator = context.strategy.accumulator(context.spec.signature)
+        self._inbox: asyncio.Queue[machine.RoundEvent | _Delivery] = asyncio.Queue()
+        self._assignments: dict[str, Assignment] = {}  # of each client the one that counts now
+        self._sent: list[Assignment] = []
+        self._phases: dict[str, ClientPhase] = {}
+        self._progress_at: dict[str, float] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+        self._record = RoundRecord(number, attempt, datetime.now(UTC))
+
+    async def execute(self) -> GlobalModel | None:
+        await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
+        self._emit_start()
+        try:
+            await self._perform_all(self._machine.start(time.monotonic()))
+            while self._machine.phase is not machine.RoundPhase.DONE:
+                await self._take(await self._inbox.get())
+        finally:
+            self._close()
+        return self._next
+
+    def stop(self) -> None:
+        """The operator wants the run to end."""
+        self._inbox.put_nowait(machine.StopRequested(time.monotonic()))
+
+    # --- what the hub tells -----------------------------------------------------------------------------------------
+
+    def on_phase(self, assignment: Assignment, phase: task_pb2.Phase.ValueType) -> None:
+        entered = _PHASES.get(phase)
+        if entered is None or self._phases.get(assignment.client_id) is entered:
+            return
+        self._phases[assignment.client_id] = entered
+        self._inbox.put_nowait(machine.PhaseEntered(time.monotonic(), assignment.client_id, entered))
+        self._emit("client.phase", f"{self._name(assignment)} is {entered}", assignment, phase=entered)
+
+    def on_progress(self, assignment: Assignment, progress: task_pb2.Progress) -> None:
+        now, client_id = time.monotonic(), assignment.client_id
+        if progress.fraction < 1 and now - self._progress_at.get(client_id, -1.0) < PROGRESS_SECONDS:
+            return
+        self._progress_at[client_id] = now
+        phase = _PHASES.get(progress.phase)
+        if phase is None:
+            return
+        try:
+            metrics = numeric(scalars_from_proto(progress.metrics))
+        except CodecError:
+            metrics = {}
+        fraction = min(max(progress.fraction, 0.0), 1.0) if progress.fraction == progress.fraction else 0.0
+        message = progress.message[: limits.MAX_REASON_LENGTH] or f"{self._name(assignment)}: {phase} {fraction:.0%}"
+        self._emit("client.progress", message, assignment, phase=phase, fraction=fraction, metrics=metrics)
+
+    def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None:
+        if not self._is_settled(assignment):
+            self._inbox.put_nowait(self._event_of_result(assignment, result))
+
+    def on_lost(self, assignment: Assignment) -> None:
+        if self._is_settled(assignment):
+            return
+        reason = "The connection was lost and did not come back."
+        self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), assignment.client_id, Outcome.LOST, reason))
+
+    async def on_update(self, assignment: Assignment, update: Update) -> None:
+        try:
+            parameters = await checked_parameters(update, self._context.spec.signature)
+        except UpdateRefused as refusal:
+            self._reject(assignment.client_id, str(refusal))
+            raise
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._machine.phase is machine.RoundPhase.DONE:
+            raise UpdateRefused("The round was closed before the update arrived.")
+        self._inbox.put_nowait(_Delivery(assignment, update, parameters, taken))
+        await taken
+
+    def _is_settled(self, assignment: Assignment) -> bool:
+        """The task's update has been counted: what follows about it says nothing about the task that came after."""
+        outcome = self._machine.participations[assignment.client_id].outcome
+        return assignment.uploads and outcome is Outcome.COMPLETED
+
+    def _event_of_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> machine.RoundEvent:
+        now, client_id = time.monotonic(), assignment.client_id
+        reason = result.reason[: limits.MAX_REASON_LENGTH]
+        if outcome := _OUTCOMES.get(result.outcome):
+            return machine.ClientEnded(now, client_id, outcome, reason)
+        if assignment.uploads:
+            return machine.ClientEnded(now, client_id, Outcome.FAILED, "The agent reported success but sent no update.")
+        try:
+            metrics = scalars_from_proto(result.metrics)
+        except CodecError as error:
+            return machine.ClientEnded(now, client_id, Outcome.REJECTED, str(error))
+        if not numeric({"loss": result.loss}) or not 1 <= result.num_examples <= limits.MAX_NUM_EXAMPLES:
+            reason = "The evaluation has no finite loss, or a number of examples out of range."
+            return machine.ClientEnded(now, client_id, Outcome.REJECTED, reason)
+        return machine.EvaluationArrived(now, client_id, result.loss, result.num_examples, metrics)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def _take(self, item: machine.RoundEvent | _Delivery) -> None:
+        if isinstance(item, _Delivery):
+            await self._take_delivery(item)
+            return
+        self._announce(item)
+        await self._perform_all(self._machine.handle(item))
+
+    async def _take_delivery(self, delivery: _Delivery) -> None:
+        client_id, update = delivery.assignment.client_id, delivery.update
+        if refusal := self._machine.refusal(client_id):
+            delivery.taken.set_exception(UpdateRefused(refusal))
+            return
+        try:
+            await asyncio.to_thread(self._accumulator.add, delivery.parameters, update.num_examples)
+        except AccumulatorOverflow as overflow:
+            delivery.taken.set_exception(UpdateRefused(str(overflow)))
+            self._reject(client_id, str(overflow))
+            return
+        participation = self._machine.participations[client_id]
+        participation.bytes_up = len(update.buffer)
+        participation.bytes_down = delivery.assignment.bytes_down
+        arrived = machine.UpdateArrived(
+            time.monotonic(), client_id, update.num_examples, dict(update.metrics), update.sha256
+        )
+        actions = self._machine.handle(arrived)
+        if not delivery.taken.done():
+            delivery.taken.set_result(None)
+        self._emit_completion(delivery.assignment)
+        await self._perform_all(actions)
+
+    async def _perform_all(self, actions: Sequence[machine.Action]) -> None:
+        for action in actions:
+            await self._perform(action)
+
+    async def _perform(self, action: machine.Action) -> None:
+        match action:
+            case machine.SendFit(clients):
+                config = self._context.strategy.fit_config(self._number)
+                self._send(clients, task_pb2.TASK_KIND_FIT, self._model, config)
+            case machine.SendEvaluate(clients):
+                assert self._next is not None  # an evaluation follows a commit
+                self._phases.clear()
+                self._send(clients, task_pb2.TASK_KIND_EVALUATE, self._next, {})
+            case machine.SetDeadline(seconds):
+                self._set_deadline(seconds)
+            case machine.Cancel(clients, reason):
+                for client in clients:
+                    self._context.hub.cancel(self._assignments[client], reason)
+            case machine.Aggregate(cause):
+                await self._aggregate(cause)
+            case machine.Abandon(reason):
+                await self._abandon(reason)
+            case machine.Finish():
+                await self._finish()
+
+    def _send(
+        self,
+        clients: Sequence[str],
+        kind: task_pb2.TaskKind.ValueType,
+        model: GlobalModel,
+        config: Mapping[str, bool | int | float | str | bytes],
+    ) -> None:
+        for client in clients:
+            self._assignments[client] = self._context.assignment(
+                self, client, kind, round_number=self._number, attempt=self._attempt, model=model, config=config
+            )
+            self._sent.append(self._assignments[client])
+            self._context.hub.assign(self._assignments[client])
+
+    def _set_deadline(self, seconds: float) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(
+            seconds, lambda: self._inbox.put_nowait(machine.DeadlinePassed(time.monotonic()))
+        )
+
+    async def _aggregate(self, cause: str) -> None:
+        closed_at = datetime.now(UTC)
+        received, expected = self._machine.received, len(self._cohort)
+        self._emit(
+            "round.closed",
+            f"Round {self._number} closed with {received} of {expected} updates ({cause})",
+            level=Level.ROUND,
+            received=received,
+            expected=expected,
+            cause=cause,
+        )
+        aggregate = await asyncio.to_thread(self._accumulator.result)
+        parameters = self._context.strategy.next_model(self._model.parameters, aggregate)
+        self._next = await asyncio.to_thread(GlobalModel.of, parameters)
+        await self._commit(self._next, closed_at)
+        await self._perform_all(self._machine.handle(machine.Committed(time.monotonic())))
+
+    async def _commit(self, model: GlobalModel, closed_at: datetime) -> None:
+        """Checkpoint first, then one transaction, then the event: a crash between any two loses nothing that was announced."""
+        spec = self._context.spec
+        manifest = {
+            "app": f"{spec.app} {spec.app_version}",
+            "seed": spec.seed,
+            "attempt": self._attempt,
+            "parent": {"round": self._number - 1, "sha256": self._model.ref.sha256},
+            "updates": {c: p.update_sha256 for c, p in self._machine.participations.items() if p.update_sha256},
+        }
+        stored = await self._context.models.save(spec.run_id, self._number, model.parameters, manifest)
+        self._record = self._with_participations(
+            replace(self._record, closed_at=closed_at, committed_at=datetime.now(UTC), metrics=self._fit_metrics())
+        )
+        await self._context.store.commit_round(self._context.lease, self._record, stored)
+        participations = self._record.participations
+        self._emit(
+            "round.committed",
+            f"Round {self._number} committed",
+            level=Level.ROUND,
+            attempt=self._attempt,
+            metrics=[_metric_json(m) for m in self._record.metrics],
+            bytes_up=sum(p.bytes_up for p in participations),
+            bytes_down=sum(p.bytes_down for p in participations),
+            seconds=(datetime.now(UTC) - self._record.started_at).total_seconds(),
+            sha256=stored.sha256,
+            size=stored.size,
+        )
+
+    async def _finish(self) -> None:
+        assert self._next is not None  # a round finishes after its commit
+        metrics = self._federated_metrics()
+        if self._evaluation_due:
+            metrics += await self._evaluate_on_server(self._next)
+        self._record = self._with_participations(
+            replace(self._record, ended_at=datetime.now(UTC), metrics=[*self._record.metrics, *metrics])
+        )
+        await self._context.store.record_evaluation(self._context.lease, self._record)
+        if metrics:
+            self._emit(
+                "round.evaluated",
+                f"Round {self._number} evaluated: {_metrics_text(metrics)}",
+                level=Level.ROUND,
+                metrics=[_metric_json(m) for m in metrics],
+            )
+
+    async def _evaluate_on_server(self, model: GlobalModel) -> list[MetricRecord]:
+        try:
+            return await self._context.evaluate_on_server(model.parameters)
+        except Exception as error:  # an evaluator is a plug-in: its bugs must not end a run that is committed
+            logger.exception("The evaluator failed", extra={"run_id": self._context.spec.run_id})
+            self._emit("round.evaluation_failed", f"The server's evaluation failed: {error}", level=Level.ERROR)
+            return []
+
+    async def _abandon(self, reason: str) -> None:
+        self.reason = reason
+        self._record = self._with_participations(replace(self._record, ended_at=datetime.now(UTC)))
+        await self._context.store.abandon_round(self._context.lease, self._record, reason)
+        self._emit("round.abandoned", f"Round {self._number} abandoned. {reason}", level=Level.WARNING, reason=reason)
+
+    def _close(self) -> None:
+        """Leave nothing behind that could reach this round: no timer, no task, no upload that waits."""
+        if self._deadline:
+            self._deadline.cancel()
+        for client_id in self._machine.pending:
+            self._context.hub.cancel(self._assignments[client_id], "The round was interrupted.")
+        for assignment in self._sent:
+            self._context.hub.withdraw(assignment)
+        while not self._inbox.empty():
+            item = self._inbox.get_nowait()
+            if isinstance(item, _Delivery) and not item.taken.done():
+                item.taken.set_exception(UpdateRefused("The round was closed before the update arrived."))
+
+    def _reject(self, client_id: str, reason: str) -> None:
+        self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), client_id, Outcome.REJECTED, reason))
+
+    # --- figures and events -----------------------------------------------------------------------------------------
+
+    def _with_participations(self, record: RoundRecord) -> RoundRecord:
+        return replace(record, participations=[replace(p) for p in self._machine.participations.values()])
+
+    def _fit_metrics(self) -> list[MetricRecord]:
+        reports = [
+            (numeric(p.metrics), p.num_examples) for p in self._machine.participations.values() if p.num_examples
+        ]
+        return [MetricRecord("fit", name, *mean) for name, mean in weighted_means(reports).items()]
+
+    def _federated_metrics(self) -> list[MetricRecord]:
+        reports = [
+            (numeric({**p.evaluation_metrics, "loss": p.evaluation_loss}), p.evaluation_num_examples)
+            for p in self._machine.participations.values()
+            if p.evaluation_num_examples and p.evaluation_loss is not None
+        ]
+        return [MetricRecord("federated", name, *mean) for name, mean in weighted_means(reports).items()]
+
+    def _announce(self, event: machine.RoundEvent) -> None:
+        """Tell what a client's part came to, before the machine draws its conclusions for the round."""
+        match event:
+            case machine.EvaluationArrived(_, client_id, loss, num_examples, metrics):
+                self._emit(
+                    "client.evaluated",
+                    f"{self._cohort[client_id]} evaluated the model: loss {loss:.4g}",
+                    self._assignments[client_id],
+                    loss=loss,
+                    num_examples=num_examples,
+                    metrics=numeric(metrics),
+                )
+            case machine.ClientEnded(_, client_id, outcome, reason) if client_id in self._machine.pending:
+                self._emit_failure(client_id, outcome, reason)
+            case machine.DeadlinePassed():
+                for client_id in self._machine.pending:
+                    self._emit_failure(client_id, Outcome.LATE, "The deadline has passed.")
+
+    def _emit_start(self) -> None:
+        self._emit(
+            "round.started",
+            f"Round {self._number} started with {len(self._cohort)} clients",
+            level=Level.ROUND,
+            attempt=self._attempt,
+            cohort=[{"id": client_id, "name": name} for client_id, name in self._cohort.items()],
+            deadline_seconds=self._context.spec.strategy.faults.deadline_seconds,
+        )
+
+    def _emit_completion(self, assignment: Assignment) -> None:
+        report = self._machine.participations[assignment.client_id]
+        self._emit(
+            "client.completed",
+            f"{self._name(assignment)} sent its update ({report.num_examples:,} examples)",
+            assignment,
+            num_examples=report.num_examples,
+            metrics=numeric(report.metrics),
+            bytes_up=report.bytes_up,
+            bytes_down=report.bytes_down,
+            download_seconds=report.download_seconds,
+            train_seconds=report.train_seconds,
+            upload_seconds=report.upload_seconds,
+        )
+
+    def _emit_failure(self, client_id: str, outcome: Outcome, reason: str) -> None:
+        self._emit(
+            "client.failed",
+            f"{self._cohort[client_id]}: {outcome}. {reason}",
+            self._assignments[client_id],
+            level=Level.WARNING,
+            outcome=outcome,
+            reason=reason,
+        )
+
+    def _emit(
+        self, kind: str, message: str, assignment: Assignment | None = None, level: Level = Level.INFO, **data: Any
+    ) -> None:
+        client_id = assignment.client_id if assignment else None
+        self._context.events.emit(kind, message, level=level, round_number=self._number, client_id=client_id, data=data)
+
+    def _name(self, assignment: Assignment) -> str:
+        return self._cohort[assignment.client_id]
+
+
+def _metric_json(metric: MetricRecord) -> dict[str, Any]:
+    return {
+        "source": metric.source,
+        "name": metric.name,
+        "value": metric.value,
+        "num_examples": metric.num_examples,
+    }
+
+
+def _metrics_text(metrics: Sequence[MetricRecord]) -> str:
+    return ", ".join(f"{m.source} {m.name} {m.value:.4g}" for m in metrics)

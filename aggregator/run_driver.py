@@ -1,0 +1,231 @@
+"""Drives one run from where it stands to its end, round after round."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from aggregator.context import RunContext
+from aggregator.core.cohort import select_cohort
+from aggregator.initialisation import Initialisation, InitialisationFailed
+from aggregator.models import GlobalModel
+from aggregator.ports import ClientIdentity, Directive, LeaseLost, Level, RoundRecord, RunOutcome, RunState
+from aggregator.round_driver import RoundDriver
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS = 5.0
+"""How often the lease is renewed, and the operator's wish read; a nudge makes it sooner."""
+
+
+class RunFailed(Exception):
+    """The run can't go on; the text is for the operator."""
+
+
+class RunStopped(Exception):
+    """The operator wants the run to end."""
+
+
+class RunDriver:
+    def __init__(self, context: RunContext, state: RunState) -> None:
+        self._context = context
+        self._state = state
+        self._lease_lost = False
+        self._round: RoundDriver | None = None
+        self._stopping = asyncio.Event()
+        self._nudged = asyncio.Event()
+
+    async def drive(self) -> None:
+        """Returns when the run has ended, or another engine has taken it over. If cancelled, the run is given back."""
+        main = asyncio.current_task()
+        assert main is not None  # a coroutine runs in a task
+        keeper = asyncio.create_task(self._keep_lease(main), name=f"lease of run {self._context.spec.run_id}")
+        try:
+            await self._drive_to_an_end()
+        except LeaseLost:
+            logger.warning("Another engine has taken the run over", extra={"run_id": self._context.spec.run_id})
+        except asyncio.CancelledError:
+            if not self._lease_lost:  # the engine is shutting down
+                await self._context.store.release(self._context.lease)
+                raise
+            main.uncancel()
+        finally:
+            keeper.cancel()
+            await self._context.events.close()
+
+    def nudge(self) -> None:
+        """The operator may have changed their mind: look now."""
+        self._nudged.set()
+
+    async def _keep_lease(self, main: asyncio.Task[object]) -> None:
+        while True:
+            try:
+                directive = await self._context.store.renew(self._context.lease)
+            except LeaseLost:
+                self._lease_lost = True
+                main.cancel()
+                return
+            except Exception:
+                # Fencing protects the run if the lease expires meanwhile; a database that is away is no reason to end it.
+                logger.exception("The lease could not be renewed", extra={"run_id": self._context.spec.run_id})
+                directive = Directive.GO_ON
+            if directive is Directive.STOP and not self._stopping.is_set():
+                self._stop()
+            try:
+                await asyncio.wait_for(self._nudged.wait(), RENEW_SECONDS)
+                self._nudged.clear()
+            except TimeoutError:
+                pass
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._context.events.emit("run.stopping", "The operator stops the run", level=Level.WARNING)
+        if self._round:
+            self._round.stop()
+
+    async def _drive_to_an_end(self) -> None:
+        spec = self._context.spec
+        try:
+            await self._run_rounds()
+            outcome, reason = RunOutcome.COMPLETED, f"All {spec.num_rounds} rounds are done."
+        except RunStopped:
+            outcome, reason = RunOutcome.STOPPED, "Stopped by the operator."
+        except (RunFailed, InitialisationFailed) as failure:
+            outcome, reason = RunOutcome.FAILED, str(failure)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            logger.exception("The run has failed", extra={"run_id": spec.run_id})
+            outcome, reason = RunOutcome.FAILED, f"The engine failed: {type(error).__name__}: {error}"
+        await self._context.store.finish(self._context.lease, outcome, reason)
+        level = Level.ERROR if outcome is RunOutcome.FAILED else Level.ROUND
+        self._context.events.emit(
+            "run.finished", f"Run {outcome}. {reason}", level=level, data={"outcome": outcome, "reason": reason}
+        )
+
+    async def _run_rounds(self) -> None:
+        spec = self._context.spec
+        model, done = await self._starting_point()
+        for number in range(done + 1, spec.num_rounds + 1):
+            attempt = self._state.last_attempt if number == done + 1 else 0
+            self._raise_if_stopping()
+            model = await self._complete_round(number, attempt, model)
+
+    async def _complete_round(self, number: int, last_attempt: int, model: GlobalModel) -> GlobalModel:
+        """The model after the round, which is attempted until it is committed. Raises `RunFailed` after too many attempts."""
+        allowed = self._context.spec.strategy.faults.max_abandoned
+        reason = ""
+        for attempt in range(last_attempt + 1, last_attempt + 1 + allowed):
+            self._round = RoundDriver(self._context, number, attempt, await self._select_cohort(number), model)
+            committed = await self._round.execute()
+            reason, self._round = self._round.reason, None
+            if committed:
+                return committed
+            self._raise_if_stopping()
+        raise RunFailed(f"Round {number} was abandoned {allowed} times. The last time: {reason}")
+
+    async def _select_cohort(self, number: int) -> dict[str, str]:
+        """The names of the round's clients by their ids."""
+        spec, clients = self._context.spec, await self._wait_for_clients()
+        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients)
+        return {client_id: clients[client_id].name for client_id in chosen}
+
+    async def _starting_point(self) -> tuple[GlobalModel, int]:
+        """The last committed model and its round, or the initial model and 0."""
+        spec = self._context.spec
+        if record := self._state.model:
+            parameters = await self._context.models.load(record)
+            self._context.events.emit(
+                "run.resumed",
+                f"Run taken up after round {record.round_number}",
+                level=Level.WARNING,
+                data={"round": record.round_number},
+            )
+            return await asyncio.to_thread(GlobalModel.of, parameters), record.round_number
+        self._context.events.emit(
+            "run.started",
+            f"Run started: {spec.num_rounds} rounds of {spec.app} {spec.app_version}",
+            level=Level.ROUND,
+            data={"num_rounds": spec.num_rounds, "app": spec.app, "strategy": spec.strategy.algorithm},
+        )
+        return await self._initial_model(), 0
+
+    async def _initial_model(self) -> GlobalModel:
+        spec, started_at = self._context.spec, datetime.now(UTC)
+        clients = await self._wait_for_clients()
+        names = {client_id: client.name for client_id, client in clients.items()}
+        parameters = await self._unless_stopped(Initialisation(self._context).first_of(names))
+        model = await asyncio.to_thread(GlobalModel.of, parameters)
+        manifest = {"app": f"{spec.app} {spec.app_version}", "seed": spec.seed, "parent": None}
+        stored = await self._context.models.save(spec.run_id, 0, parameters, manifest)
+        metrics = await self._context.evaluate_on_server(parameters)
+        now = datetime.now(UTC)
+        record = RoundRecord(0, 1, started_at, closed_at=now, committed_at=now, ended_at=now, metrics=metrics)
+        await self._context.store.commit_round(self._context.lease, record, stored)
+        self._context.events.emit(
+            "model.initialised",
+            f"Initial model of {spec.signature.num_parameters:,} parameters",
+            level=Level.ROUND,
+            round_number=0,
+            data={
+                "sha256": stored.sha256,
+                "size": stored.size,
+                "metrics": [{"source": m.source, "name": m.name, "value": m.value} for m in metrics],
+            },
+        )
+        return model
+
+    async def _wait_for_clients(self) -> dict[str, ClientIdentity]:
+        """The eligible clients, when there are enough for a round. Raises `RunFailed` if they don't come in time."""
+        faults, need = self._context.spec.strategy.faults, self._context.spec.strategy.cohort.min_clients
+        give_up_at = time.monotonic() + faults.wait_for_clients_seconds
+        announced = -1
+        while True:
+            self._raise_if_stopping()
+            changed = self._context.hub.changed
+            clients = self._eligible()
+            if len(clients) >= need:
+                return clients
+            if announced != len(clients):
+                announced = len(clients)
+                self._context.events.emit(
+                    "run.waiting",
+                    f"Waiting for clients: {announced} of {need} are online",
+                    level=Level.WARNING,
+                    data={"have": announced, "need": need},
+                )
+            try:
+                async with asyncio.timeout(give_up_at - time.monotonic()):
+                    await self._unless_stopped(changed.wait())
+            except TimeoutError:
+                raise RunFailed(
+                    f"Only {len(clients)} of {need} clients that offer {self._context.spec.app} "
+                    f"{self._context.spec.app_version} came online within {faults.wait_for_clients_seconds:g} s."
+                ) from None
+
+    def _eligible(self) -> dict[str, ClientIdentity]:
+        spec = self._context.spec
+        clients = self._context.hub.eligible(spec.federation_id, spec.app, spec.app_version, spec.signature)
+        wanted = spec.strategy.cohort.labels.items()
+        return {client_id: client for client_id, client in clients.items() if wanted <= client.labels.items()}
+
+    def _raise_if_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise RunStopped
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises `RunStopped` as soon as the operator stops the run."""
+        tasks = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_if_stopping()
+            return tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,1 @@
+"""gRPC: servicers translate between messages and the hub, and decide nothing."""

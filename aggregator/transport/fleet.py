@@ -1,0 +1,132 @@
+"""The Fleet service: one long stream an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from grpc import aio
+
+from aggregator.hub import Hub, Session
+from aggregator.ports import AgentInfo, AppOffer, ClientRegistry, Sign
+from aggregator.transport.identity import authenticate
+from protos import limits
+from protos.convert import scalars_from_proto, signature_from_proto
+from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc
+from protos.tensors import CodecError
+
+logger = logging.getLogger(__name__)
+
+HELLO_SECONDS = 10.0
+
+Context = aio.ServicerContext[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
+
+
+class HelloRefused(Exception):
+    """The agent's first message won't do; the text is for its owner."""
+
+
+class FleetServicer(fleet_pb2_grpc.FleetServicer):
+    def __init__(self, hub: Hub, registry: ClientRegistry) -> None:
+        self._hub = hub
+        self._registry = registry
+
+    async def Connect(
+        self, request_iterator: AsyncIterator[fleet_pb2.AgentMessage], context: Context
+    ) -> AsyncIterator[fleet_pb2.ServerMessage]:
+        client, certificate = await authenticate(self._registry, context)
+        try:
+            hello = await _receive_hello(request_iterator)
+            info = _agent_info(hello)
+        except HelloRefused as refusal:
+            yield _goodbye(str(refusal))
+            return
+        logger.info("Client connected", extra={"client_id": client.client_id, "agent_version": info.agent_version})
+        session = await self._hub.join(client, info, certificate.not_after, set(hello.tasks_in_hand))
+        reader = asyncio.create_task(self._read(session, request_iterator))
+        try:
+            yield _welcome(session, self._hub.heartbeat_seconds)
+            while message := await session.outbox.get():
+                yield message
+        finally:
+            reader.cancel()
+            # The stream may be ending because its task is cancelled; what the hub has to write must still be written.
+            await asyncio.shield(self._hub.leave(session))
+            logger.info("Client disconnected", extra={"client_id": client.client_id})
+
+    async def _read(self, session: Session, messages: AsyncIterator[fleet_pb2.AgentMessage]) -> None:
+        try:
+            async for message in messages:
+                self._receive(session, message)
+        except Exception:
+            logger.exception("The stream broke", extra={"client_id": session.client.client_id})
+        finally:
+            session.outbox.put_nowait(None)
+
+    def _receive(self, session: Session, message: fleet_pb2.AgentMessage) -> None:
+        self._hub.hear(session, _sign(session, message))
+        match message.WhichOneof("body"):
+            case "heartbeat":
+                session.send(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
+            case "progress":
+                self._hub.receive_progress(session, message.progress)
+            case "result":
+                self._hub.receive_result(session, message.result)
+
+
+def _sign(session: Session, message: fleet_pb2.AgentMessage) -> Sign:
+    """Any message is a sign of life; only heartbeats bring new figures."""
+    now, client_id = datetime.now(UTC), session.client.client_id
+    if message.HasField("heartbeat"):
+        return Sign(client_id, now, message.heartbeat.cpu_fraction, message.heartbeat.memory_bytes)
+    return replace(session.last_sign, at=now) if session.last_sign else Sign(client_id, now, 0.0, 0)
+
+
+async def _receive_hello(messages: AsyncIterator[fleet_pb2.AgentMessage]) -> fleet_pb2.Hello:
+    try:
+        message = await asyncio.wait_for(anext(messages), HELLO_SECONDS)
+    except (TimeoutError, StopAsyncIteration):
+        raise HelloRefused(f"No first message arrived within {HELLO_SECONDS:g} s.") from None
+    if not message.HasField("hello"):
+        raise HelloRefused("The first message must be a hello.")
+    if message.hello.protocol_major != limits.PROTOCOL_MAJOR:
+        raise HelloRefused(
+            f"The agent speaks protocol {message.hello.protocol_major}, this server {limits.PROTOCOL_MAJOR}. "
+            "Install the agent's version that belongs to this server."
+        )
+    return message.hello
+
+
+def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
+    if len(hello.apps) > limits.MAX_APPS:
+        raise HelloRefused(f"An agent offers at most {limits.MAX_APPS} apps, not {len(hello.apps)}.")
+    try:
+        apps = [_app_offer(app) for app in hello.apps]
+        properties = scalars_from_proto(hello.properties)
+    except CodecError as error:
+        raise HelloRefused(f"The agent's first message can't be read: {error}") from error
+    return AgentInfo(hello.agent_version[:32], hello.platform[:120], apps, properties)
+
+
+def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
+    if not 1 <= len(app.name) <= 63 or not 1 <= len(app.version) <= 32:
+        raise HelloRefused("An app's name has 1 to 63 characters, its version 1 to 32.")
+    return AppOffer(app.name, app.version, app.framework[:32], signature_from_proto(app.signature))
+
+
+def _welcome(session: Session, heartbeat_seconds: float) -> fleet_pb2.ServerMessage:
+    welcome = fleet_pb2.Welcome(
+        client_id=session.client.client_id,
+        client_name=session.client.name,
+        heartbeat_seconds=heartbeat_seconds,
+        protocol_major=limits.PROTOCOL_MAJOR,
+        protocol_minor=limits.PROTOCOL_MINOR,
+    )
+    return fleet_pb2.ServerMessage(welcome=welcome)
+
+
+def _goodbye(reason: str) -> fleet_pb2.ServerMessage:
+    return fleet_pb2.ServerMessage(goodbye=fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=-1.0))

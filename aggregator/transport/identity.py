@@ -1,0 +1,53 @@
+"""Who is calling: the client that the TLS certificate names, never one that a message names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import grpc
+from cryptography import x509
+from grpc import aio
+
+from aggregator.ports import ClientIdentity, ClientRefused, ClientRegistry
+
+URI_PREFIX = "fedui:client:"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    client_id: str
+    serial: str
+    not_after: datetime
+
+
+@lru_cache(maxsize=4096)
+def _parse(pem: bytes) -> PeerCertificate | None:
+    certificate = x509.load_pem_x509_certificate(pem)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    ids = [uri.removeprefix(URI_PREFIX) for uri in uris if uri.startswith(URI_PREFIX)]
+    if len(ids) != 1:
+        return None
+    return PeerCertificate(ids[0], format(certificate.serial_number, "x"), certificate.not_valid_after_utc)
+
+
+async def authenticate(
+    registry: ClientRegistry, context: aio.ServicerContext[Any, Any]
+) -> tuple[ClientIdentity, PeerCertificate]:
+    """The calling client. Aborts the call for one that may not connect."""
+    pems = context.auth_context().get("x509_pem_cert", [])
+    certificate = _parse(bytes(next(iter(pems)))) if pems else None
+    if certificate is None:
+        await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The certificate names no client of FedUI.")
+    try:
+        return await registry.authenticate(certificate.client_id, certificate.serial), certificate
+    except ClientRefused as refusal:
+        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(refusal))
+
+
+async def refuse(context: aio.ServicerContext[Any, Any], code: grpc.StatusCode, reason: str) -> NoReturn:
+    await context.abort(code, reason)
+    raise AssertionError("abort does not return")

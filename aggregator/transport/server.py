@@ -1,0 +1,51 @@
+"""The gRPC server that agents connect to: mutual TLS, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+from grpc import aio
+
+from aggregator.hub import Hub
+from aggregator.ports import ClientRegistry
+from aggregator.transport.fleet import FleetServicer
+from aggregator.transport.transfer import TransferServicer
+from protos import limits
+from protos.fedui.v1 import fleet_pb2_grpc, transfer_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class TLSMaterial:
+    """PEM: the server's key and certificate chain, and the CA that clients' certificates must come from."""
+
+    key: bytes
+    certificate: bytes
+    client_ca: bytes
+
+
+class PortTaken(OSError):
+    """The address can't be bound."""
+
+
+def build_server(hub: Hub, registry: ClientRegistry, tls: TLSMaterial, bind: str) -> tuple[aio.Server, int]:
+    """A server, not yet started, and the port that it will listen on. Raises `PortTaken`."""
+    server = aio.server(
+        options=[
+            ("grpc.max_receive_message_length", limits.MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not half of the connections
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ]
+    )
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry), server)
+    transfer_pb2_grpc.add_TransferServicer_to_server(TransferServicer(hub, registry), server)
+    credentials = grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)], root_certificates=tls.client_ca, require_client_auth=True
+    )
+    try:
+        port = server.add_secure_port(bind, credentials)
+    except RuntimeError as error:
+        raise PortTaken(f"gRPC can't listen on {bind}: is another server using it? ({error})") from error
+    return server, port

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
+from aggregator.engine import Engine
+from aggregator.memory import (
+    MemoryClientRegistry,
+    MemoryEventSink,
+    MemoryModelStore,
+    MemoryRunStore,
+    StoredRun,
+)
+from aggregator.ports import Evaluator, RunSpec
+from tests.support.authority import TestAuthority
+from tests.support.scripted_agent import SIGNATURE, ScriptedAgent
+
+
+class Federation:
+    """A real engine with a real gRPC server over ports in memory, and the agents that a test connects to it."""
+
+    def __init__(self) -> None:
+        self.authority = TestAuthority()
+        self.registry, self.store = MemoryClientRegistry(), MemoryRunStore()
+        self.models, self.sink = MemoryModelStore(), MemoryEventSink()
+        self.evaluator: Evaluator | None = None
+        self._stack = AsyncExitStack()
+
+    async def start(self, port: int = 0, **options: Any) -> None:
+        self.engine = Engine(
+            owner="test",
+            bind=f"127.0.0.1:{port}",
+            tls=self.authority.server(),
+            registry=self.registry,
+            store=self.store,
+            models=self.models,
+            events=self.sink,
+            find_evaluator=lambda app: self.evaluator,
+            **({"heartbeat_seconds": 1.0, "lost_after_seconds": 0.1} | options),
+        )
+        await self.engine.start()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        await self.engine.stop()
+
+    async def connect(self, client_id: str, **options: Any) -> ScriptedAgent:
+        self.registry.add(client_id, labels=options.pop("labels", None))
+        agent = ScriptedAgent(self.authority, self.engine.port, client_id, **options)
+        return await self._stack.enter_async_context(agent)
+
+    def add_run(
+        self, *, run_id: int = 1, num_rounds: int = 1, clients: int = 2, quorum: int = 1, deadline: float = 20.0,
+        evaluate: bool = True, labels: dict[str, str] | None = None, wait: float = 20.0,
+    ) -> StoredRun:  # fmt: skip
+        strategy = StrategyConfig(
+            cohort=CohortConfig(min_clients=clients, labels=labels or {}),
+            faults=FaultsConfig(quorum=quorum, deadline_seconds=deadline, wait_for_clients_seconds=wait),
+            evaluation=EvaluationConfig(federated=evaluate),
+        )
+        return self.store.add(RunSpec(run_id, "test", "tests", "toy", "1", SIGNATURE, strategy, 7, num_rounds))
+
+    async def run(self, **options: Any) -> StoredRun:
+        stored = self.add_run(**options)
+        async with asyncio.timeout(30):
+            await self.engine.run(stored.spec.run_id)
+        return stored
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def federation() -> AsyncIterator[Federation]:
+    federation = Federation()
+    await federation.start()
+    yield federation
+    await federation.close()

@@ -1,0 +1,238 @@
+"""Whole runs: the engine and its gRPC server, with scripted agents over mutual TLS."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from aggregator.ports import Directive, RunOutcome
+from protos.fedui.v1 import task_pb2
+from protos.tensors import Parameters
+from tests.aggregator.conftest import Federation
+
+
+async def test_a_run_averages_by_examples_and_keeps_every_model(federation: Federation) -> None:
+    await federation.connect("a", num_examples=30, step=1.0)
+    await federation.connect("b", num_examples=10, step=5.0)
+    run = await federation.run(num_rounds=3)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert sorted(run.models) == [0, 1, 2, 3]
+    for number, record in run.models.items():
+        np.testing.assert_array_equal(federation.models.saved[record.key]["w"], np.full((4, 3), 2.0 * number, "f4"))
+    assert federation.models.saved[run.models[3].key]["steps"].dtype == np.int64
+    means = {(m.source, m.name): m.value for m in run.metrics(3)}
+    assert means["fit", "loss"] == pytest.approx((30 / 30 + 10 / 10) / 40)
+    assert means["federated", "loss"] == pytest.approx(6.0)
+
+
+async def test_events_tell_the_story_in_order(federation: Federation) -> None:
+    await federation.connect("a")
+    await federation.connect("b")
+    await federation.run()
+    kinds = federation.sink.kinds()
+    assert [event.seq for event in federation.sink.events] == list(range(1, len(kinds) + 1))
+    story = [k for k in kinds if not k.startswith("client.")]
+    assert story == [
+        "run.started",
+        "model.initialised",
+        "round.started",
+        "round.closed",
+        "round.committed",
+        "round.evaluated",
+        "run.finished",
+    ]
+    assert kinds.count("client.completed") == kinds.count("client.evaluated") == 2
+    assert kinds.index("client.completed") < kinds.index("round.closed")
+    assert "client.failed" not in kinds
+
+
+async def test_the_server_evaluates_where_the_app_brings_an_evaluator(federation: Federation) -> None:
+    federation.evaluator = lambda parameters: (float(parameters["w"].sum()), 50, {"accuracy": 0.5})
+    await federation.connect("a")
+    run = await federation.run(clients=1, evaluate=False)
+    assert {(m.source, m.name, m.value) for m in run.metrics(1)} >= {
+        ("server", "loss", 12.0),
+        ("server", "accuracy", 0.5),
+    }
+
+
+async def test_an_evaluator_that_raises_does_not_end_the_run(federation: Federation) -> None:
+    def broken(parameters: Parameters) -> tuple[float, int, dict[str, float]]:
+        if parameters["w"].any():
+            raise ValueError("no data")
+        return 0.0, 1, {}
+
+    federation.evaluator = broken
+    await federation.connect("a")
+    run = await federation.run(clients=1)
+    assert run.outcome is RunOutcome.COMPLETED
+    assert "round.evaluation_failed" in federation.sink.kinds()
+
+
+async def test_a_client_that_fails_or_refuses_is_named_with_its_reason(federation: Federation) -> None:
+    await federation.connect("a")
+    broken = await federation.connect("b", automatic=False)
+    running = asyncio.create_task(federation.run())
+    task = await asyncio.wait_for(broken.tasks.get(), 10)
+    broken.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="MemoryError: the batch is too large")
+    run = await running
+    assert run.outcome is RunOutcome.COMPLETED
+    (failed,) = [e for e in federation.sink.events if e.kind == "client.failed"]
+    assert failed.client_id == "b"
+    assert "the batch is too large" in failed.message
+    assert run.rounds[1, 1].participations[1].outcome == "failed"
+
+
+async def test_the_deadline_cuts_a_straggler_and_its_late_update_is_refused(federation: Federation) -> None:
+    await federation.connect("a", step=2.0)
+    slow = await federation.connect("b", automatic=False)
+    running = asyncio.create_task(federation.run(deadline=0.3))
+    task = await asyncio.wait_for(slow.tasks.get(), 10)
+    assert (await asyncio.wait_for(slow.cancelled.get(), 10)).task_id == task.task_id
+    with pytest.raises(Exception, match="its round was closed"):
+        await slow.upload(task, slow.initial())
+    run = await running
+    assert run.outcome is RunOutcome.COMPLETED
+    assert run.rounds[1, 1].participations[1].outcome == "late"
+    assert federation.models.saved[run.models[1].key]["w"][0, 0] == 2.0
+
+
+async def test_a_client_that_vanishes_is_lost_after_the_grace(federation: Federation) -> None:
+    await federation.connect("a")
+    gone = await federation.connect("b", automatic=False)
+    running = asyncio.create_task(federation.run())
+    await asyncio.wait_for(gone.tasks.get(), 10)
+    await gone.hang_up()
+    run = await running
+    assert run.outcome is RunOutcome.COMPLETED
+    assert run.rounds[1, 1].participations[1].outcome == "lost"
+
+
+async def test_a_client_that_comes_back_in_time_is_given_its_task_again(federation: Federation) -> None:
+    federation.engine._hub._lost_after_seconds = 60.0
+    await federation.connect("a")
+    first = await federation.connect("b", automatic=False)
+    running = asyncio.create_task(federation.run())
+    await asyncio.wait_for(first.tasks.get(), 10)
+    await first.hang_up()
+    await federation.connect("b")
+    run = await running
+    assert [p.outcome for p in run.rounds[1, 1].participations] == ["completed", "completed"]
+
+
+async def test_stop_ends_the_run_and_keeps_what_was_committed(federation: Federation) -> None:
+    idle = await federation.connect("a", automatic=False)
+    run = federation.add_run(num_rounds=5, clients=1)
+    running = asyncio.create_task(federation.engine.run(1))
+    await idle.do(await asyncio.wait_for(idle.tasks.get(), 10))
+    task = await asyncio.wait_for(idle.tasks.get(), 10)
+    run.directive = Directive.STOP
+    federation.engine.nudge(1)
+    await asyncio.wait_for(running, 10)
+    assert (await asyncio.wait_for(idle.cancelled.get(), 10)).task_id == task.task_id
+    assert (run.outcome, sorted(run.models)) == (RunOutcome.STOPPED, [0])
+
+
+async def test_stop_while_waiting_for_clients(federation: Federation) -> None:
+    run = federation.add_run(clients=3)
+    running = asyncio.create_task(federation.engine.run(1))
+    await federation.until(lambda: "run.waiting" in federation.sink.kinds())
+    run.directive = Directive.STOP
+    federation.engine.nudge(1)
+    await asyncio.wait_for(running, 10)
+    assert run.outcome is RunOutcome.STOPPED
+
+
+async def test_a_run_waits_for_clients_and_begins_when_they_come(federation: Federation) -> None:
+    await federation.connect("a")
+    running = asyncio.create_task(federation.run(clients=2))
+    await federation.until(lambda: "run.waiting" in federation.sink.kinds())
+    await federation.connect("b")
+    assert (await running).outcome is RunOutcome.COMPLETED
+
+
+async def test_a_run_whose_clients_do_not_come_fails_and_says_so(federation: Federation) -> None:
+    run = await federation.run(clients=2, wait=0.1)
+    assert run.outcome is RunOutcome.FAILED
+    assert "Only 0 of 2 clients that offer toy 1" in run.reason
+
+
+async def test_only_clients_with_the_labels_and_the_app_take_part(federation: Federation) -> None:
+    chosen = await federation.connect("a", labels={"modality": "ecg", "country": "de"})
+    await federation.connect("b", labels={"modality": "mri"})
+    run = await federation.run(clients=1, labels={"modality": "ecg"})
+    assert [p.client_id for p in run.rounds[1, 1].participations] == [chosen.client_id]
+
+
+async def test_rounds_without_quorum_are_tried_again_and_then_end_the_run(federation: Federation) -> None:
+    broken = await federation.connect("a", automatic=False)
+
+    async def fail_every_fit() -> None:
+        while True:
+            task = await broken.tasks.get()
+            if task.kind == task_pb2.TASK_KIND_FIT:
+                broken.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="no data")
+            else:
+                await broken.do(task)
+
+    failing = asyncio.create_task(fail_every_fit())
+    run = await federation.run(clients=1)
+    failing.cancel()
+    assert run.outcome is RunOutcome.FAILED
+    assert sorted(run.abandoned) == [(1, 1), (1, 2), (1, 3)]
+    assert "abandoned 3 times" in run.reason
+
+
+async def test_two_runs_share_the_engine_and_the_clients(federation: Federation) -> None:
+    await federation.connect("a")
+    await federation.connect("b")
+    one, two = await asyncio.gather(federation.run(run_id=1, num_rounds=4), federation.run(run_id=2, num_rounds=4))
+    assert {one.outcome, two.outcome} == {RunOutcome.COMPLETED}
+
+
+async def test_a_run_goes_on_after_its_last_committed_round_on_another_engine(federation: Federation) -> None:
+    agent = await federation.connect("a", automatic=False)
+    run = federation.add_run(num_rounds=3, clients=1)
+    running = asyncio.create_task(federation.engine.run(1))
+    while True:  # the first round is done, and the second under way
+        task = await asyncio.wait_for(agent.tasks.get(), 10)
+        if task.round == 2:
+            break
+        await agent.do(task)
+    port = federation.engine.port
+    await federation.engine.stop()
+    assert await running is False
+    assert (run.held, run.outcome, sorted(run.models)) == (False, None, [0, 1])
+    federation.store.last_events[1] = federation.sink.events[-1].seq
+    await federation.start(port)
+    await federation.connect("a")
+    async with asyncio.timeout(20):
+        await federation.engine.run(1)
+    assert run.outcome is RunOutcome.COMPLETED
+    assert federation.models.saved[run.models[3].key]["w"][0, 0] == 3.0
+    assert [e.seq for e in federation.sink.events] == list(range(1, len(federation.sink.events) + 1))
+    assert "run.resumed" in federation.sink.kinds()
+
+
+async def test_an_engine_that_has_lost_its_lease_writes_nothing_more(federation: Federation) -> None:
+    agent = await federation.connect("a", automatic=False)
+    run = federation.add_run(clients=1)
+    running = asyncio.create_task(federation.engine.run(1))
+    await agent.do(await asyncio.wait_for(agent.tasks.get(), 10))
+    task = await asyncio.wait_for(agent.tasks.get(), 10)
+    run.fencing += 1
+    await agent.do(task)
+    await asyncio.wait_for(running, 10)
+    assert (run.outcome, sorted(run.models)) == (None, [0])
+
+
+async def test_a_run_is_driven_once(federation: Federation) -> None:
+    await federation.connect("a", automatic=False)
+    federation.add_run(clients=1)
+    first = asyncio.create_task(federation.engine.run(1))
+    await federation.until(lambda: federation.store.runs[1].held)
+    assert await federation.engine.run(1) is False
+    await federation.engine.drain()
+    assert await first is False

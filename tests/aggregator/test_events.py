@@ -1,0 +1,76 @@
+"""The event log: numbered without a gap, stored in order, whatever the sink does."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from aggregator import events
+from aggregator.events import EventLog
+from aggregator.ports import Event, Lease, LeaseLost
+
+LEASE = Lease(1, "me", 1)
+
+
+class Sink:
+    def __init__(self, failures: int = 0, lost: bool = False) -> None:
+        self.failures, self.lost = failures, lost
+        self.batches: list[list[Event]] = []
+
+    async def write(self, lease: Lease, batch: Sequence[Event]) -> None:
+        if self.lost:
+            raise LeaseLost
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the database is away")
+        self.batches.append(list(batch))
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event.seq for batch in self.batches for event in batch]
+
+
+async def test_numbers_go_on_from_the_last_one_and_batches_keep_their_order() -> None:
+    sink = Sink()
+    log = EventLog(LEASE, 41, sink)
+    for i in range(1200):
+        log.emit("client.progress", f"{i}")
+    await log.close()
+    assert sink.seqs == list(range(42, 42 + 1200))
+    assert max(map(len, sink.batches)) <= events.BATCH
+
+
+async def test_a_sink_that_fails_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "RETRY_SECONDS", 0.001)
+    sink = Sink(failures=3)
+    log = EventLog(LEASE, 0, sink)
+    log.emit("a", "one")
+    log.emit("b", "two")
+    await log.close()
+    assert sink.seqs == [1, 2]
+
+
+async def test_the_first_event_goes_at_once_and_those_that_follow_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "FLUSH_SECONDS", 3600.0)
+    sink = Sink()
+    log = EventLog(LEASE, 0, sink)
+    log.emit("a", "one")
+    async with asyncio.timeout(5):
+        while not sink.batches:
+            await asyncio.sleep(0)
+    log.emit("b", "two")
+    log.emit("c", "three")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sink.seqs == [1]
+    await log.close()
+    assert sink.seqs == [1, 2, 3]
+
+
+async def test_a_lost_lease_ends_the_log() -> None:
+    sink = Sink(lost=True)
+    log = EventLog(LEASE, 0, sink)
+    log.emit("a", "one")
+    async with asyncio.timeout(5):
+        await log.close()
+    assert sink.batches == []
