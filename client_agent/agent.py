@@ -1,0 +1,108 @@
+"""The agent as a whole: apps, tasks and connection put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import platform
+import signal
+from collections.abc import Coroutine
+
+import client_agent
+from client_agent import backoff, scalars
+from client_agent.connection import Connection
+from client_agent.hosting import HostedApp, HostedApps
+from client_agent.identity import Home, Identity
+from client_agent.outbox import Outbox
+from client_agent.state import StateFile, now
+from client_agent.tasks import Tasks
+from client_agent.transfer import Transfer
+from protos import limits
+from protos.convert import signature_to_proto
+from protos.fedui.v1 import fleet_pb2, task_pb2
+
+log = logging.getLogger(__name__)
+
+
+def run(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
+    """`serve` until SIGINT or SIGTERM."""
+    asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
+
+
+async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
+    task = asyncio.ensure_future(serving)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def serve(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
+    """Work for the federation until cancelled. Raises `Dismissed` or `CertificateExpired`."""
+    state = StateFile(home.state_file)
+    outbox = Outbox()
+    transfer = Transfer(identity, max_delay)
+    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)))
+    greeting = hello(apps)
+
+    def hello_now() -> fleet_pb2.Hello:
+        greeting.tasks_in_hand[:] = tasks.in_hand()
+        return greeting
+
+    connection = Connection(identity, hello_now, tasks, outbox, state, max_delay)
+    try:
+        await _first_failure(connection.run(), tasks.run())
+    finally:
+        await transfer.close()
+        state.ended()
+
+
+def hello(apps: HostedApps) -> fleet_pb2.Hello:
+    """What this agent is and offers."""
+    offered = list(apps.values())
+    message = fleet_pb2.Hello(
+        protocol_major=limits.PROTOCOL_MAJOR,
+        protocol_minor=limits.PROTOCOL_MINOR,
+        agent_version=client_agent.__version__,
+        platform=platform.platform(),
+        apps=[_offer(hosted) for hosted in offered],
+    )
+    if offered:
+        for name, scalar in _properties(offered[0]).items():
+            message.properties[name].CopyFrom(scalar)
+    return message
+
+
+def _offer(hosted: HostedApp) -> fleet_pb2.AppOffer:
+    app = hosted.app
+    return fleet_pb2.AppOffer(
+        name=app.name, version=app.version, framework=app.framework, signature=signature_to_proto(hosted.signature)
+    )
+
+
+def _properties(hosted: HostedApp) -> scalars.ProtoScalars:
+    """Properties are a courtesy: an app that fails to tell them can still train."""
+    try:
+        return scalars.to_proto(hosted.client.get_properties({}))
+    except Exception:
+        log.warning("App %s can't tell its properties", hosted.app.name, exc_info=True)
+        return {}
+
+
+def _summary(task: task_pb2.Task | None) -> dict[str, str | int] | None:
+    if task is None:
+        return None
+    kind = task_pb2.TaskKind.Name(task.kind).removeprefix("TASK_KIND_").lower()
+    return {"task_id": task.task_id, "app": task.app, "kind": kind, "round": task.round, "since": now()}
+
+
+async def _first_failure(*endless: Coroutine[None, None, None]) -> None:
+    """Run them together; when one fails, cancel the others and raise its error."""
+    running = [asyncio.ensure_future(coroutine) for coroutine in endless]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.wait(running)

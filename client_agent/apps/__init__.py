@@ -1,0 +1,1 @@
+"""Built-in apps, on data sets that come with the package."""

@@ -1,0 +1,72 @@
+"""App "digits-mlp" in NumPy: handwritten digits, a perceptron with one hidden layer of 32 units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_agent.apps.datasets import Samples, digits
+from client_agent.apps.site import Site, SiteOptions
+from client_agent.apps.training import Trainer, he_normal, softmax_cross_entropy
+from client_agent.sdk import App, Arrays, Context
+
+INPUTS, HIDDEN, CLASSES = 64, 32, 10
+TENSOR_NAMES = ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
+
+
+class MLP:
+    """One hidden layer with ReLU, softmax cross-entropy. Weights have the shape (inputs, outputs)."""
+
+    def __init__(self, parameters: Arrays) -> None:
+        self._w1, self._b1, self._w2, self._b2 = (np.array(array, np.float32) for array in parameters)
+
+    def parameters(self) -> Arrays:
+        return [self._w1, self._b1, self._w2, self._b2]
+
+    def step(self, samples: Samples, learning_rate: float) -> float:
+        hidden, logits = self._forward(samples.features)
+        loss, by_logits = softmax_cross_entropy(logits, samples.labels)
+        by_hidden = (by_logits @ self._w2.T) * (hidden > 0)
+        rate = np.float32(learning_rate)
+        self._w2 -= rate * (hidden.T @ by_logits)
+        self._b2 -= rate * by_logits.sum(axis=0)
+        self._w1 -= rate * (samples.features.T @ by_hidden)
+        self._b1 -= rate * by_hidden.sum(axis=0)
+        return loss
+
+    def loss_and_accuracy(self, samples: Samples) -> tuple[float, float]:
+        _, logits = self._forward(samples.features)
+        loss, _ = softmax_cross_entropy(logits, samples.labels)
+        return loss, float((logits.argmax(axis=1) == samples.labels).mean())
+
+    def _forward(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        hidden = np.maximum(features @ self._w1 + self._b1, 0)
+        return hidden, hidden @ self._w2 + self._b2
+
+
+def initialise(seed: int) -> Arrays:
+    """He weights and no biases, in the order of `TENSOR_NAMES`."""
+    rng = np.random.default_rng(seed)
+    return [
+        he_normal(rng, (INPUTS, HIDDEN)),
+        np.zeros(HIDDEN, np.float32),
+        he_normal(rng, (HIDDEN, CLASSES)),
+        np.zeros(CLASSES, np.float32),
+    ]
+
+
+def client_fn(context: Context) -> Trainer:
+    return Trainer(Site.of(digits().shared, SiteOptions.parse(context.options)), initialise, MLP)
+
+
+def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, int, dict[str, float]]:
+    """Loss, number of examples and accuracy on the digits that no client trains on, for the server."""
+    held_out = digits().held_out
+    loss, accuracy = MLP([parameters[name] for name in TENSOR_NAMES]).loss_and_accuracy(held_out)
+    return loss, len(held_out), {"accuracy": accuracy}
+
+
+app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES)

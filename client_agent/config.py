@@ -1,0 +1,88 @@
+"""The settings of `fedagent run`: flag, then environment, then agent.toml in the home folder, then default."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from client_agent.backoff import MAX_SECONDS
+from client_agent.errors import ConfigurationError
+
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field is a key of agent.toml, and an environment variable with FEDAGENT_ before it.
+
+    In the environment, lists and `key=value` pairs are separated by commas: FEDAGENT_SET=partition=2,partitions=5.
+    """
+
+    app: tuple[str, ...]
+    set: Mapping[str, str]
+    log_format: LogFormat
+    reconnect_max_seconds: float
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -> Settings:
+    """`flags` holds what the command line gave. Raises `ConfigurationError`."""
+    values: dict[str, Any] = {"app": ("digits-mlp",), "set": {}, "log_format": "text"}
+    values["reconnect_max_seconds"] = MAX_SECONDS
+    for source in (_from_file(file, values.keys()), _from_environment(environment, values.keys()), flags):
+        values.update(source)
+    return Settings(
+        app=tuple(_listed(values["app"])),
+        set=_pairs(values["set"]),
+        log_format=_log_format(values["log_format"]),
+        reconnect_max_seconds=_seconds(values["reconnect_max_seconds"]),
+    )
+
+
+def _from_file(file: Path, known: Iterable[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} can't be read: {error}") from error
+    if unknown := sorted(values.keys() - set(known)):
+        raise ConfigurationError(f"{file} sets {unknown[0]!r}; known are {', '.join(known)}.")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str], known: Iterable[str]) -> dict[str, str]:
+    return {name: value for name in known if (value := environment.get(f"FEDAGENT_{name.upper()}"))}
+
+
+def _listed(value: Any) -> list[str]:
+    items = value.split(",") if isinstance(value, str) else value
+    return [str(item).strip() for item in items]
+
+
+def _pairs(value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {name: str(option) for name, option in value.items()}
+    pairs = [item.partition("=") for item in _listed(value)]
+    for name, separator, _ in pairs:
+        if not name or not separator:
+            raise ConfigurationError(f"An option is written key=value, not {name!r}.")
+    return {name.strip(): option.strip() for name, _, option in pairs}
+
+
+def _log_format(value: Any) -> LogFormat:
+    if value not in get_args(LogFormat):
+        raise ConfigurationError(f"log_format is {' or '.join(get_args(LogFormat))}, not {value!r}.")
+    return cast(LogFormat, value)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        raise ConfigurationError(f"reconnect_max_seconds is a number of seconds above 0, not {value!r}.")
+    return seconds

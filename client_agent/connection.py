@@ -1,0 +1,151 @@
+"""The stream to the server: kept up, and taken up again for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import grpc
+
+from client_agent import backoff
+from client_agent.channel import open_channel
+from client_agent.errors import Dismissed
+from client_agent.identity import Identity
+from client_agent.outbox import Outbox
+from client_agent.state import StateFile
+from client_agent.tasks import Tasks
+from client_agent.vitals import Vitals
+from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+GREETING_SECONDS = 30.0
+"""How long the server may take to answer the first message."""
+SILENT_HEARTBEATS = 3
+"""After so many intervals without a word the server is taken for lost."""
+
+Stream = grpc.aio.StreamStreamCall[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
+
+
+class _StreamEnded(Exception):
+    """`pause` is the server's wish for how long to stay away; None leaves it to the back-off."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Connection:
+    """Connects, listens, beats; `run` ends only by an error that no retry can mend."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        hello: Callable[[], fleet_pb2.Hello],
+        tasks: Tasks,
+        outbox: Outbox,
+        state: StateFile,
+        max_delay: float = backoff.MAX_SECONDS,
+    ) -> None:
+        self._identity = identity
+        self._hello = hello
+        self._tasks = tasks
+        self._outbox = outbox
+        self._state = state
+        self._max_delay = max_delay
+        self._delays = backoff.delays(max_delay)
+
+    async def run(self) -> None:
+        """Raises `Dismissed` after a goodbye for good, and `CertificateExpired`."""
+        while True:
+            self._identity.raise_if_expired()
+            ended = await self._converse()
+            self._state.disconnected(str(ended))
+            delay = next(self._delays) if ended.pause is None else ended.pause
+            log.warning("Not connected to %s (%s); next attempt in %.1f s", self._identity.grpc_address, ended, delay)
+            await asyncio.sleep(delay)
+
+    async def _converse(self) -> _StreamEnded:
+        """One stream from its beginning to its end, and why it ended."""
+        try:
+            async with open_channel(self._identity) as channel:
+                stream: Stream = fleet_pb2_grpc.FleetStub(channel).Connect()
+                welcome = await self._greet(stream)
+                await self._serve(stream, welcome.heartbeat_seconds)
+        except grpc.aio.AioRpcError as error:
+            return _StreamEnded(f"{error.code().name}: {error.details()}")
+        except TimeoutError:
+            return _StreamEnded("the server fell silent")
+        except _StreamEnded as ended:
+            return ended
+        return _StreamEnded("the server ended the stream")
+
+    async def _greet(self, stream: Stream) -> fleet_pb2.Welcome:
+        async with asyncio.timeout(GREETING_SECONDS):
+            await stream.write(fleet_pb2.AgentMessage(hello=self._hello()))
+            answer = await _read(stream)
+        if not answer.HasField("welcome"):
+            self._obey(answer)
+            raise _StreamEnded("the server didn't answer with a welcome")
+        self._delays = backoff.delays(self._max_delay)
+        self._state.connected()
+        self._tasks.server_is_back()
+        log.info("Connected to %s as %s", self._identity.grpc_address, answer.welcome.client_name)
+        return answer.welcome
+
+    async def _serve(self, stream: Stream, interval: float) -> None:
+        """Listen, with sending and beating beside it. What breaks the sending breaks the listening too."""
+        helpers = [asyncio.create_task(self._send(stream)), asyncio.create_task(self._beat(interval))]
+        try:
+            while True:
+                async with asyncio.timeout(SILENT_HEARTBEATS * interval):
+                    message = await _read(stream)
+                self._obey(message)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _send(self, stream: Stream) -> None:
+        while True:
+            message = await self._outbox.take()
+            try:
+                await stream.write(message)
+            except BaseException:
+                self._outbox.put_back(message)
+                raise
+
+    async def _beat(self, interval: float) -> None:
+        vitals = Vitals()
+        while True:
+            await asyncio.sleep(interval)
+            self._outbox.put_heartbeat(
+                fleet_pb2.Heartbeat(cpu_fraction=vitals.cpu_fraction(), memory_bytes=vitals.memory_bytes())
+            )
+
+    def _obey(self, message: fleet_pb2.ServerMessage) -> None:
+        match message.WhichOneof("body"):
+            case "task":
+                self._tasks.accept(message.task)
+            case "cancel":
+                self._tasks.cancel(message.cancel.task_id, message.cancel.reason)
+            case "goodbye":
+                _leave(message.goodbye)
+
+
+def _leave(goodbye: fleet_pb2.Goodbye) -> None:
+    if goodbye.reconnect_after_seconds < 0:
+        raise Dismissed(
+            f"The server said goodbye: {goodbye.reason} Ask the federation's operator before starting again."
+        )
+    # All agents hear this at the same moment, and must not all come back in the same one.
+    raise _StreamEnded(goodbye.reason, pause=goodbye.reconnect_after_seconds * random.uniform(1, 1.5))
+
+
+async def _read(stream: Stream) -> fleet_pb2.ServerMessage:
+    message = await stream.read()
+    if isinstance(message, fleet_pb2.ServerMessage):
+        return message
+    raise _StreamEnded("the server ended the stream")

@@ -1,0 +1,86 @@
+"""Finding apps, and the apps that this agent offers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from client_agent.errors import BrokenApp
+from client_agent.sdk import App, ClientLike, Context
+from protos.tensors import CodecError, Signature
+
+ENTRY_POINT_GROUP = "fedui.apps"
+
+AppKey = tuple[str, str]
+"""Name and version."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostedApp:
+    """An app with its client, made once for the life of the agent, and the model's signature."""
+
+    app: App
+    client: ClientLike
+    signature: Signature
+
+
+HostedApps = Mapping[AppKey, HostedApp]
+
+
+def installed_apps() -> list[str]:
+    """The names under which installed packages offer apps."""
+    return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def find_app(reference: str) -> App:
+    """The app with this entry point's name, or at "module:attribute". Raises `BrokenApp`."""
+    try:
+        found = _load(reference)
+    except Exception as error:  # An app's module may raise anything while it is imported.
+        raise BrokenApp(f"App {reference!r} can't be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(found, App):
+        raise BrokenApp(f"{reference!r} is a {type(found).__name__}, not a client_agent.App.")
+    return found
+
+
+def host(app: App, context: Context) -> HostedApp:
+    """Make the app's client and read the model's signature. Raises `ConfigurationError`."""
+    try:
+        client = app.client_fn(context)
+    except (TypeError, ValueError, OSError) as error:
+        raise BrokenApp(f"App {app.name!r} could not make its client: {type(error).__name__}: {error}") from error
+    if not isinstance(client, ClientLike):
+        raise BrokenApp(
+            f"App {app.name!r} made a {type(client).__name__}, which lacks one of the methods get_parameters, fit, "
+            "evaluate and get_properties."
+        )
+    try:
+        return HostedApp(app, client, app.signature_of(client))
+    except CodecError as error:
+        raise BrokenApp(f"App {app.name!r} has a model that can't be sent: {error}") from error
+
+
+def host_all(references: Iterable[str], context: Context) -> HostedApps:
+    """Load and host each app. Raises `BrokenApp` if two have the same name and version."""
+    hosted: dict[AppKey, HostedApp] = {}
+    for reference in references:
+        app = find_app(reference)
+        key = (app.name, app.version)
+        if key in hosted:
+            raise BrokenApp(f"Two apps are called {app.name} {app.version}: leave one of the --app options out.")
+        hosted[key] = host(app, context)
+    return hosted
+
+
+def _load(reference: str) -> object:
+    module, separator, attribute = reference.partition(":")
+    if separator:
+        return getattr(importlib.import_module(module), attribute)
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=reference):
+        return entry.load()
+    raise LookupError(
+        f"no installed package offers it; installed are {', '.join(installed_apps()) or 'none'}. "
+        'Your own code is named "module:attribute".'
+    )

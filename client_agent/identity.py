@@ -1,0 +1,121 @@
+"""Who this agent is: its key, its certificate and where its server is, in the agent's home folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client_agent.errors import CertificateExpired, ConfigurationError, NotEnrolled
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What the server told when it enrolled this client; stored as agent.json."""
+
+    client_id: str
+    client_name: str
+    federation: str
+    server_url: str
+    grpc_address: str
+    certificate_expires_at: str
+    """ISO 8601. Kept here too, so that a running agent need not load `cryptography`, a tenth of its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An enrolment with its key pair. PEM bytes, as gRPC takes them."""
+
+    enrolment: Enrolment
+    key_pem: bytes
+    certificate_pem: bytes
+    ca_pem: bytes
+
+    @property
+    def grpc_address(self) -> str:
+        return self.enrolment.grpc_address
+
+    def raise_if_expired(self) -> None:
+        """A server only says "unavailable" to an expired certificate, so the agent looks at its own dates first."""
+        expiry = datetime.fromisoformat(self.enrolment.certificate_expires_at)
+        if expiry <= datetime.now(UTC):
+            raise CertificateExpired(
+                f"This client's certificate expired on {expiry:%Y-%m-%d %H:%M} UTC. Ask the operator for a "
+                "token and enrol again: fedagent enroll URL --token T --force"
+            )
+
+
+class Home:
+    """The agent's folder. Everything that makes up the identity is replaced at once or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings_file = path / "agent.toml"
+        self.state_file = path / "state.json"
+        self.identity_folder = path / "identity"
+        self.key_file = self.identity_folder / "key.pem"
+
+    @property
+    def is_enrolled(self) -> bool:
+        return self.identity_folder.is_dir()
+
+    def load(self) -> Identity:
+        """Raises `NotEnrolled`, also for a folder that can't be read."""
+        folder = self.identity_folder
+        try:
+            return Identity(
+                enrolment=Enrolment(**json.loads((folder / "agent.json").read_text())),
+                key_pem=self.key_file.read_bytes(),
+                certificate_pem=(folder / "certificate.pem").read_bytes(),
+                ca_pem=(folder / "ca.pem").read_bytes(),
+            )
+        except FileNotFoundError:
+            raise NotEnrolled(f"No enrolment in {self.path}. Begin with: fedagent enroll URL --token T") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise NotEnrolled(
+                f"The enrolment in {folder} can't be read ({error}). Enrol again with --force."
+            ) from error
+
+    def prepare(self) -> None:
+        """Make the folder. Raises `ConfigurationError` if it can't be written, before a token is spent on it."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.path} can't be written: {error.strerror}. Choose another --home."
+            ) from error
+
+    def save(self, identity: Identity) -> None:
+        """Write beside the old identity, then rename: a crash leaves the old one or the new one."""
+        self.prepare()
+        fresh, stale = self.path / "identity.new", self.path / "identity.old"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        write_private(fresh / "key.pem", identity.key_pem)
+        write_private(fresh / "certificate.pem", identity.certificate_pem)
+        write_private(fresh / "ca.pem", identity.ca_pem)
+        write_private(fresh / "agent.json", json.dumps(asdict(identity.enrolment), indent=2).encode())
+        if self.is_enrolled:
+            shutil.rmtree(stale, ignore_errors=True)
+            self.identity_folder.rename(stale)
+        fresh.rename(self.identity_folder)
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, from the moment it exists, and have it on disk before returning."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+DEFAULT_HOME = Path.home() / ".fedagent"

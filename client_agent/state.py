@@ -1,0 +1,80 @@
+"""What the running agent is doing, in a small file for `fedagent status`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from client_agent.identity import write_private
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """Times are ISO 8601 in UTC. `pid` is None once the agent has ended."""
+
+    pid: int | None = None
+    connected: bool = False
+    last_connected_at: str | None = None
+    last_error: str | None = None
+    task: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> AgentState:
+        """The state in the file; that of an agent that never ran if there is none. A dead agent's counts as ended."""
+        try:
+            state = cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls()
+        return state if _is_alive(state.pid) else replace(state, pid=None, connected=False, task=None)
+
+
+class StateFile:
+    """Keeps the file true, replacing it at once, so that a reader never sees half of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._state = replace(AgentState.read(path), pid=os.getpid(), connected=False, task=None)
+
+    def connected(self) -> None:
+        self._write(replace(self._state, connected=True, last_connected_at=now(), last_error=None))
+
+    def disconnected(self, reason: str) -> None:
+        self._write(replace(self._state, connected=False, last_error=reason))
+
+    def working_on(self, task: dict[str, Any] | None) -> None:
+        self._write(replace(self._state, task=task))
+
+    def ended(self) -> None:
+        self._write(replace(self._state, pid=None, connected=False, task=None))
+
+    def _write(self, state: AgentState) -> None:
+        self._state = state
+        fresh = self._path.with_suffix(".new")
+        try:
+            write_private(fresh, json.dumps(asdict(state)).encode())
+            fresh.replace(self._path)
+        except OSError as error:  # A full disk must not end a training that fits in memory.
+            log.warning("%s can't be written: %s", self._path, error.strerror)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

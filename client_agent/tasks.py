@@ -1,0 +1,202 @@
+"""The tasks in hand: one at work, the others waiting; each ends with a result in the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from client_agent import execution
+from client_agent.errors import TaskRefused, TransferError
+from client_agent.execution import Update
+from client_agent.hosting import HostedApp, HostedApps
+from client_agent.memory import Memory, Outcome
+from client_agent.outbox import Outbox
+from client_agent.progress import TaskProgress
+from client_agent.sdk import NumPyClient, Silent
+from client_agent.threads import ClientError, in_thread
+from client_agent.transfer import Report, Transfer
+from protos import limits, tensors
+from protos.convert import Scalars, scalars_from_proto, signature_from_proto
+from protos.fedui.v1 import task_pb2
+from protos.tensors import CodecError, Parameters
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GRACE_SECONDS = 5.0
+"""How long a stopping agent waits for training to notice."""
+
+
+class Tasks:
+    """Takes tasks from the stream and works through them, whether or not the stream is there."""
+
+    def __init__(
+        self,
+        apps: HostedApps,
+        transfer: Transfer,
+        outbox: Outbox,
+        on_change: Callable[[task_pb2.Task | None], None],
+    ) -> None:
+        self._apps = apps
+        self._transfer = transfer
+        self._outbox = outbox
+        self._on_change = on_change
+        self._memory = Memory()
+        self._waiting: dict[str, task_pb2.Task] = {}
+        self._arrived = asyncio.Event()
+        self._current: asyncio.Task[task_pb2.TaskResult] | None = None
+
+    def in_hand(self) -> list[str]:
+        """The ids of tasks whose results the server will get without asking again."""
+        current = [self._current.get_name()] if self._current else []
+        return [*current, *self._waiting, *self._outbox.unsent_results()]
+
+    def server_is_back(self) -> None:
+        """A transfer that waits for its next attempt need wait no longer."""
+        self._transfer.retry_now()
+
+    def accept(self, task: task_pb2.Task) -> None:
+        """Take a task; one that is in hand already goes on undisturbed."""
+        if task.task_id not in self.in_hand():
+            self._waiting[task.task_id] = task
+            self._arrived.set()
+
+    def cancel(self, task_id: str, reason: str) -> None:
+        if self._waiting.pop(task_id, None):
+            self._outbox.put_result(_cancelled(task_id))
+        elif self._current and self._current.get_name() == task_id:
+            log.info("Task %s cancelled by the server: %s", task_id, reason)
+            self._current.cancel()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            task = await self._next()
+            self._on_change(task)
+            self._current = asyncio.create_task(self._perform(task), name=task.task_id)
+            try:
+                await asyncio.wait([self._current])
+            except asyncio.CancelledError:
+                self._current.cancel()
+                await asyncio.wait([self._current], timeout=GRACE_SECONDS)
+                raise
+            result = _cancelled(task.task_id) if self._current.cancelled() else self._current.result()
+            self._current = None
+            self._finish(task, result)
+
+    async def _next(self) -> task_pb2.Task:
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.pop(next(iter(self._waiting)))
+
+    def _finish(self, task: task_pb2.Task, result: task_pb2.TaskResult) -> None:
+        outcome = task_pb2.TaskOutcome.Name(result.outcome).removeprefix("TASK_OUTCOME_").lower()
+        log.info("Round %d, %s: %s%s", task.round, _kind(task), outcome, f" ({result.reason})" if result.reason else "")
+        self._outbox.put_result(result)
+        self._on_change(None)
+
+    async def _perform(self, task: task_pb2.Task) -> task_pb2.TaskResult:
+        """Whatever goes wrong with one task is told to the server, and never ends the agent."""
+        progress = TaskProgress(task.task_id, self._outbox.put_progress)
+        forwarding = asyncio.create_task(progress.forward())
+        try:
+            return await self._complete(task, progress)
+        except TaskRefused as error:
+            return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error))
+        except (TransferError, CodecError) as error:
+            return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
+        except ClientError as error:
+            if isinstance(error.__cause__, CodecError):
+                return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error.__cause__))
+            log.error("The app failed", exc_info=error.__cause__)
+            return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
+        except Exception as error:
+            log.exception("The agent failed")
+            return _failure(task, task_pb2.TASK_OUTCOME_FAILED, f"The agent failed: {type(error).__name__}: {error}")
+        finally:
+            forwarding.cancel()
+            progress.flush()
+
+    async def _complete(self, task: task_pb2.Task, progress: TaskProgress) -> task_pb2.TaskResult:
+        outcome = self._memory.recall(task)
+        if outcome is None:
+            outcome = await self._work(task, self._app_for(task), progress)
+            self._memory.keep(task, outcome)
+        result = task_pb2.TaskResult(
+            task_id=task.task_id,
+            outcome=task_pb2.TASK_OUTCOME_COMPLETED,
+            num_examples=outcome.num_examples,
+            metrics=outcome.metrics,
+        )
+        if isinstance(outcome, Update):
+            progress.enter(task_pb2.PHASE_UPLOADING)
+            await self._transfer.upload(task.task_id, outcome, _fraction_to(progress))
+        else:
+            result.loss = outcome.loss
+        return result
+
+    async def _work(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Outcome:
+        config: Scalars = {"round": task.round, **scalars_from_proto(task.config)}
+        log.info("Round %d, %s: %s %s", task.round, _kind(task), task.app, task.app_version)
+        match task.kind:
+            case task_pb2.TASK_KIND_INITIALISE:
+                return await _run_client(hosted, progress, lambda: execution.initialise(hosted, config))
+            case task_pb2.TASK_KIND_FIT:
+                parameters = await self._download(task, hosted, progress)
+                progress.enter(task_pb2.PHASE_TRAINING)
+                return await _run_client(hosted, progress, lambda: execution.fit(hosted, parameters, config))
+            case task_pb2.TASK_KIND_EVALUATE:
+                parameters = await self._download(task, hosted, progress)
+                progress.enter(task_pb2.PHASE_EVALUATING)
+                return await _run_client(hosted, progress, lambda: execution.evaluate(hosted, parameters, config))
+        raise TaskRefused(f"This agent doesn't know tasks of kind {task.kind}: update fedagent.")
+
+    async def _download(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Parameters:
+        signature = signature_from_proto(task.model.signature)
+        if difference := hosted.signature.difference(signature):
+            raise TaskRefused(
+                f"The run's model isn't that of this agent's {task.app} {task.app_version}: {difference}."
+            )
+        if task.model.size != signature.size:
+            raise TransferError(f"The server's model has {task.model.size:,} bytes, not {signature.size:,}.")
+        progress.enter(task_pb2.PHASE_DOWNLOADING)
+        content = await self._transfer.download(task.task_id, task.model, _fraction_to(progress))
+        return tensors.decode(content, signature)
+
+    def _app_for(self, task: task_pb2.Task) -> HostedApp:
+        if hosted := self._apps.get((task.app, task.app_version)):
+            return hosted
+        offered = ", ".join(f"{name} {version}" for name, version in self._apps)
+        raise TaskRefused(f"This agent has no app {task.app} {task.app_version}; it offers {offered}.")
+
+
+async def _run_client(hosted: HostedApp, progress: TaskProgress, function: Callable[[], T]) -> T:
+    if not isinstance(hosted.client, NumPyClient):
+        return await in_thread(function, stop=progress.cancel)
+    hosted.client.send_progress_to(progress)
+    try:
+        return await in_thread(function, stop=progress.cancel)
+    finally:
+        hosted.client.send_progress_to(Silent())
+
+
+def _fraction_to(progress: TaskProgress) -> Report:
+    return lambda fraction: progress.report(fraction, {})
+
+
+def _kind(task: task_pb2.Task) -> str:
+    return task_pb2.TaskKind.Name(task.kind).removeprefix("TASK_KIND_").lower()
+
+
+def _cancelled(task_id: str) -> task_pb2.TaskResult:
+    return task_pb2.TaskResult(
+        task_id=task_id, outcome=task_pb2.TASK_OUTCOME_CANCELLED, reason="Cancelled by the server."
+    )
+
+
+def _failure(task: task_pb2.Task, outcome: task_pb2.TaskOutcome.ValueType, reason: str) -> task_pb2.TaskResult:
+    return task_pb2.TaskResult(task_id=task.task_id, outcome=outcome, reason=reason[: limits.MAX_REASON_LENGTH])

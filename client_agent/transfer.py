@@ -1,0 +1,140 @@
+"""Models down and updates up: in chunks, resumed after a lost connection, verified by their hash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+
+from client_agent import backoff
+from client_agent.channel import open_channel
+from client_agent.errors import TransferError
+from client_agent.execution import Update
+from client_agent.identity import Identity
+from protos import limits
+from protos.convert import signature_to_proto
+from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+STALL_SECONDS = 60.0
+"""A transfer that moves nothing for so long has lost its connection."""
+
+_FINAL = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+}
+
+Report = Callable[[float], None]
+"""Takes the fraction that has been transferred."""
+
+
+class Transfer:
+    """One transfer at a time, on a connection of its own, so that a large model never delays a heartbeat."""
+
+    def __init__(self, identity: Identity, max_delay: float = backoff.MAX_SECONDS) -> None:
+        self._identity = identity
+        self._max_delay = max_delay
+        self._channel: grpc.aio.Channel | None = None
+        self._hurry = asyncio.Event()
+
+    async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
+        """The model's bytes. Raises `TransferError` when the server refuses or sends what doesn't fit its own hash."""
+        content = bytearray()
+        await self._persist(lambda: self._download_rest(task_id, model, content, report))
+        if hashlib.sha256(content).hexdigest() != model.sha256:
+            raise TransferError("The downloaded model doesn't have the SHA-256 that the server announced.")
+        return content
+
+    async def upload(self, task_id: str, update: Update, report: Report) -> None:
+        """Returns once the server has the whole update. Raises `TransferError` when it refuses."""
+        await self._persist(lambda: self._upload_rest(task_id, update, report))
+
+    def retry_now(self) -> None:
+        """Cut the pause after the present attempt short."""
+        self._hurry.set()
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Repeat `attempt` until it succeeds or the server refuses for good; the server's clock decides how long."""
+        for delay in backoff.delays(self._max_delay):
+            self._hurry.clear()
+            try:
+                return await attempt()
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _FINAL:
+                    raise TransferError(f"The server refused the transfer: {error.details()}") from error
+                reason = f"{error.code().name}: {error.details()}"
+            except TimeoutError:
+                reason = f"nothing moved for {STALL_SECONDS:.0f} s"
+            log.warning("Transfer interrupted (%s); next attempt in %.1f s", reason, delay)
+            await self.close()
+            await self._pause(delay)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+
+    async def _download_rest(self, task_id: str, model: task_pb2.ModelRef, content: bytearray, report: Report) -> None:
+        request = transfer_pb2.DownloadRequest(task_id=task_id, offset=len(content))
+        async with asyncio.timeout(STALL_SECONDS) as stall:
+            async for chunk in self._stub().Download(request):
+                stall.reschedule(_stall_deadline())
+                content += chunk.data
+                if len(content) > model.size:
+                    raise TransferError("The server sent more bytes than the model has.")
+                report(len(content) / max(1, model.size))
+        if len(content) < model.size:
+            raise TransferError(f"The server ended the model after {len(content):,} of {model.size:,} bytes.")
+
+    async def _upload_rest(self, task_id: str, update: Update, report: Report) -> None:
+        async with asyncio.timeout(STALL_SECONDS) as stall:
+            status = await self._stub().GetUpload(transfer_pb2.GetUploadRequest(task_id=task_id))
+            if status.complete:
+                return
+
+            def moved(fraction: float) -> None:
+                stall.reschedule(_stall_deadline())
+                report(fraction)
+
+            await self._stub().Upload(_messages(task_id, update, status.received, moved))
+
+    def _stub(self) -> transfer_pb2_grpc.TransferAsyncStub:
+        if self._channel is None:
+            self._channel = open_channel(self._identity)
+        return transfer_pb2_grpc.TransferStub(self._channel)
+
+
+async def _messages(
+    task_id: str, update: Update, offset: int, report: Report
+) -> AsyncIterator[transfer_pb2.UploadMessage]:
+    yield transfer_pb2.UploadMessage(
+        header=transfer_pb2.UploadHeader(
+            task_id=task_id,
+            offset=offset,
+            size=len(update.content),
+            sha256=update.sha256,
+            signature=signature_to_proto(update.signature),
+            num_examples=update.num_examples,
+            metrics=update.metrics,
+        )
+    )
+    view = memoryview(update.content)
+    for start in range(offset, len(view), limits.CHUNK_BYTES):
+        end = min(start + limits.CHUNK_BYTES, len(view))
+        yield transfer_pb2.UploadMessage(chunk=transfer_pb2.Chunk(data=bytes(view[start:end])))
+        report(end / len(view))
+
+
+def _stall_deadline() -> float:
+    return asyncio.get_running_loop().time() + STALL_SECONDS
