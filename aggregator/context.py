@@ -13,7 +13,6 @@ from aggregator.events import EventLog
 from aggregator.hub import Assignment, Hub, Listener, Update, UpdateRefused
 from aggregator.models import GlobalModel
 from aggregator.ports import Evaluator, Lease, MetricRecord, ModelStore, RunSpec, RunStore
-from protos import limits
 from protos.convert import ScalarValue, scalars_to_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters, Signature, decode, first_non_finite
@@ -68,10 +67,6 @@ class RunContext:
 
 async def checked_parameters(update: Update, signature: Signature) -> Parameters:
     """The update's tensors, if they fit the run's model. Raises `UpdateRefused` with a reason that an operator can read."""
-    if not 1 <= update.num_examples <= limits.MAX_NUM_EXAMPLES:
-        raise UpdateRefused(
-            f"The update counts {update.num_examples:,} examples; between 1 and {limits.MAX_NUM_EXAMPLES:,} are allowed."
-        )
     if difference := signature.difference(update.signature):
         raise UpdateRefused(f"The update doesn't fit the model: {difference}.")
     try:

@@ -1,6 +1,7 @@
 """Who is connected, and what each client has been asked to do.
 
-The hub joins the two sides of the engine: servicers bring what agents say, drivers of runs hand out assignments. It lives on one event loop.
+The hub joins the two sides of the engine: servicers bring what agents say, drivers of runs hand out assignments. It lives
+on one event loop.
 """
 
 from __future__ import annotations

@@ -135,6 +135,7 @@ class RoundDriver:
 
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         try:
+            _check_num_examples(update)
             parameters = await checked_parameters(update, self._context.spec.signature)
         except UpdateRefused as refusal:
             self._reject(assignment.client_id, str(refusal))
@@ -418,6 +419,13 @@ class RoundDriver:
 
     def _name(self, assignment: Assignment) -> str:
         return self._cohort[assignment.client_id]
+
+
+def _check_num_examples(update: Update) -> None:
+    if not 1 <= update.num_examples <= limits.MAX_NUM_EXAMPLES:
+        raise UpdateRefused(
+            f"The update counts {update.num_examples:,} examples; between 1 and {limits.MAX_NUM_EXAMPLES:,} are allowed."
+        )
 
 
 def _metric_json(metric: MetricRecord) -> dict[str, Any]:

@@ -154,5 +154,5 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> EnrolmentError:
 def _json_object(content: bytes) -> dict[str, Any]:
     answer = json.loads(content)
     if not isinstance(answer, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("not a JSON object")  # noqa: TRY004  # like what json.loads raises
     return answer

@@ -70,7 +70,8 @@ class Transfer:
         for delay in backoff.delays(self._max_delay):
             self._hurry.clear()
             try:
-                return await attempt()
+                await attempt()
+                return
             except grpc.aio.AioRpcError as error:
                 if error.code() in _FINAL:
                     raise TransferError(f"The server refused the transfer: {error.details()}") from error

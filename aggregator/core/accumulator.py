@@ -42,8 +42,9 @@ class WeightedMean:
     """The mean of updates, each weighted by its number of examples (McMahan et al. 2017, algorithm 1, last line of the server).
 
     Floating tensors: w·x is split into a multiple of 2⁻²⁰ and a rest that is kept as a multiple of 2⁻⁶¹; both are summed as int64,
-    exactly. So w·x may reach 2⁴² (checked over the sum), and the rounding of the rest adds at most 2⁻⁶² per update: far below one unit in
-    the last place of any float32 above 2⁻³⁰ in size. Integer and bool tensors are summed exactly and rounded half to even; they keep their dtype.
+    exactly. So w·x may reach 2⁴² (checked over the sum), and the rounding of the rest adds at most 2⁻⁶² per update: far below
+    one unit in the last place of any float32 above 2⁻³⁰ in size. Integer and bool tensors are summed exactly and rounded half
+    to even; they keep their dtype.
 
     Source of the splitting: Demmel and Nguyen, "Fast reproducible floating-point summation" (2013), with two fixed bins.
     """

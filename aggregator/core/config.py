@@ -26,7 +26,7 @@ class LocalConfig(_Section):
 
     epochs: Annotated[int, Field(ge=1, le=1_000, title="Local epochs")] = 2
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, title="Batch size")] = 16
-    learning_rate: Annotated[float, Field(gt=0, le=10, title="Learning rate")] = 0.1
+    learning_rate: Annotated[float, Field(gt=0, le=10, title="Learning rate")] = 0.2
     extra: Annotated[dict[str, bool | int | float | str], Field(title="More values for the app")] = {}
 
     def as_scalars(self) -> dict[str, ScalarValue]:

@@ -191,7 +191,7 @@ class RoundMachine:
         return tuple(c for c, p in self.participations.items() if p.outcome is Outcome.PENDING)
 
     def start(self, at: float) -> list[Action]:
-        self._entered = {client: (ClientPhase.DOWNLOADING, at) for client in self.participations}
+        self._entered = dict.fromkeys(self.participations, (ClientPhase.DOWNLOADING, at))
         return [SendFit(tuple(self.participations)), SetDeadline(self._deadline_seconds)]
 
     def handle(self, event: RoundEvent) -> list[Action]:

@@ -12,7 +12,9 @@ clients = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
 
 
 @given(clients, st.integers(0, 2**64), st.integers(1, 10_000), st.floats(0.01, 1))
-def test_it_depends_on_nothing_but_seed_round_and_the_set_of_clients(eligible, seed, number, fraction) -> None:
+def test_it_depends_on_nothing_but_seed_round_and_the_set_of_clients(
+    eligible: set[str], seed: int, number: int, fraction: float
+) -> None:
     config = CohortConfig(fraction=fraction, min_clients=2)
     chosen = select_cohort(config, seed, number, sorted(eligible))
     assert chosen == select_cohort(config, seed, number, sorted(eligible, reverse=True))
@@ -21,7 +23,7 @@ def test_it_depends_on_nothing_but_seed_round_and_the_set_of_clients(eligible, s
 
 
 @given(clients, st.integers(0, 2**32), st.integers(1, 100))
-def test_a_client_that_was_not_chosen_changes_nothing_by_leaving(eligible, seed, number) -> None:
+def test_a_client_that_was_not_chosen_changes_nothing_by_leaving(eligible: set[str], seed: int, number: int) -> None:
     config = CohortConfig(fraction=1e-9, min_clients=3)
     chosen = select_cohort(config, seed, number, eligible)
     for absent in eligible - set(chosen):

@@ -1,12 +1,15 @@
 """Example-weighted averaging: exact, whatever the order of arrival."""
 
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
 
 from aggregator.core.accumulator import AccumulatorOverflow, WeightedMean
 from aggregator.core.config import StrategyConfig
@@ -16,12 +19,14 @@ from protos.tensors import Parameters, Signature, TensorSpec
 VECTORS = Path(__file__).parent.parent / "vectors"
 N = 7
 
+Pairs = list[tuple[NDArray[Any], int]]
+
 weights = st.integers(1, 10**6)
 floats32 = npst.arrays(np.float32, N, elements=st.floats(-1e4, 1e4, width=32))
 updates = st.lists(st.tuples(floats32, weights), min_size=1, max_size=8)
 
 
-def mean(pairs: list[tuple[np.ndarray, int]], dtype: str = "float32") -> np.ndarray:
+def mean(pairs: Pairs, dtype: str = "float32") -> NDArray[Any]:
     accumulator = WeightedMean(Signature((TensorSpec("w", dtype, pairs[0][0].shape),)))
     for array, weight in pairs:
         accumulator.add({"w": array}, weight)
@@ -29,14 +34,14 @@ def mean(pairs: list[tuple[np.ndarray, int]], dtype: str = "float32") -> np.ndar
 
 
 @given(updates, st.randoms(use_true_random=False))
-def test_the_order_of_arrival_changes_no_bit(pairs, random) -> None:
+def test_the_order_of_arrival_changes_no_bit(pairs: Pairs, random: Random) -> None:
     shuffled = list(pairs)
     random.shuffle(shuffled)
     assert mean(pairs).tobytes() == mean(shuffled).tobytes()
 
 
 @given(updates)
-def test_it_agrees_with_a_float64_reference_to_one_float32_ulp(pairs) -> None:
+def test_it_agrees_with_a_float64_reference_to_one_float32_ulp(pairs: Pairs) -> None:
     total = sum(w for _, w in pairs)
     reference = np.sum([a.astype(np.longdouble) * w for a, w in pairs], axis=0) / total
     rounded = reference.astype(np.float32)
@@ -46,7 +51,7 @@ def test_it_agrees_with_a_float64_reference_to_one_float32_ulp(pairs) -> None:
 
 
 @given(updates)
-def test_it_stays_between_the_updates(pairs) -> None:
+def test_it_stays_between_the_updates(pairs: Pairs) -> None:
     arrays = np.stack([a for a, _ in pairs])
     result = mean(pairs)
     slack = np.maximum(np.spacing(np.abs(result)), 2.0**-60)
@@ -55,7 +60,7 @@ def test_it_stays_between_the_updates(pairs) -> None:
 
 
 @given(floats32, st.lists(weights, min_size=1, max_size=5))
-def test_equal_updates_give_that_update(array, several) -> None:
+def test_equal_updates_give_that_update(array: NDArray[Any], several: list[int]) -> None:
     np.testing.assert_allclose(mean([(array, w) for w in several]), array, rtol=2e-7, atol=2.0**-60)
 
 
@@ -64,7 +69,7 @@ def test_equal_updates_give_that_update(array, several) -> None:
         st.tuples(npst.arrays(np.int64, N, elements=st.integers(-(2**40), 2**40)), weights), min_size=1, max_size=6
     )
 )
-def test_integers_are_averaged_exactly_and_stay_integers(pairs) -> None:
+def test_integers_are_averaged_exactly_and_stay_integers(pairs: Pairs) -> None:
     result = mean(pairs, "int64")
     total = sum(w for _, w in pairs)
     assert result.dtype == np.int64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -34,7 +35,7 @@ class TestAuthority:
         key, certificate = self._certify(client_id, names, life)
         return grpc.ssl_channel_credentials(self.pem, key, certificate)
 
-    def _certify(self, name: str, names: list[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
+    def _certify(self, name: str, names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         builder = self._builder(subject, key.public_key(), life)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from grpc import aio
@@ -46,11 +46,11 @@ class ScriptedAgent:
         self.transfer = transfer_pb2_grpc.TransferStub(self._channel)
         self._work: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> ScriptedAgent:
+    async def __aenter__(self) -> Self:
         self._reader = asyncio.create_task(self._read())
-        await asyncio.wait_for(
-            asyncio.shield(asyncio.wait({self.welcome, self.goodbye}, return_when="FIRST_COMPLETED")), 10
-        )
+        async with asyncio.timeout(10):
+            while not (self.welcome.done() or self.goodbye.done()):
+                await asyncio.sleep(0.005)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,7 +95,7 @@ class ScriptedAgent:
     async def do(self, task: task_pb2.Task) -> None:
         match task.kind:
             case task_pb2.TASK_KIND_INITIALISE:
-                await self.upload(task, self.initial())
+                await self.upload(task, self.initial(), num_examples=0)
             case task_pb2.TASK_KIND_FIT:
                 model = await self.download(task)
                 self.send(progress=task_pb2.Progress(task_id=task.task_id, phase=task_pb2.PHASE_TRAINING, fraction=1.0))
