@@ -1,0 +1,3 @@
+"""FedUI's Django project: one app a concept."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,20 @@
+"""Addresses of the REST API, version 1."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from fedui.api.views import Health
+from fedui.clients.api import CertificateAuthority, Enrol
+from fedui.runs.api import RunEvents, RunModel, RunSnapshot
+
+app_name = "api"
+
+urlpatterns = [
+    path("health", Health.as_view(), name="health"),
+    path("ca", CertificateAuthority.as_view(), name="ca"),
+    path("enroll", Enrol.as_view(), name="enroll"),
+    path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
+    path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
+    path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),
+]

@@ -1,0 +1,25 @@
+"""The web process: pages, API and WebSockets. Serve it with `uvicorn fedui.asgi:application --ws wsproto`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedui.settings")
+_http = get_asgi_application()  # Loads the apps: what follows imports models.
+
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+
+from fedui.routing import websocket_urlpatterns  # noqa: E402
+
+# WhiteNoise's: Django reads a file into memory before it sends it, and says so. Static files are small; models, which
+# are not, go another way (`fedui.api.files`).
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
+
+application = ProtocolTypeRouter(
+    {"http": _http, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))}
+)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from django.contrib import admin
+
+from fedui.admin import ReadOnlyAdmin
+from fedui.clients.models import Certificate, Client, EnrolmentToken
+
+
+@admin.register(Client)
+class ClientAdmin(ReadOnlyAdmin):
+    list_display = ("name", "federation", "status", "connected", "last_seen_at", "agent_version")
+    list_filter = ("status", "connected", "federation")
+    list_select_related = ("federation",)
+    search_fields = ("name", "id")
+
+
+@admin.register(Certificate)
+class CertificateAdmin(ReadOnlyAdmin):
+    list_display = ("serial", "client", "not_before", "not_after", "revoked_at")
+    list_filter = ("client__federation",)
+    list_select_related = ("client",)
+    search_fields = ("serial", "fingerprint", "client__name")
+
+
+@admin.register(EnrolmentToken)
+class EnrolmentTokenAdmin(ReadOnlyAdmin):
+    list_display = ("key_id", "federation", "note", "uses", "max_uses", "expires_at", "revoked_at")
+    list_filter = ("federation",)
+    list_select_related = ("federation",)
+    search_fields = ("key_id", "note")
+    exclude = ("secret_sha256",)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from django.conf import settings
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from fedui.federations.models import Federation
+from fedui.transitions import StatefulModel
+
+LATE_AFTER = timedelta(seconds=20)
+"""Without a sign of life for this long, an agent is late: two missed heartbeats and the time to write them."""
+OFFLINE_AFTER = timedelta(seconds=60)
+
+
+class Presence(models.TextChoices):
+    ONLINE = "online", "Online"
+    LATE = "late", "Late"
+    OFFLINE = "offline", "Offline"
+    SUSPENDED = "suspended", "Suspended"
+    REVOKED = "revoked", "Revoked"
+
+
+class ClientStatus(models.TextChoices):
+    ACTIVE = "active", "Active"
+    SUSPENDED = "suspended", "Suspended"
+    REVOKED = "revoked", "Revoked"
+
+
+class ClientQuerySet(models.QuerySet["Client"]):
+    def online(self) -> ClientQuerySet:
+        return self.filter(status=ClientStatus.ACTIVE, connected=True, last_seen_at__gte=timezone.now() - LATE_AFTER)
+
+
+class Client(StatefulModel):
+    """An enrolled data owner."""
+
+    TRANSITIONS = {
+        ClientStatus.ACTIVE: frozenset({ClientStatus.SUSPENDED, ClientStatus.REVOKED}),
+        ClientStatus.SUSPENDED: frozenset({ClientStatus.ACTIVE, ClientStatus.REVOKED}),
+        ClientStatus.REVOKED: frozenset(),
+    }
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.CASCADE, related_name="clients")
+    name = models.CharField(max_length=63)
+    number = models.PositiveIntegerField(help_text="Order of enrolment; decides the client's colour and shape.")
+    status = models.CharField(max_length=16, choices=ClientStatus, default=ClientStatus.ACTIVE)
+    labels = models.JSONField(default=dict)
+    enrolled_at = models.DateTimeField(auto_now_add=True)
+    agent_version = models.CharField(max_length=32, blank=True)
+    platform = models.CharField(max_length=120, blank=True)
+    apps = models.JSONField(default=list, help_text="What the agent offers: name, version and framework of each app.")
+    properties = models.JSONField(default=dict)
+    connected = models.BooleanField(default=False)
+    connected_at = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True)
+    reconnects = models.PositiveIntegerField(default=0)
+    cpu_fraction = models.FloatField(null=True)
+    memory_bytes = models.BigIntegerField(null=True)
+
+    objects = ClientQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["federation", "name"], name="client_name_unique_in_federation"),
+            models.UniqueConstraint(fields=["federation", "number"], name="client_number_unique_in_federation"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Client {self.name}"
+
+    @property
+    def presence(self) -> Presence:
+        if self.status != ClientStatus.ACTIVE:
+            return Presence(self.status)
+        silence = timezone.now() - self.last_seen_at if self.last_seen_at else OFFLINE_AFTER
+        if not self.connected or silence >= OFFLINE_AFTER:
+            return Presence.OFFLINE
+        return Presence.LATE if silence >= LATE_AFTER else Presence.ONLINE
+
+
+class Certificate(models.Model):
+    """A certificate issued to a client. The newest is the only one that opens a connection."""
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="certificates")
+    serial = models.CharField(max_length=40, unique=True, help_text="Hexadecimal.")
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the public key, hexadecimal.")
+    not_before = models.DateTimeField()
+    not_after = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-not_before", "-id"]
+
+    def __str__(self) -> str:
+        return f"Certificate {self.serial} of {self.client}"
+
+
+class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
+    def usable(self, now: datetime) -> EnrolmentTokenQuerySet:
+        return self.filter(revoked_at=None, expires_at__gt=now, uses__lt=F("max_uses"))
+
+
+class EnrolmentToken(models.Model):
+    """The right to enrol a number of clients. Only a hash of its secret is stored."""
+
+    federation = models.ForeignKey(Federation, on_delete=models.CASCADE, related_name="tokens")
+    key_id = models.CharField(max_length=16, unique=True)
+    secret_sha256 = models.CharField(max_length=64)
+    note = models.CharField(max_length=120, blank=True)
+    labels = models.JSONField(default=dict)
+    max_uses = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1)])
+    uses = models.PositiveIntegerField(default=0)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    objects = EnrolmentTokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(uses__lte=F("max_uses")), name="token_not_overspent"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Token {self.key_id}"
+
+    @property
+    def state(self) -> str:
+        """usable, revoked, spent or expired."""
+        if self.revoked_at:
+            return "revoked"
+        if self.uses >= self.max_uses:
+            return "spent"
+        return "expired" if self.expires_at <= timezone.now() else "usable"

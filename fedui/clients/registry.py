@@ -1,0 +1,95 @@
+"""The engine's client registry over the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from channels.db import database_sync_to_async
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from aggregator.ports import AgentInfo, AppOffer, ClientIdentity, ClientRefused, Sign
+from fedui.catalog.models import App
+from fedui.clients.models import Certificate, Client, ClientStatus
+from fedui.runs import live
+
+RECONNECT_WITHIN = timedelta(hours=1)
+"""A connection sooner than this after the last sign of life counts as a reconnect."""
+
+
+class DatabaseClientRegistry:
+    """Implements `aggregator.ports.ClientRegistry`."""
+
+    async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
+        return await database_sync_to_async(_authenticate)(client_id, certificate_serial)
+
+    async def connected(self, client_id: str, info: AgentInfo) -> None:
+        await live.clients_changed(await database_sync_to_async(_connected)(client_id, info))
+
+    async def disconnected(self, client_id: str) -> None:
+        await live.clients_changed(await database_sync_to_async(_disconnected)(client_id))
+
+    async def seen(self, signs: Sequence[Sign]) -> None:
+        await database_sync_to_async(_seen)(signs)
+
+
+def _authenticate(client_id: str, serial: str) -> ClientIdentity:
+    try:
+        client = Client.objects.get(pk=client_id)
+    except (Client.DoesNotExist, ValidationError):
+        raise ClientRefused("The server doesn't know this client. Enrol again with a new token.") from None
+    if client.status == ClientStatus.REVOKED:
+        raise ClientRefused("This client has been revoked by the federation's operator.")
+    if client.status == ClientStatus.SUSPENDED:
+        raise ClientRefused("This client is suspended. Ask the federation's operator to reinstate it.")
+    newest = Certificate.objects.filter(client=client).first()
+    if newest is None or newest.serial != serial or newest.revoked_at:
+        raise ClientRefused(
+            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token."
+        )
+    return ClientIdentity(str(client.pk), client.name, str(client.federation_id), client.labels)
+
+
+@transaction.atomic
+def _connected(client_id: str, info: AgentInfo) -> str:
+    client = Client.objects.select_for_update().get(pk=client_id)
+    now = timezone.now()
+    if client.last_seen_at and now - client.last_seen_at < RECONNECT_WITHIN:
+        client.reconnects = F("reconnects") + 1
+    client.connected, client.connected_at, client.last_seen_at = True, now, now
+    client.agent_version, client.platform = info.agent_version, info.platform
+    client.properties = {k: v.hex() if isinstance(v, bytes) else v for k, v in info.properties.items()}
+    if info.apps:  # `fedagent doctor` knocks without any; what the agent offers stays known
+        client.apps = [_describe(client, offer) for offer in info.apps]
+    client.save()
+    return str(client.federation_id)
+
+
+def _describe(client: Client, offer: AppOffer) -> dict[str, object]:
+    """What the agent offers, and whether its model is the one that the federation knows under this name and version."""
+    app, _ = App.objects.get_or_create(
+        federation_id=client.federation_id,
+        name=offer.name,
+        version=offer.version,
+        defaults={"signature": offer.signature.to_json()},
+    )
+    difference = app.model_signature.difference(offer.signature)
+    return {"name": offer.name, "version": offer.version, "framework": offer.framework, "problem": difference}
+
+
+def _disconnected(client_id: str) -> str:
+    Client.objects.filter(pk=client_id).update(connected=False, last_seen_at=timezone.now())
+    return str(Client.objects.values_list("federation_id", flat=True).get(pk=client_id))
+
+
+@transaction.atomic
+def _seen(signs: Sequence[Sign]) -> None:
+    by_id = {sign.client_id: sign for sign in signs}
+    clients = Client.objects.in_bulk(list(by_id))
+    for key, client in clients.items():
+        sign = by_id[str(key)]
+        client.last_seen_at, client.cpu_fraction, client.memory_bytes = sign.at, sign.cpu_fraction, sign.memory_bytes
+    Client.objects.bulk_update(clients.values(), ["last_seen_at", "cpu_fraction", "memory_bytes"])

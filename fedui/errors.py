@@ -1,0 +1,49 @@
+"""The catalogue of domain errors. Pages, the REST API and gRPC translate these, and nothing else, for their users.
+
+DomainError
+├── NameTaken               here
+├── IllegalTransition       fedui.transitions
+├── NameRefused             fedui.clients.names
+├── TokenRefused            fedui.clients.tokens
+├── SigningRequestRefused   fedui.clients.pki
+└── RunRefused              fedui.runs.services
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """One code an error, the same wherever it is shown."""
+
+    TOKEN_INVALID = "token_invalid"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_SPENT = "token_spent"
+    TOKEN_REVOKED = "token_revoked"
+    CSR_INVALID = "csr_invalid"
+    NAME_TAKEN = "name_taken"
+    ILLEGAL_TRANSITION = "illegal_transition"
+    RUN_REFUSED = "run_refused"
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHENTICATED = "unauthenticated"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    THROTTLED = "throttled"
+    INTERNAL = "internal"
+
+
+class DomainError(Exception):
+    """What went wrong (`str(error)`) and what to do about it (`hint`)."""
+
+    code: ErrorCode = ErrorCode.INTERNAL
+
+    def __init__(self, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail)
+        self.hint = hint
+
+
+class NameTaken(DomainError):
+    """Something else of the kind has the name already."""
+
+    code = ErrorCode.NAME_TAKEN

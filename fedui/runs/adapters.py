@@ -1,0 +1,283 @@
+"""The engine's run store and event sink over the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+
+from channels.db import database_sync_to_async
+from django.db import transaction
+from django.db.models import Case, F, Max, Value, When
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from aggregator.core.round import Outcome as EngineOutcome
+from aggregator.core.round import ParticipationReport
+from aggregator.ports import (
+    Directive,
+    Event,
+    Lease,
+    LeaseLost,
+    MetricRecord,
+    ModelRecord,
+    RoundRecord,
+    RunOutcome,
+    RunSpec,
+    RunState,
+)
+from fedui.runs import live
+from fedui.runs.models import Event as EventRow
+from fedui.runs.models import (
+    Metric,
+    MetricSource,
+    ModelVersion,
+    Outcome,
+    Participation,
+    Round,
+    RoundStatus,
+    Run,
+    RunStatus,
+)
+from fedui.runs.serialize import event_payload
+
+logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=20)
+"""A lease is renewed every 5 s; three missed renewals and another worker takes the run up."""
+
+REPORT_FIELDS = [
+    "outcome", "reason", "download_seconds", "train_seconds", "upload_seconds", "bytes_down", "bytes_up", "num_examples",
+    "metrics", "update_sha256", "evaluation_loss", "evaluation_num_examples", "evaluation_metrics",
+]  # fmt: skip
+
+
+class DatabaseRunStore:
+    """Implements `aggregator.ports.RunStore`. Every write checks the lease's fencing number in its own transaction."""
+
+    async def take_up(self, run_id: int, owner: str) -> RunState | None:
+        state = await database_sync_to_async(_take_up)(run_id, owner)
+        if state:
+            await live.runs_changed(state.spec.federation_id)
+        return state
+
+    async def renew(self, lease: Lease) -> Directive:
+        return await database_sync_to_async(_renew)(lease)
+
+    async def release(self, lease: Lease) -> None:
+        await database_sync_to_async(_release)(lease)
+
+    async def begin_round(self, lease: Lease, record: RoundRecord) -> None:
+        await database_sync_to_async(_begin_round)(lease, record)
+
+    async def commit_round(self, lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
+        await database_sync_to_async(_commit_round)(lease, record, model)
+
+    async def abandon_round(self, lease: Lease, record: RoundRecord, reason: str) -> None:
+        await database_sync_to_async(_abandon_round)(lease, record, reason)
+
+    async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
+        await database_sync_to_async(_record_evaluation)(lease, record)
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None:
+        federation_id = await database_sync_to_async(_finish)(lease, outcome, reason)
+        await live.runs_changed(federation_id)
+
+
+class DatabaseEventSink:
+    """Implements `aggregator.ports.EventSink`: the database first, then the run's group of browsers."""
+
+    async def write(self, lease: Lease, events: Sequence[Event]) -> None:
+        rows = await database_sync_to_async(_store_events)(lease, events)
+        await live.publish_events(lease.run_id, [event_payload(row) for row in rows])
+
+
+def _fence(lease: Lease) -> Run:
+    """The run, locked for the rest of the transaction, if the lease is the newest."""
+    run = Run.objects.select_for_update().filter(pk=lease.run_id, lease_fencing=lease.fencing).first()
+    if run is None:
+        raise LeaseLost
+    return run
+
+
+@transaction.atomic
+def _take_up(run_id: int, owner: str) -> RunState | None:
+    now = timezone.now()
+    taken = (
+        Run.objects.without_owner(now)
+        .filter(pk=run_id)
+        .update(
+            lease_owner=owner,
+            lease_fencing=F("lease_fencing") + 1,
+            lease_expires_at=now + LEASE,
+            started_at=Coalesce("started_at", now),
+            status=Case(When(status=RunStatus.QUEUED, then=Value(RunStatus.RUNNING.value)), default=F("status")),
+        )
+    )
+    if not taken:
+        return None
+    run = Run.objects.select_related("app", "strategy_version").get(pk=run_id)
+    _abandon_orphans(run)
+    return _state_of(run)
+
+
+def _abandon_orphans(run: Run) -> None:
+    """Rounds that an earlier owner left open."""
+    orphans = run.rounds.filter(status=RoundStatus.RUNNING)
+    reason = "The aggregator that drove the round was lost."
+    Participation.objects.filter(round__in=orphans, outcome=Outcome.PENDING).update(
+        outcome=Outcome.CANCELLED, reason=reason
+    )
+    orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
+
+
+def _state_of(run: Run) -> RunState:
+    spec = RunSpec(
+        run_id=run.pk,
+        name=run.name,
+        federation_id=str(run.federation_id),
+        app=run.app.name,
+        app_version=run.app.version,
+        signature=run.app.model_signature,
+        strategy=run.strategy_version.parsed,
+        seed=run.seed,
+        num_rounds=run.num_rounds,
+    )
+    model = run.latest_model
+    attempts = run.rounds.filter(number=run.rounds_done + 1).aggregate(last=Max("attempt"))
+    return RunState(
+        spec=spec,
+        lease=Lease(run.pk, run.lease_owner, run.lease_fencing),
+        model=ModelRecord(run.pk, model.round_number, model.key, model.sha256, model.size) if model else None,
+        last_attempt=attempts["last"] or 0,
+        last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
+    )
+
+
+@transaction.atomic
+def _renew(lease: Lease) -> Directive:
+    run = _fence(lease)
+    Run.objects.filter(pk=run.pk).update(lease_expires_at=timezone.now() + LEASE)
+    return Directive.STOP if run.status == RunStatus.STOPPING else Directive.GO_ON
+
+
+@transaction.atomic
+def _release(lease: Lease) -> None:
+    run = _fence(lease)
+    if run.status == RunStatus.RUNNING:
+        run.transition(RunStatus.QUEUED)
+    Run.objects.filter(pk=run.pk).update(lease_owner="", lease_expires_at=None)
+
+
+@transaction.atomic
+def _begin_round(lease: Lease, record: RoundRecord) -> None:
+    run = _fence(lease)
+    row = Round.objects.create(run=run, number=record.number, attempt=record.attempt, started_at=record.started_at)
+    Participation.objects.bulk_create(
+        Participation(round=row, client_id=report.client_id) for report in record.participations
+    )
+
+
+@transaction.atomic
+def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
+    run = _fence(lease)
+    if record.number:
+        row = run.rounds.get(number=record.number, attempt=record.attempt)
+        row.status = RoundStatus.COMMITTED
+        row.closed_at, row.committed_at = record.closed_at, record.committed_at
+        row.save(update_fields=["status", "closed_at", "committed_at"])
+        _write_participations(row, record.participations)
+    _write_metrics(run, record.number, record.metrics)
+    ModelVersion.objects.create(
+        run=run,
+        round_number=record.number,
+        parent=run.models.filter(round_number=record.number - 1).first(),
+        key=model.key,
+        sha256=model.sha256,
+        size=model.size,
+    )
+    Run.objects.filter(pk=run.pk).update(rounds_done=record.number)
+
+
+@transaction.atomic
+def _abandon_round(lease: Lease, record: RoundRecord, reason: str) -> None:
+    row = _fence(lease).rounds.get(number=record.number, attempt=record.attempt)
+    row.status, row.reason, row.ended_at = RoundStatus.ABANDONED, reason, record.ended_at
+    row.save(update_fields=["status", "reason", "ended_at"])
+    _write_participations(row, record.participations)
+
+
+@transaction.atomic
+def _record_evaluation(lease: Lease, record: RoundRecord) -> None:
+    run = _fence(lease)
+    row = run.rounds.get(number=record.number, attempt=record.attempt)
+    row.ended_at = record.ended_at
+    row.save(update_fields=["ended_at"])
+    _write_participations(row, record.participations)
+    _write_metrics(run, record.number, [m for m in record.metrics if m.source != MetricSource.FIT])
+
+
+@transaction.atomic
+def _finish(lease: Lease, outcome: RunOutcome, reason: str) -> str:
+    run = _fence(lease)
+    run.transition(
+        RunStatus(outcome.value),
+        reason=run.reason
+        if outcome is RunOutcome.STOPPED and run.reason
+        else reason,  # who stopped it is known better there
+        ended_at=timezone.now(),
+        lease_owner="",
+        lease_expires_at=None,
+    )
+    return str(run.federation_id)
+
+
+@transaction.atomic
+def _store_events(lease: Lease, events: Sequence[Event]) -> list[EventRow]:
+    run = _fence(lease)
+    return EventRow.objects.bulk_create(
+        EventRow(
+            run=run,
+            seq=event.seq,
+            at=event.at,
+            kind=event.kind,
+            level=event.level,
+            round_number=event.round_number,
+            client_id=event.client_id,
+            message=event.message,
+            data=dict(event.data),
+        )
+        for event in events
+    )
+
+
+def _write_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:
+    by_client = {str(p.client_id): p for p in row.participations.all()}
+    for report in reports:
+        participation = by_client[report.client_id]
+        for field, value in asdict(report).items():
+            if field in REPORT_FIELDS:
+                setattr(participation, field, _as_json(value))
+    Participation.objects.bulk_update(by_client.values(), REPORT_FIELDS)
+
+
+def _as_json(value: object) -> object:
+    """Metrics may hold bytes, which JSON doesn't know; an outcome is an enum of the engine's."""
+    if isinstance(value, dict):
+        return {name: v.hex() if isinstance(v, bytes) else v for name, v in value.items()}
+    return value.value if isinstance(value, EngineOutcome) else value
+
+
+def _write_metrics(run: Run, round_number: int, metrics: Iterable[MetricRecord]) -> None:
+    Metric.objects.bulk_create(
+        Metric(
+            run=run,
+            round_number=round_number,
+            source=metric.source,
+            name=metric.name[:63],
+            value=metric.value,
+            num_examples=metric.num_examples,
+        )
+        for metric in metrics
+    )

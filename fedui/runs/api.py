@@ -1,0 +1,82 @@
+"""Runs over REST: the snapshot a page begins with, the events it missed, the models a run has made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import Http404, HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.utils.cache import get_conditional_response
+from django.utils.http import quote_etag
+from django.utils.text import slugify
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from fedui.api.files import file_response
+from fedui.federations.models import Federation
+from fedui.runs.models import Event, ModelVersion, Run
+from fedui.runs.serialize import event_payload
+from fedui.runs.snapshot import last_event, snapshot_of
+
+MAX_EVENTS = 1000
+
+
+class RunView(APIView):
+    """Something of one run. For those who are no members of its federation the run doesn't exist."""
+
+    def run_of(self, request: Request, run_id: int) -> Run:
+        visible = Run.objects.filter(federation__in=Federation.objects.visible_to(request.user))
+        related = visible.select_related("federation", "app", "strategy_version__strategy")
+        return get_object_or_404(related, pk=run_id)
+
+
+class RunSnapshot(RunView):
+    def get(self, request: Request, run_id: int) -> Response:
+        return Response(snapshot_of(self.run_of(request, run_id)))
+
+
+class EventQuery(serializers.Serializer[dict[str, int]]):
+    after = serializers.IntegerField(min_value=0, max_value=2**62, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=MAX_EVENTS)
+
+
+class RunEvents(RunView):
+    """The events that follow number `after`, at most `limit`; `more` says that there are others."""
+
+    def get(self, request: Request, run_id: int) -> Response:
+        query = EventQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        after, limit = query.validated_data["after"], query.validated_data["limit"]
+        run = self.run_of(request, run_id)
+        last_seq = last_event(run)
+        events = list(Event.objects.filter(run=run, seq__gt=after, seq__lte=last_seq)[:limit])
+        read_to = events[-1].seq if events else last_seq
+        body: dict[str, Any] = {
+            "events": [event_payload(event) for event in events],
+            "last_seq": last_seq,
+            "more": read_to < last_seq,
+        }
+        return Response(body)
+
+
+class RunModel(RunView):
+    """The global model after a round, as safetensors. The ETag is the SHA-256 of the file."""
+
+    def get(self, request: Request, run_id: int, round_number: int) -> HttpResponseBase:
+        run = self.run_of(request, run_id)
+        model = get_object_or_404(ModelVersion, run=run, round_number=round_number)
+        etag = quote_etag(model.sha256)
+        unchanged: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)  # noqa: SLF001  # Django wants its own request
+        return unchanged or self._download(request, run, model, etag)
+
+    def _download(self, request: Request, run: Run, model: ModelVersion, etag: str) -> HttpResponseBase:
+        filename = f"{slugify(run.name) or f'run-{run.pk}'}-round-{model.round_number}.safetensors"
+        try:
+            response = file_response(request._request, model.path, filename)  # noqa: SLF001  # as above
+        except FileNotFoundError as error:
+            raise Http404(f"{model} is missing from the model store.") from error
+        response["ETag"] = etag
+        response["X-Checksum"] = f"sha256={model.sha256}"
+        return response

@@ -1,0 +1,81 @@
+"""WebSockets of the pages. From server to browser only; what a browser sends is ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.db.models import Max
+
+from fedui.federations.models import Federation
+from fedui.runs import live
+from fedui.runs.models import Event, Run
+
+NOT_SIGNED_IN = 4401
+NOT_FOUND = 4404
+
+
+class _GroupConsumer(AsyncJsonWebsocketConsumer):
+    """Lets a signed-in member join one group, and forwards what is sent to it."""
+
+    group: str | None = None
+
+    async def connect(self) -> None:
+        await self.accept()
+        user = self.scope["user"]
+        if not user.is_authenticated:
+            await self.close(NOT_SIGNED_IN)
+        elif (group := await self.find_group()) is None:
+            await self.close(NOT_FOUND)
+        else:
+            self.group = group
+            await self.channel_layer.group_add(group, self.channel_name)
+            await self.send_json(await self.hello())
+
+    async def disconnect(self, code: int) -> None:
+        if self.group:
+            await self.channel_layer.group_discard(self.group, self.channel_name)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: Any) -> None:
+        """Browsers have nothing to say here."""
+
+    async def find_group(self) -> str | None:
+        raise NotImplementedError
+
+    async def hello(self) -> dict[str, Any]:
+        return {"type": "hello"}
+
+
+class RunConsumer(_GroupConsumer):
+    """The events of one run, as they are stored. `hello.last_seq` tells the page what it may have missed."""
+
+    run_id: int
+
+    async def find_group(self) -> str | None:
+        run_id = self.scope["url_route"]["kwargs"]["run_id"]
+        visible = Federation.objects.visible_to(self.scope["user"])
+        if not await Run.objects.filter(pk=run_id, federation__in=visible).aexists():
+            return None
+        self.run_id = run_id
+        return live.run_group(run_id)
+
+    async def hello(self) -> dict[str, Any]:
+        # After joining the group: an event stored before this read is counted, one stored later is forwarded.
+        last = await database_sync_to_async(Event.objects.filter(run_id=self.run_id).aggregate)(last=Max("seq"))
+        return {"type": "hello", "last_seq": last["last"] or 0}
+
+    async def run_events(self, message: dict[str, Any]) -> None:
+        await self.send_json({"type": "events", "events": message["events"]})
+
+
+class FederationConsumer(_GroupConsumer):
+    """Tells pages that a list has changed; they fetch it anew."""
+
+    async def find_group(self) -> str | None:
+        slug = self.scope["url_route"]["kwargs"]["slug"]
+        federation = await Federation.objects.visible_to(self.scope["user"]).filter(slug=slug).afirst()
+        return live.federation_group(str(federation.pk)) if federation else None
+
+    async def federation_changed(self, message: dict[str, Any]) -> None:
+        await self.send_json({"type": "changed", "what": message["what"]})

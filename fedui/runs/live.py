@@ -1,0 +1,63 @@
+"""What is said over the channel layer, to browsers and to workers. Nothing else calls `group_send`.
+
+Delivery is at most once and may fail when Redis is away: nothing here is the truth, and no caller may depend on it. Browsers catch up by
+sequence number; workers read the database every few seconds anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+
+from fedui.clients.models import Client
+from fedui.runs.models import Run
+
+logger = logging.getLogger(__name__)
+
+CONTROL_GROUP = "engine.control"
+
+
+def run_group(run_id: int) -> str:
+    return f"run.{run_id}"
+
+
+def federation_group(federation_id: str) -> str:
+    return f"federation.{federation_id}"
+
+
+async def publish_events(run_id: int, payloads: Sequence[dict[str, Any]]) -> None:
+    """Events of a run, stored already, to the browsers that watch it."""
+    await _send(run_group(run_id), {"type": "run.events", "events": list(payloads)})
+
+
+async def runs_changed(federation_id: str) -> None:
+    await _send(federation_group(federation_id), {"type": "federation.changed", "what": "runs"})
+
+
+async def clients_changed(federation_id: str) -> None:
+    await _send(federation_group(federation_id), {"type": "federation.changed", "what": "clients"})
+
+
+def run_changed(run: Run) -> None:
+    """An operator has changed what they want of a run: the worker that drives it should look now."""
+    async_to_sync(_send)(CONTROL_GROUP, {"type": "run.changed", "run_id": run.pk})
+    async_to_sync(runs_changed)(str(run.federation_id))
+
+
+def client_revoked(client: Client) -> None:
+    """A client may not stay connected, wherever it is."""
+    async_to_sync(_send)(CONTROL_GROUP, {"type": "client.revoked", "client_id": str(client.pk)})
+    async_to_sync(clients_changed)(str(client.federation_id))
+
+
+async def _send(group: str, message: dict[str, Any]) -> None:
+    layer = get_channel_layer()
+    assert layer is not None  # settings define one
+    try:
+        await layer.group_send(group, message)
+    except Exception as error:  # whatever the layer's transport raises
+        logger.warning("The channel layer is away: %s", error, extra={"group": group})

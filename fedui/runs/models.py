@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Count, Q, Sum
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from fedui.catalog.models import App
+from fedui.clients.models import Client
+from fedui.federations.models import Federation
+from fedui.strategies.models import StrategyVersion
+from fedui.transitions import StatefulModel
+
+
+class RunStatus(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    STOPPING = "stopping", "Stopping"
+    COMPLETED = "completed", "Completed"
+    STOPPED = "stopped", "Stopped"
+    FAILED = "failed", "Failed"
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def active(self) -> RunQuerySet:
+        return self.filter(status__in=[RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.STOPPING])
+
+    def without_owner(self, now: datetime) -> RunQuerySet:
+        """Active runs that no aggregator holds: never taken up, or the holder's lease has expired."""
+        return self.active().filter(Q(lease_expires_at=None) | Q(lease_expires_at__lte=now))
+
+
+class Run(StatefulModel):
+    """One training job. The row holds its state machine and the lease of the aggregator that drives it.
+
+    `lease_fencing` grows with every change of owner; a write of the engine carries the number it was given, and changes
+    nothing when a newer one has been handed out.
+    """
+
+    TRANSITIONS = {
+        RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.STOPPED, RunStatus.FAILED}),
+        RunStatus.RUNNING: frozenset(
+            {RunStatus.STOPPING, RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED, RunStatus.QUEUED}
+        ),
+        RunStatus.STOPPING: frozenset({RunStatus.STOPPED, RunStatus.COMPLETED, RunStatus.FAILED}),
+        RunStatus.COMPLETED: frozenset(),
+        RunStatus.STOPPED: frozenset(),
+        RunStatus.FAILED: frozenset(),
+    }
+
+    federation = models.ForeignKey(Federation, on_delete=models.CASCADE, related_name="runs")
+    name = models.CharField(max_length=120)
+    strategy_version = models.ForeignKey(StrategyVersion, on_delete=models.PROTECT, related_name="runs")
+    app = models.ForeignKey(App, on_delete=models.PROTECT, related_name="runs")
+    seed = models.PositiveBigIntegerField()
+    num_rounds = models.PositiveIntegerField()
+    status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED)
+    reason = models.TextField(blank=True, help_text="Why the run ended, or what it waits for.")
+    rounds_done = models.PositiveIntegerField(default=0, help_text="Number of the last committed round.")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    lease_owner = models.CharField(max_length=120, blank=True)
+    lease_fencing = models.PositiveIntegerField(default=0)
+    lease_expires_at = models.DateTimeField(null=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["federation", "-id"], name="runs_by_federation")]
+
+    def __str__(self) -> str:
+        return f"Run {self.name}"
+
+    @property
+    def duration_seconds(self) -> float | None:
+        if not self.started_at:
+            return None
+        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
+
+    @property
+    def latest_model(self) -> ModelVersion | None:
+        return self.models.order_by("-round_number").first()
+
+
+class RoundStatus(models.TextChoices):
+    RUNNING = "running", "Running"
+    COMMITTED = "committed", "Committed"
+    ABANDONED = "abandoned", "Abandoned"
+
+
+class RoundQuerySet(models.QuerySet["Round"]):
+    def with_totals(self) -> RoundQuerySet:
+        """Rounds that know how many updates were asked for and came, and the bytes that went each way."""
+        completed = Q(participations__outcome=Outcome.COMPLETED)
+        return self.annotate(  # type: ignore[no-redef]  # Declared on Round, for those who are given rows.
+            expected=Count("participations"),
+            received=Count("participations", filter=completed),
+            bytes_up=Coalesce(Sum("participations__bytes_up"), 0),
+            bytes_down=Coalesce(Sum("participations__bytes_down"), 0),
+        )
+
+
+class Round(models.Model):
+    """One attempt at a round of a run."""
+
+    expected: int
+    received: int
+    bytes_up: int
+    bytes_down: int
+    """By `RoundQuerySet.with_totals` alone, like the three above."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField(default=1)
+    status = models.CharField(max_length=16, choices=RoundStatus, default=RoundStatus.RUNNING)
+    reason = models.TextField(blank=True)
+    started_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True, help_text="When the last update was taken in.")
+    committed_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True, help_text="After the evaluation.")
+
+    objects = RoundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["number", "attempt"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "number", "attempt"], name="round_attempt_unique"),
+            models.UniqueConstraint(
+                fields=["run", "number"], condition=Q(status="committed"), name="one_committed_attempt_per_round"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Round {self.number} of {self.run}"
+
+
+class Outcome(models.TextChoices):
+    PENDING = "pending", "In progress"
+    COMPLETED = "completed", "Completed"
+    FAILED = "failed", "Failed"
+    REFUSED = "refused", "Refused"
+    LOST = "lost", "Dropped out"
+    LATE = "late", "Too late"
+    REJECTED = "rejected", "Update rejected"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+class Participation(models.Model):
+    """One client in one attempt at a round: what it did, how long it took, how it ended."""
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="participations")
+    client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="participations")
+    outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.PENDING)
+    reason = models.TextField(blank=True)
+    download_seconds = models.FloatField(null=True)
+    train_seconds = models.FloatField(null=True)
+    upload_seconds = models.FloatField(null=True)
+    bytes_down = models.PositiveBigIntegerField(default=0)
+    bytes_up = models.PositiveBigIntegerField(default=0)
+    num_examples = models.PositiveBigIntegerField(null=True)
+    metrics = models.JSONField(default=dict, help_text="What the agent reported of its training.")
+    update_sha256 = models.CharField(max_length=64, blank=True)
+    evaluation_loss = models.FloatField(null=True)
+    evaluation_num_examples = models.PositiveBigIntegerField(null=True)
+    evaluation_metrics = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["client__name"]
+        constraints = [models.UniqueConstraint(fields=["round", "client"], name="one_participation_per_client")]
+
+    def __str__(self) -> str:
+        return f"{self.client} in {self.round}"
+
+
+class MetricSource(models.TextChoices):
+    FIT = "fit", "Training, mean of the clients"
+    FEDERATED = "federated", "Evaluation by the clients"
+    SERVER = "server", "Evaluation on the server"
+
+
+class Metric(models.Model):
+    """A figure of the global model after a round (round 0 is the model that the run began with)."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="metrics")
+    round_number = models.PositiveIntegerField()
+    source = models.CharField(max_length=16, choices=MetricSource)
+    name = models.CharField(max_length=63)
+    value = models.FloatField()
+    num_examples = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["round_number", "source", "name"]
+        constraints = [models.UniqueConstraint(fields=["run", "round_number", "source", "name"], name="metric_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.name} of {self.run}, round {self.round_number}"
+
+
+class ModelVersion(models.Model):
+    """A global model that was committed, and where its file is."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="models")
+    round_number = models.PositiveIntegerField()
+    parent = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="children")
+    key = models.CharField(max_length=200, help_text="Path of the safetensors file in the model store.")
+    sha256 = models.CharField(max_length=64, help_text="Of the file.")
+    size = models.PositiveBigIntegerField(help_text="Bytes of the file.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-round_number"]
+        constraints = [models.UniqueConstraint(fields=["run", "round_number"], name="one_model_per_round")]
+
+    def __str__(self) -> str:
+        return f"Model of {self.run} after round {self.round_number}"
+
+    @property
+    def path(self) -> Path:
+        return Path(settings.MODEL_DIR) / self.key
+
+
+class Event(models.Model):
+    """What happened in a run, numbered without a gap from 1. The order is the engine's."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events")
+    seq = models.PositiveBigIntegerField()
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=32)
+    level = models.CharField(max_length=8)
+    round_number = models.PositiveIntegerField(null=True)
+    client = models.ForeignKey(Client, null=True, on_delete=models.SET_NULL, related_name="+")
+    message = models.TextField()
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [models.UniqueConstraint(fields=["run", "seq"], name="event_seq_unique_in_run")]
+
+    def __str__(self) -> str:
+        return f"Event {self.seq} of {self.run}: {self.kind}"

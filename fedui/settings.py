@@ -1,0 +1,209 @@
+"""Settings, from environment variables alone. Without any, FedUI runs on this machine for this machine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from csp.constants import NONE, SELF, UNSAFE_INLINE
+
+from fedui import environment
+from fedui.logging import logging_config
+
+env = environment.Environment()
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- where things are ------------------------------------------------------------------------------------------------
+
+DATA_DIR = environment.data_folder(Path(env.text("FEDUI_DATA_DIR", str(BASE_DIR / "var"))).resolve())
+MODEL_DIR = DATA_DIR / "models"
+PKI_DIR = DATA_DIR / "pki"
+REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+DATABASES = {"default": environment.database(env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'fedui.sqlite3'}"))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- who may reach it ------------------------------------------------------------------------------------------------
+
+PUBLIC_URL = environment.web_url("FEDUI_PUBLIC_URL", env.text("FEDUI_PUBLIC_URL", "http://127.0.0.1:8000"))
+_public = urlsplit(PUBLIC_URL)
+
+DEBUG: bool = env.bool("FEDUI_DEBUG", default=False)
+SECRET_KEY = env.text("FEDUI_SECRET_KEY", "") or environment.secret_key(DATA_DIR / "secret_key")
+ALLOWED_HOSTS = env.names("FEDUI_ALLOWED_HOSTS", sorted({"127.0.0.1", "localhost", "[::1]", str(_public.hostname)}))
+CSRF_TRUSTED_ORIGINS = env.names("FEDUI_CSRF_TRUSTED_ORIGINS", [f"{_public.scheme}://{_public.netloc}"])
+
+SECURE: bool = env.bool("FEDUI_SECURE", default=not all(map(environment.is_loopback, ALLOWED_HOSTS)))
+"""Whether people reach the pages by HTTPS. The server itself speaks plain HTTP, behind a proxy that does TLS."""
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_HSTS_SECONDS = int(timedelta(days=365).total_seconds()) if SECURE else 0
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "style-src": [SELF, UNSAFE_INLINE],  # Plotly styles its figures inline.
+        "img-src": [SELF, "data:", "blob:"],
+        "connect-src": [SELF],  # Covers WebSockets of the same origin.
+        "object-src": [NONE],
+        "frame-ancestors": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+    }
+}
+
+AUTH_USER_MODEL = "accounts.User"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+# --- agents ----------------------------------------------------------------------------------------------------------
+
+GRPC_BIND = environment.address("FEDUI_GRPC_BIND", env.text("FEDUI_GRPC_BIND", "127.0.0.1:50051"))
+GRPC_ADDRESS = environment.address("FEDUI_GRPC_ADDRESS", env.text("FEDUI_GRPC_ADDRESS", GRPC_BIND))
+"""What agents are told to connect to."""
+GRPC_HOSTS = env.names("FEDUI_GRPC_HOSTS", sorted({environment.host_of(GRPC_ADDRESS), "localhost", "127.0.0.1", "::1"}))
+"""Names and addresses in the certificate of the gRPC server."""
+CLIENT_CERTIFICATE_DAYS: int = env.int("FEDUI_CLIENT_CERTIFICATE_DAYS", default=30)
+ENROLMENTS_PER_MINUTE: int = env.int("FEDUI_ENROLMENTS_PER_MINUTE", default=60)
+"""From one address, refused ones included."""
+
+# --- Django ----------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "django_htmx",
+    "rest_framework",
+    "fedui",
+    "fedui.accounts",
+    "fedui.federations",
+    "fedui.audit",
+    "fedui.clients",
+    "fedui.catalog",
+    "fedui.strategies",
+    "fedui.runs",
+    "fedui.web",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "fedui.urls"
+ASGI_APPLICATION = "fedui.asgi.application"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "fedui.staticfiles.PlotlyFinder",
+]
+_static_storage = (
+    "django.contrib.staticfiles.storage.StaticFilesStorage"
+    if DEBUG
+    else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+)
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": _static_storage},
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "EXCEPTION_HANDLER": "fedui.api.problems.exception_handler",
+}
+
+LOGGING = logging_config(
+    log_format=environment.choice("FEDUI_LOG_FORMAT", env.text("FEDUI_LOG_FORMAT", "text"), ("text", "json")),
+    level=env.text("FEDUI_LOG_LEVEL", "INFO").upper(),
+)
+
+# --- Redis: cache, live updates, task queue --------------------------------------------------------------------------
+
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "fedui"}
+}
+
+_layers: dict[str, dict[str, Any]] = {
+    "memory": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
+    "redis": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": "fedui"},
+    },
+}
+_layer = env.text("FEDUI_CHANNEL_LAYER", "redis")
+CHANNEL_LAYERS = {"default": _layers[environment.choice("FEDUI_CHANNEL_LAYER", _layer, tuple(_layers))]}
+
+CELERY_BROKER_URL = environment.broker_url(REDIS_URL)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A message is a hint, acknowledged when it is taken: the lease in the database sees to it that a run is driven on.
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600}
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = "UTC"
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {"aggregation.*": {"queue": "aggregation"}}
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)}
+}

@@ -1,0 +1,126 @@
+"""Hosts the aggregation engine in a Celery worker: one event loop in a thread of its own, shared by all runs of the process.
+
+The worker uses Celery's threads pool: each run's task waits in a thread while the loop does the work, so that one gRPC server on one port
+serves all runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from concurrent.futures import CancelledError
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from celery.exceptions import WorkerShutdown
+from channels.layers import get_channel_layer
+from django.conf import settings
+
+from aggregator.checkpoints import FolderModelStore
+from aggregator.engine import Engine
+from aggregator.ports import Evaluator
+from aggregator.transport.server import PortTaken, TLSMaterial
+from fedui.clients import pki
+from fedui.clients.registry import DatabaseClientRegistry
+from fedui.runs import live
+from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
+
+logger = logging.getLogger(__name__)
+
+CONTROL_RETRY_SECONDS = 2.0
+EXIT_PORT_TAKEN = 3
+
+
+def find_evaluator(app: str) -> Evaluator | None:
+    """The evaluator that an installed package registers for the app (entry point group `fedui.evaluators`), if any."""
+    for entry_point in entry_points(group="fedui.evaluators", name=app):
+        try:
+            return cast(Evaluator, entry_point.load())
+        except ImportError:
+            logger.exception("The evaluator of app %s can't be loaded", app)
+    return None
+
+
+def build_engine() -> Engine:
+    """The engine over the database, with a fresh server certificate."""
+    key, certificate = pki.issue_server_certificate(settings.GRPC_HOSTS)
+    return Engine(
+        owner=f"{socket.gethostname()}:{os.getpid()}",
+        bind=settings.GRPC_BIND,
+        tls=TLSMaterial(key, certificate, pki.ca_certificate_pem()),
+        registry=DatabaseClientRegistry(),
+        store=DatabaseRunStore(),
+        models=FolderModelStore(Path(settings.MODEL_DIR)),
+        events=DatabaseEventSink(),
+        find_evaluator=find_evaluator,
+    )
+
+
+class EngineHost:
+    """Threads of the worker call this; the engine lives on the loop's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._engine: Engine | None = None
+
+    def start(self) -> None:
+        """Ends the worker with one clear line if the port is taken."""
+        threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
+        engine = build_engine()
+        try:
+            asyncio.run_coroutine_threadsafe(engine.start(), self._loop).result()
+        except PortTaken as error:
+            logger.error("%s", error)
+            raise WorkerShutdown(EXIT_PORT_TAKEN) from error
+        self._engine = engine
+        asyncio.run_coroutine_threadsafe(self._listen(engine), self._loop)
+
+    def run(self, run_id: int) -> bool:
+        if self._engine is None:
+            raise RuntimeError("This worker hosts no engine: start it with the queue 'aggregation'.")
+        try:
+            return asyncio.run_coroutine_threadsafe(self._engine.run(run_id), self._loop).result()
+        except CancelledError:
+            return False
+
+    def drain(self) -> None:
+        """Give the runs back. Returns at once: it is called from a signal handler."""
+        if self._engine:
+            asyncio.run_coroutine_threadsafe(self._engine.drain(), self._loop)
+
+    def stop(self) -> None:
+        if self._engine:
+            asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _listen(self, engine: Engine) -> None:
+        """What operators do reaches the engine at once, while Redis is there; without it, with the next renewal of a lease."""
+        layer = get_channel_layer()
+        assert layer is not None  # settings define one
+        while True:
+            try:
+                channel = await layer.new_channel()
+                await layer.group_add(live.CONTROL_GROUP, channel)
+                while True:
+                    _dispatch(engine, await layer.receive(channel))
+            except Exception as error:  # whatever the layer's transport raises
+                logger.warning("The channel layer is away: %s", error)
+                await asyncio.sleep(CONTROL_RETRY_SECONDS)
+
+
+def _dispatch(engine: Engine, message: dict[str, object]) -> None:
+    match message:
+        case {"type": "run.changed", "run_id": int(run_id)}:
+            engine.nudge(run_id)
+        case {"type": "client.revoked", "client_id": str(client_id)}:
+            engine.evict(client_id, "This client has been revoked or suspended by the federation's operator.")
+
+
+@cache
+def engine_host() -> EngineHost:
+    return EngineHost()

@@ -1,0 +1,170 @@
+"""What every run store must do, held against the one in memory and the one in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from aggregator.core.config import StrategyConfig
+from aggregator.core.round import Outcome, ParticipationReport
+from aggregator.memory import MemoryRunStore
+from aggregator.ports import (
+    Directive,
+    Lease,
+    LeaseLost,
+    MetricRecord,
+    ModelRecord,
+    RoundRecord,
+    RunOutcome,
+    RunSpec,
+    RunState,
+    RunStore,
+)
+from fedui.accounts.models import User
+from fedui.catalog.models import App
+from fedui.clients.models import Client
+from fedui.federations.models import Federation
+from fedui.runs.adapters import DatabaseRunStore
+from fedui.runs.models import Run, RunStatus
+from fedui.strategies.models import Strategy, StrategyVersion
+from protos.tensors import Signature, TensorSpec
+
+SIGNATURE = Signature((TensorSpec("w", "float32", (2,)),))
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Harness:
+    """A store that holds one run, and what a test can't do through the port."""
+
+    def __init__(
+        self, store: RunStore, run_id: int, clients: list[str], stop: Callable[[], Awaitable[None]],
+        expire: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self.store, self.run_id, self.clients, self.stop, self.expire = store, run_id, clients, stop, expire
+
+    async def take_up(self) -> RunState:
+        state = await self.store.take_up(self.run_id, "engine")
+        assert state is not None
+        return state
+
+    def record(self, number: int, attempt: int = 1, *, metrics: list[MetricRecord] | None = None) -> RoundRecord:
+        reports = [ParticipationReport(c, Outcome.COMPLETED, num_examples=10) for c in self.clients]
+        return RoundRecord(number, attempt, NOW, NOW, NOW, NOW, reports, metrics or [])
+
+    def model(self, number: int) -> ModelRecord:
+        return ModelRecord(self.run_id, number, f"run/round-{number}", "0" * 64, 8)
+
+    async def commit(self, lease: Lease, number: int, attempt: int = 1) -> None:
+        if number:
+            await self.store.begin_round(lease, self.record(number, attempt))
+        await self.store.commit_round(lease, self.record(number, attempt), self.model(number))
+
+
+def in_memory() -> Harness:
+    store = MemoryRunStore()
+    run = store.add(RunSpec(1, "r", "f", "toy", "1", SIGNATURE, StrategyConfig(), 7, 3))
+
+    async def stop() -> None:
+        run.directive = Directive.STOP
+
+    async def expire() -> None:
+        run.held = False
+
+    return Harness(store, 1, ["a", "b"], stop, expire)
+
+
+def in_database() -> Harness:
+    federation = Federation.objects.create(slug="tests", name="Tests")
+    owner = User.objects.create_user("owner")
+    strategy = Strategy.objects.create(federation=federation, name="fedavg")
+    run = Run.objects.create(
+        federation=federation,
+        name="r",
+        strategy_version=StrategyVersion.objects.create(strategy=strategy, number=1, config={}),
+        app=App.objects.create(federation=federation, name="toy", version="1", signature=SIGNATURE.to_json()),
+        seed=7,
+        num_rounds=3,
+        created_by=owner,
+    )
+    clients = [Client.objects.create(federation=federation, name=n, number=i) for i, n in enumerate("ab")]
+
+    async def stop() -> None:
+        await Run.objects.filter(pk=run.pk).aupdate(status=RunStatus.STOPPING)
+
+    async def expire() -> None:
+        await Run.objects.filter(pk=run.pk).aupdate(lease_expires_at=NOW)
+
+    return Harness(DatabaseRunStore(), run.pk, [str(c.pk) for c in clients], stop, expire)
+
+
+@pytest.fixture(params=[in_memory, in_database])
+async def harness(request: pytest.FixtureRequest, db: None, transactional_db: None) -> Harness:
+    make: Callable[[], Harness] = request.param
+    return await sync_to_async(make)()
+
+
+async def test_a_run_is_taken_up_once(harness: Harness) -> None:
+    state = await harness.take_up()
+    assert (state.spec.num_rounds, state.spec.signature, state.model) == (3, SIGNATURE, None)
+    assert (state.last_attempt, state.last_event) == (0, 0)
+    assert await harness.store.take_up(harness.run_id, "another") is None
+
+
+async def test_it_goes_on_from_the_last_committed_round(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.commit(lease, 0)
+    await harness.commit(lease, 1)
+    await harness.store.begin_round(lease, harness.record(2))
+    await harness.store.release(lease)
+    state = await harness.take_up()
+    assert state.model == harness.model(1)
+    assert state.last_attempt == 1
+    assert state.lease.fencing > lease.fencing
+
+
+async def test_an_expired_lease_is_taken_over_and_its_holder_can_write_nothing(harness: Harness) -> None:
+    old = (await harness.take_up()).lease
+    await harness.commit(old, 0)
+    await harness.expire()
+    new = (await harness.take_up()).lease
+    for write in (
+        harness.store.renew(old),
+        harness.store.release(old),
+        harness.store.begin_round(old, harness.record(1)),
+        harness.store.commit_round(old, harness.record(1), harness.model(1)),
+        harness.store.abandon_round(old, harness.record(1), "x"),
+        harness.store.record_evaluation(old, harness.record(1)),
+        harness.store.finish(old, RunOutcome.COMPLETED, ""),
+    ):
+        with pytest.raises(LeaseLost):
+            await write
+    await harness.commit(new, 1)
+    await harness.store.finish(new, RunOutcome.COMPLETED, "done")
+
+
+async def test_the_operators_stop_is_read_with_the_lease(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    assert await harness.store.renew(lease) is Directive.GO_ON
+    await harness.stop()
+    assert await harness.store.renew(lease) is Directive.STOP
+
+
+async def test_a_run_that_has_ended_is_not_taken_up_again(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.store.finish(lease, RunOutcome.STOPPED, "enough")
+    assert await harness.store.take_up(harness.run_id, "engine") is None
+
+
+async def test_an_abandoned_attempt_is_counted_and_not_committed(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.commit(lease, 0)
+    await harness.store.begin_round(lease, harness.record(1))
+    await harness.store.abandon_round(lease, harness.record(1), "no quorum")
+    await harness.store.release(lease)
+    state = await harness.take_up()
+    assert (state.model, state.last_attempt) == (harness.model(0), 1)

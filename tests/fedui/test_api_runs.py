@@ -1,0 +1,246 @@
+"""Runs over REST: who sees them, the snapshot, the events, the models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.test import AsyncClient
+from django.test import Client as Browser
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from fedui.accounts.models import User
+from fedui.clients.models import Client
+from fedui.federations.models import Federation, Role
+from fedui.runs.models import ModelVersion, Round, RoundStatus, Run
+from tests.support.domain import NOW, a_client, a_member, a_run, with_events, with_rounds
+
+DATA = b"not really safetensors " * 100_000
+
+
+@pytest.fixture
+def run(federation: Federation, owner: User) -> Run:
+    return a_run(federation, owner, "First run")
+
+
+@pytest.fixture
+def clients(federation: Federation) -> list[Client]:
+    return [a_client(federation, f"hosp-{number}") for number in range(1, 4)]
+
+
+@pytest.fixture
+def browser(owner: User) -> Browser:
+    return signed_in(owner)
+
+
+@pytest.fixture
+def model(run: Run, settings: Settings, tmp_path: Path) -> ModelVersion:
+    settings.MODEL_DIR = tmp_path
+    (tmp_path / "round-3.safetensors").write_bytes(DATA)
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    return ModelVersion.objects.create(
+        run=run, round_number=3, key="round-3.safetensors", sha256=sha256, size=len(DATA)
+    )
+
+
+def signed_in(user: User) -> Browser:
+    browser = Browser()
+    browser.force_login(user)
+    return browser
+
+
+# --- who sees them ---------------------------------------------------------------------------------------------------
+
+ADDRESSES: list[Callable[[Run], str]] = [
+    lambda run: f"/api/v1/runs/{run.pk}",
+    lambda run: f"/api/v1/runs/{run.pk}/events",
+    lambda run: f"/api/v1/runs/{run.pk}/models/3",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("role", Role)
+def test_members_see_runs(run: Run, model: ModelVersion, role: Role, address: Callable[[Run], str]) -> None:
+    user = a_member(run.federation, role) if role != Role.OWNER else run.created_by
+    assert user
+
+    assert signed_in(user).get(address(run)).status_code == 200
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_for_strangers_a_run_does_not_exist(
+    run: Run, model: ModelVersion, stranger: User, address: Callable[[Run], str]
+) -> None:
+    response = signed_in(stranger).get(address(run))
+    nowhere = signed_in(stranger).get("/api/v1/runs/999999")
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert response.json() == nowhere.json()
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_who_is_not_signed_in_is_told_so(run: Run, model: ModelVersion, address: Callable[[Run], str]) -> None:
+    response = Browser().get(address(run))
+
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+
+
+# --- the snapshot ----------------------------------------------------------------------------------------------------
+
+
+def test_the_snapshot_has_all_that_the_page_draws(
+    browser: Browser, run: Run, clients: list[Client], model: ModelVersion
+) -> None:
+    with_rounds(run, clients, 3)
+
+    body = browser.get(f"/api/v1/runs/{run.pk}").json()
+
+    assert body["run"]["name"] == "First run"
+    assert body["run"]["federation"] == "hearts"
+    assert body["run"]["app"] == {"name": "digits-mlp", "version": "1"}
+    assert body["run"]["strategy"]["name"] == "plain"
+    assert body["run"]["started_at"] is None
+    assert body["last_seq"] == 6
+    assert [round_["number"] for round_ in body["rounds"]] == [1, 2, 3]
+    assert body["rounds"][0]["started_at"] == "2026-11-24T12:01:00.000Z"
+    totals = {name: body["rounds"][0][name] for name in ("expected", "received", "bytes_up", "bytes_down")}
+    assert totals == {"expected": 3, "received": 3, "bytes_up": 300, "bytes_down": 600}
+    assert [metric["value"] for metric in body["metrics"]] == [1, 1 / 2, 1 / 3]
+    assert len(body["participations"]) == 9
+    assert body["participations"][0].items() >= {"round": 1, "attempt": 1, "train_seconds": 1.5}.items()
+    assert {client["number"]: client["name"] for client in body["clients"]} == {1: "hosp-1", 2: "hosp-2", 3: "hosp-3"}
+    assert body["models"] == [{"round": 3, "sha256": model.sha256, "size": model.size}]
+
+
+def test_a_run_that_has_not_begun_has_a_snapshot(browser: Browser, run: Run) -> None:
+    body = browser.get(f"/api/v1/runs/{run.pk}").json()
+
+    assert body["run"]["status"] == "queued"
+    assert (body["last_seq"], body["rounds"], body["participations"]) == (0, [], [])
+
+
+def test_a_round_that_nobody_took_part_in_has_no_bytes(browser: Browser, run: Run) -> None:
+    Round.objects.create(run=run, number=1, status=RoundStatus.RUNNING, started_at=NOW)
+
+    [round_] = browser.get(f"/api/v1/runs/{run.pk}").json()["rounds"]
+
+    assert (round_["expected"], round_["received"], round_["bytes_up"]) == (0, 0, 0)
+
+
+def test_participations_are_told_of_the_latest_60_rounds(browser: Browser, run: Run, clients: list[Client]) -> None:
+    with_rounds(run, clients[:1], 70)
+
+    body = browser.get(f"/api/v1/runs/{run.pk}").json()
+
+    assert len(body["rounds"]) == len(body["metrics"]) == 70
+    assert sorted({one["round"] for one in body["participations"]}) == list(range(11, 71))
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_number_of_queries_does_not_grow(
+    browser: Browser, run: Run, clients: list[Client], django_assert_num_queries: DjangoAssertNumQueries, count: int
+) -> None:
+    with_rounds(run, clients, count)
+
+    with django_assert_num_queries(10):
+        browser.get(f"/api/v1/runs/{run.pk}")
+    with django_assert_num_queries(5):
+        browser.get(f"/api/v1/runs/{run.pk}/events")
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+def events(browser: Browser, run: Run, **query: Any) -> Any:
+    return browser.get(f"/api/v1/runs/{run.pk}/events", query).json()
+
+
+def test_events_come_in_order_and_in_pages(browser: Browser, run: Run) -> None:
+    with_events(run, 25)
+    seen: list[int] = []
+    more = True
+    while more:
+        page = events(browser, run, after=seen[-1] if seen else 0, limit=10)
+        seen += [event["seq"] for event in page["events"]]
+        more = page["more"]
+        assert page["last_seq"] == 25
+
+    assert seen == list(range(1, 26))
+
+
+def test_an_event_has_the_shape_that_the_socket_sends(browser: Browser, run: Run) -> None:
+    with_events(run, 1)
+
+    assert events(browser, run)["events"] == [
+        {
+            "seq": 1,
+            "at": "2026-11-24T12:00:00.000Z",
+            "kind": "round.started",
+            "level": "round",
+            "round": 1,
+            "client": None,
+            "message": "Event 1",
+            "data": {},
+        }
+    ]
+
+
+@pytest.mark.parametrize("after", [25, 26, 10**9])
+def test_after_the_last_event_there_is_nothing_more(browser: Browser, run: Run, after: int) -> None:
+    with_events(run, 25)
+
+    assert events(browser, run, after=after) == {"events": [], "last_seq": 25, "more": False}
+
+
+@pytest.mark.parametrize("query", [{"limit": 1001}, {"limit": 0}, {"after": -1}, {"after": "x"}, {"after": 2**63}])
+def test_a_page_that_makes_no_sense_is_refused(browser: Browser, run: Run, query: dict[str, Any]) -> None:
+    response = browser.get(f"/api/v1/runs/{run.pk}/events", query)
+
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_can_be_downloaded_and_checked(browser: Browser, run: Run, model: ModelVersion) -> None:
+    response = browser.get(f"/api/v1/runs/{run.pk}/models/3")
+
+    assert b"".join(response.streaming_content) == DATA  # type: ignore[attr-defined]
+    assert response["Content-Disposition"] == 'attachment; filename="first-run-round-3.safetensors"'
+    assert response["Content-Length"] == str(len(DATA))
+    assert response["ETag"] == f'"{model.sha256}"'
+    assert response["X-Checksum"] == f"sha256={model.sha256}"
+    response.close()
+
+
+def test_a_model_that_one_has_is_not_sent_again(browser: Browser, run: Run, model: ModelVersion) -> None:
+    response = browser.get(f"/api/v1/runs/{run.pk}/models/3", headers={"if-none-match": f'"{model.sha256}"'})
+
+    assert response.status_code == 304
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_under_asgi_a_model_is_sent_in_pieces(run: Run, model: ModelVersion, owner: User) -> None:
+    browser = AsyncClient()
+    await browser.aforce_login(owner)
+
+    response = await browser.get(f"/api/v1/runs/{run.pk}/models/3")
+
+    chunks = [chunk async for chunk in response.streaming_content]  # type: ignore[attr-defined]
+    assert b"".join(chunks) == DATA
+    assert len(chunks) > 1
+    assert response["Content-Disposition"] == 'attachment; filename="first-run-round-3.safetensors"'
+    await sync_to_async(connections.close_all)()  # those of the thread that ran the view
+
+
+def test_a_model_that_does_not_exist_or_whose_file_is_gone_is_404(
+    browser: Browser, run: Run, model: ModelVersion
+) -> None:
+    assert browser.get(f"/api/v1/runs/{run.pk}/models/4").status_code == 404
+    model.path.unlink()
+    assert browser.get(f"/api/v1/runs/{run.pk}/models/3").status_code == 404

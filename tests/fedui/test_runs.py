@@ -1,0 +1,138 @@
+"""What people do to runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from aggregator.core.config import StrategyConfig
+from fedui.accounts.models import User
+from fedui.audit.models import AuditEvent
+from fedui.errors import ErrorCode
+from fedui.federations.models import Federation
+from fedui.runs import live
+from fedui.runs.models import Run, RunStatus
+from fedui.runs.services import RunRefused, create_run, stop_run
+from fedui.runs.tasks import host_run
+from fedui.strategies.services import create_strategy
+from fedui.transitions import IllegalTransition
+from tests.support.domain import a_federation, a_run, an_app
+
+
+@pytest.fixture
+def valid(federation: Federation, owner: User) -> dict[str, Any]:
+    strategy = create_strategy(federation, owner, name="plain", config=StrategyConfig())
+    return {
+        "name": "first", "strategy_version": strategy.latest, "app": an_app(federation), "num_rounds": 20, "seed": 1,
+    }  # fmt: skip
+
+
+def test_a_run_is_queued_and_dispatched_once_it_is_stored(
+    federation: Federation,
+    owner: User,
+    valid: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    dispatched: list[int] = []
+    monkeypatch.setattr(host_run, "delay", dispatched.append)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        run = create_run(federation, owner, **valid)
+        assert dispatched == []
+
+    assert dispatched == [run.pk]
+    assert run.status == RunStatus.QUEUED
+    assert AuditEvent.objects.get(action="run.created").details["strategy"] == "plain v1"
+
+
+def test_a_run_survives_a_broker_that_is_away(
+    federation: Federation,
+    owner: User,
+    valid: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    def fail(run_id: int) -> None:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(host_run, "delay", fail)
+    with django_capture_on_commit_callbacks(execute=True):
+        run = create_run(federation, owner, **valid)
+
+    assert Run.objects.active().filter(pk=run.pk).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": "  "}, "name has 1 to 120"),
+        ({"name": "x" * 121}, "name has 1 to 120"),
+        ({"num_rounds": 0}, "can't have 0 rounds"),
+        ({"num_rounds": 100_001}, "can't have 100001 rounds"),
+        ({"seed": -1}, "seed can't be -1"),
+        ({"seed": 2**63}, "seed can't be"),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_refused(
+    federation: Federation, owner: User, valid: dict[str, Any], change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(RunRefused, match=reason) as caught:
+        create_run(federation, owner, **(valid | change))
+
+    assert caught.value.code == ErrorCode.RUN_REFUSED
+    assert caught.value.hint
+    assert not Run.objects.exists()
+
+
+def test_what_belongs_to_another_federation_is_refused(
+    federation: Federation, owner: User, valid: dict[str, Any]
+) -> None:
+    other = a_federation("lungs", owner)
+    strategy = create_strategy(other, owner, name="plain", config=StrategyConfig())
+
+    for change in ({"strategy_version": strategy.latest}, {"app": an_app(other)}):
+        with pytest.raises(RunRefused, match="belongs to another federation"):
+            create_run(federation, owner, **(valid | change))
+
+
+def test_a_run_that_nobody_drives_stops_at_once(federation: Federation, owner: User) -> None:
+    run = a_run(federation, owner)
+
+    stop_run(run, owner, "192.0.2.1")
+
+    run.refresh_from_db()
+    assert run.status == RunStatus.STOPPED
+    assert run.ended_at is not None
+    assert run.reason == "Stopped by owner."
+    assert AuditEvent.objects.get(action="run.stopped").address == "192.0.2.1"
+
+
+def test_a_run_that_is_driven_is_asked_to_stop_and_its_worker_told(
+    federation: Federation,
+    owner: User,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    told: list[Run] = []
+    monkeypatch.setattr(live, "run_changed", told.append)
+    stale = a_run(federation, owner)
+    Run.objects.get(pk=stale.pk).transition(RunStatus.RUNNING)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        stop_run(stale, owner)  # What the row says now counts, not what the caller read.
+
+    assert told == [stale]
+    assert told[0].status == RunStatus.STOPPING
+
+
+@pytest.mark.parametrize("status", [RunStatus.STOPPING, RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED])
+def test_a_run_that_ends_or_has_ended_cannot_be_stopped(federation: Federation, owner: User, status: RunStatus) -> None:
+    run = a_run(federation, owner)
+    Run.objects.filter(pk=run.pk).update(status=status)
+
+    with pytest.raises(IllegalTransition, match=f"is {status}"):
+        stop_run(run, owner)
+    assert not AuditEvent.objects.filter(action="run.stopped").exists()

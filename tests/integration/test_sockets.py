@@ -1,0 +1,155 @@
+"""The pages' WebSockets: a real web server, a real Redis, real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+from django.test import Client as Browser
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from aggregator.ports import Event, Level
+from fedui.accounts.models import User
+from fedui.asgi import application
+from fedui.federations.models import Federation, Membership, Role
+from fedui.runs import live
+from fedui.runs.adapters import DatabaseEventSink
+from fedui.runs.consumers import NOT_FOUND, NOT_SIGNED_IN
+from tests.contracts.test_run_store import NOW, Harness, in_database
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SECONDS = 10
+
+
+@pytest.fixture(autouse=True)
+def real_redis(redis_url: str, settings: Any) -> None:
+    config = {"hosts": [redis_url], "prefix": "fedui-tests"}
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": config}
+    }
+
+
+@pytest.fixture
+async def harness(transactional_db: None) -> Harness:
+    harness = await sync_to_async(in_database)()
+    await sync_to_async(_add_member)()
+    return harness
+
+
+def _add_member() -> None:
+    member = User.objects.get(username="owner")
+    Membership.objects.create(federation=Federation.objects.get(), user=member, role=Role.AUDITOR)
+    User.objects.create_user("stranger")
+
+
+def _cookie(username: str) -> str:
+    browser = Browser()
+    browser.force_login(User.objects.get(username=username))
+    assert SESSION_KEY in browser.session
+    return f"{settings.SESSION_COOKIE_NAME}={browser.cookies[settings.SESSION_COOKIE_NAME].value}"
+
+
+class Site:
+    """The web server, and how a browser opens its sockets."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def open(self, path: str, username: str | None, origin: str = "http://127.0.0.1") -> ClientConnection:
+        headers = {"Cookie": await sync_to_async(_cookie)(username)} if username else {}
+        return await connect(f"ws://127.0.0.1:{self._port}{path}", additional_headers=headers, origin=origin)  # type: ignore[arg-type]
+
+
+async def receive(socket: ClientConnection) -> dict[str, Any]:
+    frame: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), SECONDS))
+    return frame
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    server = uvicorn.Server(uvicorn.Config(application, port=0, ws="wsproto", lifespan="off", log_config=None))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield Site(server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+async def run_socket(harness: Harness, site: Site) -> AsyncIterator[ClientConnection]:
+    socket = await site.open(f"/ws/runs/{harness.run_id}/", "owner")
+    yield socket
+    await socket.close()
+
+
+def event(run_id: int, seq: int) -> Event:
+    return Event(run_id, seq, NOW, "round.committed", Level.ROUND, f"Round {seq}", seq, None, {"seconds": 1.5})
+
+
+async def test_a_member_sees_events_as_they_are_stored(harness: Harness, run_socket: ClientConnection) -> None:
+    assert await receive(run_socket) == {"type": "hello", "last_seq": 0}
+    lease = (await harness.take_up()).lease
+    await DatabaseEventSink().write(lease, [event(harness.run_id, 1), event(harness.run_id, 2)])
+    frame = await receive(run_socket)
+    assert frame["type"] == "events"
+    assert [e["seq"] for e in frame["events"]] == [1, 2]
+    assert frame["events"][0]["data"] == {"seconds": 1.5}
+
+
+async def test_hello_tells_how_far_the_run_is(harness: Harness, site: Site) -> None:
+    lease = (await harness.take_up()).lease
+    await DatabaseEventSink().write(lease, [event(harness.run_id, n) for n in range(1, 8)])
+    socket = await site.open(f"/ws/runs/{harness.run_id}/", "owner")
+    assert await receive(socket) == {"type": "hello", "last_seq": 7}
+    await socket.close()
+
+
+@pytest.mark.parametrize("path", ["/ws/runs/{run}/", "/ws/federations/tests/"])
+@pytest.mark.parametrize(("username", "code"), [(None, NOT_SIGNED_IN), ("stranger", NOT_FOUND)])
+async def test_nobody_else_sees_anything(
+    harness: Harness, site: Site, path: str, username: str | None, code: int
+) -> None:
+    socket = await site.open(path.format(run=harness.run_id), username)
+    with pytest.raises(ConnectionClosed) as closed:
+        await receive(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == code
+
+
+async def test_another_sites_page_cannot_open_a_socket(harness: Harness, site: Site) -> None:
+    with pytest.raises(InvalidStatus):
+        await site.open(f"/ws/runs/{harness.run_id}/", "owner", origin="https://evil.example")
+
+
+async def test_what_a_browser_says_is_ignored(harness: Harness, run_socket: ClientConnection) -> None:
+    await receive(run_socket)
+    await run_socket.send("not json at all")
+    await live.publish_events(harness.run_id, [{"seq": 1}])
+    assert (await receive(run_socket))["events"] == [{"seq": 1}]
+
+
+async def test_lists_are_told_that_they_have_changed(harness: Harness, site: Site) -> None:
+    socket = await site.open("/ws/federations/tests/", "owner")
+    assert await receive(socket) == {"type": "hello"}
+    await live.clients_changed(str((await Federation.objects.aget()).pk))
+    assert await receive(socket) == {"type": "changed", "what": "clients"}
+    await socket.close()
+
+
+async def test_redis_away_does_not_stop_the_engine(harness: Harness, settings: Any) -> None:
+    config = {"hosts": ["redis://127.0.0.1:1"]}
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": config}
+    }
+    lease = (await harness.take_up()).lease
+    await DatabaseEventSink().write(lease, [event(harness.run_id, 1)])
