@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GRACE_SECONDS = 10.0
+REVIVE_SECONDS = 5.0
 POLL_SECONDS = 0.05
 PR_SET_PDEATHSIG = 1
 
@@ -25,11 +26,14 @@ class StartFailed(Exception):
     """The platform can't start; the text is one line that says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Child:
     name: str
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
+    environment: Mapping[str, str]
     log: Path
+    process: subprocess.Popen[bytes]
+    started_at: float
 
     def last_words(self, lines: int = 5) -> str:
         with self.log.open(errors="replace") as file:
@@ -45,19 +49,21 @@ class Children:
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
         log = self._log_folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603  # our own programs
-                command,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the parent, who ends the others in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # this program has one thread
-            )
-        child = Child(name, process, log)
+        log.unlink(missing_ok=True)
+        process = _spawn(command, environment, log)
+        child = Child(name, command, environment, log, process, time.monotonic())
         self._children.append(child)
         return child
+
+    def revive(self) -> list[str]:
+        """Start those that have ended again, each at most once in `REVIVE_SECONDS`. Says what was done, a line each."""
+        told = []
+        for child in self._children:
+            code, now = child.process.poll(), time.monotonic()
+            if code is not None and now - child.started_at >= REVIVE_SECONDS:
+                told.append(f"{child.name} has ended with exit code {code}; starting it again. Its log: {child.log}")
+                child.process, child.started_at = _spawn(child.command, child.environment, child.log), now
+        return told
 
     def wait_until(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
         """Raises `StartFailed` if a child ends, or `condition` doesn't come true in time."""
@@ -87,6 +93,19 @@ class Children:
                 os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()
         self._children.clear()
+
+
+def _spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  # our own programs
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the parent, who ends the others in order
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  # this program has one thread
+        )
 
 
 def _die_with_parent() -> None:

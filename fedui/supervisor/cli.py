@@ -7,7 +7,6 @@ import importlib.util
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 
@@ -76,9 +75,8 @@ def _up(options: argparse.Namespace) -> int:
     with Stack(data_dir, host=options.host, port=options.port, grpc_port=options.grpc_port) as stack:
         _say(f"FedUI runs at {stack.url}; agents connect to port {stack.grpc_port}. Logs: {data_dir / 'log'}")
         _say("The first user: manage.py createsuperuser, with the same FEDUI_DATA_DIR. Ctrl-C ends all.")
-        while True:
-            stack.children.raise_if_ended()
-            time.sleep(1)
+        stack.keep_alive(_say)
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -64,9 +64,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
         if options.exit:
             return _result(run, say)
         say("The platform goes on. Ctrl-C ends it.")
-        while True:
-            stack.children.raise_if_ended()
-            time.sleep(1)
+        stack.keep_alive(say)
+        return 0
 
 
 def _make_fresh(folder: Path) -> None:
@@ -159,7 +158,8 @@ def _follow(stack: Stack, run: Run, say: Callable[[str], None], begun: float) ->
     """Tell of each round as it is committed, until the run has ended."""
     told = 0
     while True:
-        stack.children.raise_if_ended()
+        for line in stack.children.revive():
+            say(line)
         run.refresh_from_db()
         done = run.rounds_done if run.is_terminal else _rounds_told_of(run)
         for number in range(told + 1, done + 1):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fedui.supervisor.children import Children, StartFailed
@@ -55,6 +56,13 @@ class Stack:
         self.children.stop()
         if self._redis:
             self._redis.remove()
+
+    def keep_alive(self, say: Callable[[str], None]) -> None:
+        """For ever: what ends is started again."""
+        while True:
+            for line in self.children.revive():
+                say(line)
+            time.sleep(1)
 
     def _start(self) -> None:
         if self._redis:
