@@ -1,0 +1,23 @@
+"""What every benchmark prints: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def report(name: str, value: float, unit: str, reference: float, *, ok: bool | None = None, **settings: Any) -> None:
+    """`reference` was measured in the same run, in the same unit; `settings["against"]` says what it is.
+
+    `ok` is whether the bar was met; None where none is set.
+    """
+    line = {
+        "name": name,
+        "value": round(value, 6),
+        "unit": unit,
+        "reference": round(reference, 6),
+        "ratio": round(value / reference, 3),
+        "ok": ok,
+        "settings": settings,
+    }
+    print(json.dumps(line), flush=True)
