@@ -82,7 +82,9 @@ def install_torch():
     index = os.environ.get("FEDUI_TORCH_INDEX")
     if index:
         pip("install", "--quiet", "--index-url", index, TORCH)
-    elif sys.platform == "linux" and not has_local_torch():
+    elif has_local_torch():
+        pip("install", "--quiet", TORCH + "+cpu")  # named in full: pip must not turn to an index for it
+    elif sys.platform == "linux":
         fail(
             "pip knows no CPU build of PyTorch here, and the default for Linux has gigabytes of CUDA. Set FEDUI_TORCH_INDEX "
             "to PyTorch's index of CPU builds (see pytorch.org, Get Started), or install torch into .venv yourself."
@@ -99,7 +101,7 @@ def has_local_torch():
     folders = [line.split("=", 1)[1].strip().strip("'") for line in found.splitlines() if "find-links=" in line]
     folders.append(os.environ.get("PIP_FIND_LINKS", ""))
     places = [Path(place) for folder in folders for place in folder.split()]
-    return any(place.is_dir() and list(place.glob("torch-2.13.0+cpu-*.whl")) for place in places)
+    return any(place.is_dir() and list(place.glob(TORCH.replace("==", "-") + "+cpu-*.whl")) for place in places)
 
 
 def pip(*arguments, check=True):

@@ -12,15 +12,18 @@ from types import FrameType
 
 from fedui.supervisor.children import StartFailed
 from fedui.supervisor.demo import DemoOptions, run_demo
+from fedui.supervisor.folders import claimed
 from fedui.supervisor.stack import BASE_DIR, Stack
 
 EXIT_CANNOT_START = 2
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    # Like Ctrl-C: whatever asks this process to end, its children end with it.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in ENDING:
+        under_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+        if not under_nohup:
+            signal.signal(number, _interrupt)
     options = _parser().parse_args()
     try:
         code = options.act(options)
@@ -33,6 +36,9 @@ def main() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Whatever asks this process to end, its children end first. An impatient second Ctrl-C must not keep it from that."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -58,9 +64,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_common(parser: argparse.ArgumentParser, data_dir: str | Path) -> None:
-    parser.add_argument("--port", type=int, default=8000, help="of the web server; 0 for any (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, default=50051, help="for agents; 0 for any (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="of the web server; 0 for any (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=_port, help="for agents; 0 for any (default: FEDUI_GRPC_BIND's, or 50051)")
     parser.add_argument("--data-dir", type=Path, default=Path(data_dir), help="default: %(default)s")
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 65536:
+        raise argparse.ArgumentTypeError("must be from 0 to 65535")
+    return value
 
 
 def _positive(text: str) -> int:
@@ -72,7 +85,10 @@ def _positive(text: str) -> int:
 
 def _up(options: argparse.Namespace) -> int:
     data_dir = options.data_dir.resolve()
-    with Stack(data_dir, host=options.host, port=options.port, grpc_port=options.grpc_port) as stack:
+    with (
+        claimed(data_dir),
+        Stack(data_dir, host=options.host, port=options.port, grpc_port=options.grpc_port) as stack,
+    ):
         _say(f"FedUI runs at {stack.url}; agents connect to port {stack.grpc_port}. Logs: {data_dir / 'log'}")
         _say("The first user: manage.py createsuperuser, with the same FEDUI_DATA_DIR. Ctrl-C ends all.")
         stack.keep_alive(_say)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedui.supervisor.children import StartFailed
+from fedui.supervisor.folders import LOCK, claimed
 from fedui.supervisor.stack import BIN, Stack
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ PACE, SLOW_PACE = 0.3, 1.2
 """Seconds that an epoch is drawn out by, so that a person can watch what takes milliseconds on this small data."""
 APP, GOOD_ACCURACY = "digits-mlp", 0.90
 SEED = 21
+OPERATOR = "operator"
 ONLINE_SECONDS = 60.0
 POLL_SECONDS = 0.1
 MARK = ".fedui-demo"
@@ -38,7 +40,7 @@ MARK = ".fedui-demo"
 class DemoOptions:
     data_dir: Path
     port: int
-    grpc_port: int
+    grpc_port: int | None
     rounds: int
     browser: bool
     exit: bool
@@ -48,43 +50,73 @@ class DemoOptions:
 def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
     """The exit code: with `exit`, 0 only if the run completed and its accuracy on held-out data is good. Raises `StartFailed`."""
     begun = time.monotonic()
-    _make_fresh(options.data_dir)
-    say("Starting Redis, web, worker and beat …")
-    with Stack(options.data_dir, host="127.0.0.1", port=options.port, grpc_port=options.grpc_port) as stack:
-        password = secrets.token_urlsafe(9)
-        federation, operator = _create_federation(password)
-        say(f"Enrolling {len(AGENTS)} agents …")
-        _start_agents(stack, options, _create_token(federation, operator))
-        run = _start_run(federation, operator, options.rounds)
-        address = f"{stack.url}/f/{federation.slug}/runs/{run.pk}"
-        say(_welcome(address, password, options))
-        if options.browser and _has_display():
-            webbrowser.open(address)
-        _follow(stack, run, say, begun)
-        if options.exit:
-            return _result(run, say)
-        say("The platform goes on. Ctrl-C ends it.")
-        stack.keep_alive(say)
-        return 0
+    _refuse_folder_of_others(options.data_dir)
+    with claimed(options.data_dir):
+        _make_fresh(options.data_dir)
+        _go_round_proxies()
+        say("Starting Redis, web, worker and beat …")
+        with Stack(options.data_dir, host="127.0.0.1", port=options.port, grpc_port=options.grpc_port) as stack:
+            run = _begin(stack, options, say)
+            _follow(stack, run, say, begun)
+            if options.exit:
+                return _result(run, say)
+            say("The platform goes on. Ctrl-C ends it.")
+            stack.keep_alive(say)
+    return 0
+
+
+def _begin(stack: Stack, options: DemoOptions, say: Callable[[str], None]) -> Run:
+    from django.urls import reverse
+
+    password = secrets.token_urlsafe(9)
+    federation, operator = _create_federation(password)
+    say(f"Enrolling {len(AGENTS)} agents …")
+    _start_agents(stack, options, _create_token(federation, operator))
+    run = _start_run(federation, operator, options.rounds)
+    address = stack.url + reverse("federation:run", args=[federation.slug, run.pk])
+    say(_welcome(address, password, options))
+    if options.browser and _has_display():
+        webbrowser.open(address)
+    return run
+
+
+def _refuse_folder_of_others(folder: Path) -> None:
+    """An earlier demo's folder is replaced; any other that holds something is left alone."""
+    try:
+        foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists()
+    except OSError as error:
+        raise StartFailed(f"You may not read {folder} ({error.strerror}). Choose another: --data-dir.") from error
+    if foreign:
+        raise StartFailed(f"{folder} holds something that is no earlier demo. Choose another folder: --data-dir.")
 
 
 def _make_fresh(folder: Path) -> None:
-    """An earlier demo's folder is replaced; any other folder that holds something is left alone."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise StartFailed(f"{folder} holds something that is no earlier demo. Choose another folder: --data-dir.")
     try:
-        shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
-        folder.mkdir(mode=0o700, parents=True)
         (folder / MARK).touch()
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name not in {LOCK, MARK}:
+                entry.unlink()
     except OSError as error:
         raise StartFailed(f"You may not write to {folder} ({error.strerror}). Choose another: --data-dir.") from error
+
+
+def _go_round_proxies() -> None:
+    """Agents and server meet on this machine. Python and gRPC read these variables."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
 
 def _create_federation(password: str) -> tuple[Federation, User]:
     from fedui.accounts.models import User
     from fedui.federations.services import create_federation
 
-    operator = User.objects.create_superuser("operator", "operator@demo.invalid", password)
+    if User.objects.exists():
+        raise StartFailed(
+            "The database at DATABASE_URL is in use. Name an empty one, or unset it: the demo brings its own."
+        )
+    operator = User.objects.create_superuser(OPERATOR, "operator@demo.invalid", password)
     return create_federation("Demo hospitals", "demo", operator), operator
 
 
@@ -147,8 +179,9 @@ def _start_run(federation: Federation, operator: User, rounds: int) -> Run:
 
 
 def _welcome(address: str, password: str, options: DemoOptions) -> str:
-    lines = [f"Open   {address}", "User   operator", f"Password   {password}"]
-    width = max(map(len, lines)) + 2
+    facts = {"Open": address, "User": OPERATOR, "Password": password}
+    lines = [f"{name:<8}  {value}" for name, value in facts.items()]
+    width = max(map(len, lines)) + 1
     box = [f"│ {line.ljust(width)}│" for line in lines]
     rule = "─" * (width + 1)
     return "\n".join(["", f"┌{rule}┐", *box, f"└{rule}┘", f"Logs: {options.data_dir / 'log'}", ""])

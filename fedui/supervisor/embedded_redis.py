@@ -41,7 +41,8 @@ class EmbeddedRedis:
 
     def _answers(self) -> bool:
         try:
-            return bool(redis.Redis.from_url(self.url).ping())
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
         except redis.RedisError:
             return False
 

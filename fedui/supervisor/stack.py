@@ -10,12 +10,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fedui.supervisor.children import Children, StartFailed
 from fedui.supervisor.embedded_redis import EmbeddedRedis
+from fedui.supervisor.folders import writable
 
 START_SECONDS = 60.0
 CONCURRENT_RUNS = 16
+GRPC_PORT = 50051
 BIN = Path(sys.executable).parent
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
@@ -23,26 +26,30 @@ BASE_DIR = Path(__file__).resolve().parent.parent.parent
 class Stack:
     """A context manager: on leaving, all processes end. Raises `StartFailed`."""
 
-    def __init__(self, data_dir: Path, *, host: str, port: int, grpc_port: int) -> None:
-        self.data_dir = _writable(data_dir)
+    def __init__(self, data_dir: Path, *, host: str, port: int, grpc_port: int | None = None) -> None:
+        self.data_dir = writable(data_dir)
         self.host = host
         self.port = free_port("web", "--port", port, host)
-        self.grpc_port = free_port("gRPC", "--grpc-port", grpc_port, host)
-        self.url = f"http://{_reachable(host)}:{self.port}"
-        self.children = Children(_writable(data_dir / "log"))
+        self._grpc_host, named_port = _grpc_bind(host)
+        wanted = named_port if grpc_port is None else grpc_port
+        self.grpc_port = free_port("gRPC", "--grpc-port", wanted, self._grpc_host)
+        self.url = f"http://{_authority(_reachable(host), self.port)}"
+        self.children = Children(writable(data_dir / "log"))
         self._redis = None if os.environ.get("REDIS_URL") else EmbeddedRedis()
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the processes' settings are read from, where the caller's environment doesn't say it."""
-        defaults = {
-            "FEDUI_PUBLIC_URL": self.url,
-            "FEDUI_GRPC_BIND": f"{self.host}:{self.grpc_port}",
-            "FEDUI_GRPC_ADDRESS": f"{_reachable(self.host)}:{self.grpc_port}",
-        }
-        named = {name: os.environ.get(name, value) for name, value in defaults.items()}
+        """What the processes' settings are read from: ours, and the caller's where there is a choice."""
+        public_url = os.environ.get("FEDUI_PUBLIC_URL") or self.url
+        address = _authority(urlsplit(public_url).hostname or "", self.grpc_port)
         redis = {"REDIS_URL": self._redis.url} if self._redis else {}
-        return {"FEDUI_DATA_DIR": str(self.data_dir), **named, **redis}
+        return {
+            "FEDUI_DATA_DIR": str(self.data_dir),
+            "FEDUI_PUBLIC_URL": public_url,
+            "FEDUI_GRPC_BIND": _authority(self._grpc_host, self.grpc_port),
+            "FEDUI_GRPC_ADDRESS": os.environ.get("FEDUI_GRPC_ADDRESS") or address,
+            **redis,
+        }
 
     def __enter__(self) -> Stack:
         try:
@@ -83,15 +90,20 @@ class Stack:
         self.children.start(name, command, {"PYTHONPATH": str(BASE_DIR)})
 
     def _web_answers(self) -> bool:
+        # Without a proxy, which could not reach this machine. A refusal is an answer: our address need not be allowed.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/health", timeout=5):  # noqa: S310  # our own address
-                return True
-        except (urllib.error.URLError, OSError):
+            opener.open(f"{self.url}/api/v1/health", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code < 500
+        except OSError:
             return False
+        return True
 
     def _grpc_listens(self) -> bool:
         try:
-            socket.create_connection((_reachable(self.host), self.grpc_port), timeout=1).close()
+            socket.create_connection((_reachable(self._grpc_host), self.grpc_port), timeout=1).close()
         except OSError:
             return False
         return True
@@ -114,27 +126,34 @@ def _prepare() -> None:
     """Migrations and static files, in this process: it has the settings now."""
     import django
     from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import call_command
+    from django.core.management import CommandError, call_command
+    from django.db import DatabaseError
 
     try:
         django.setup()
-    except ImproperlyConfigured as error:
+        call_command("migrate", interactive=False, verbosity=0)
+        call_command("collectstatic", interactive=False, verbosity=0)
+    except (ImproperlyConfigured, CommandError) as error:
         raise StartFailed(str(error)) from error
-    call_command("migrate", interactive=False, verbosity=0)
-    call_command("collectstatic", interactive=False, verbosity=0)
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
+    except DatabaseError as error:
         raise StartFailed(
-            f"The folder {folder} can't be made: {error.strerror}. Choose another: --data-dir."
+            f"The database can't be used: {' '.join(str(error).split())}. Look at DATABASE_URL."
         ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StartFailed(f"You may not write to {folder}. Choose another folder: --data-dir.")
-    return folder
+
+
+def _grpc_bind(host: str) -> tuple[str, int]:
+    """Where agents are listened for, if no flag says it."""
+    named = os.environ.get("FEDUI_GRPC_BIND") or _authority(host, GRPC_PORT)
+    named_host, _, port = named.rpartition(":")
+    if not (named_host and port.isdecimal()):
+        raise StartFailed(f"FEDUI_GRPC_BIND is {named!r}: it must read host:port, for example 127.0.0.1:{GRPC_PORT}.")
+    return named_host.strip("[]"), int(port)
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104  # a comparison
+    """An address of this machine at which what listens on `host` is found."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison

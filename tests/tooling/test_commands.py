@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from fedui.supervisor.folders import claimed
+
 ROOT = Path(__file__).parent.parent.parent
 FEDUI = Path(sys.executable).parent / "fedui"
 
@@ -20,9 +22,10 @@ def bootstrap() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "scripts" / "bootstrap.py"))
 
 
-def fedui(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FEDUI_", "DJANGO_"))}
-    return subprocess.run([FEDUI, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+def fedui(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FEDUI_", "DJANGO_"))}
+    command = [str(FEDUI), *arguments]
+    return subprocess.run(command, env=kept | environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_an_old_python_is_told_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +76,32 @@ def test_the_demo_destroys_no_folder_but_an_earlier_demos(tmp_path: Path) -> Non
     assert ended.returncode == 2
     assert "no earlier demo" in ended.stderr
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_folder_serves_one_server_at_a_time(command: str, tmp_path: Path) -> None:
+    (tmp_path / ".fedui-demo").touch()
+    (tmp_path / "model").touch()
+    with claimed(tmp_path):
+        ended = fedui(command, "--data-dir", str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "already" in ended.stderr
+    assert (tmp_path / "model").exists()
+
+
+def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    away = "postgres://fedui@127.0.0.1:1/fedui"
+    ended = fedui("up", "--port", "0", "--grpc-port", "0", "--data-dir", str(tmp_path), DATABASE_URL=away)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "DATABASE_URL" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"), [(["--port", "70000"], {}), ([], {"FEDUI_GRPC_BIND": "anywhere"})]
+)
+def test_a_port_that_is_none_is_refused(arguments: list[str], environment: dict[str, str], tmp_path: Path) -> None:
+    ended = fedui("up", *arguments, "--data-dir", str(tmp_path), **environment)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr

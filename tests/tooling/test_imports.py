@@ -16,9 +16,15 @@ SERVER = {"django", "celery", "channels", "redis"}
 
 def loaded_by(program: str, folder: Path) -> set[str]:
     code = f"{program}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    environment = {"PATH": os.environ["PATH"], "FEDUI_DATA_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "fedui.settings"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "FEDUI_DATA_DIR": str(folder),
+        "DJANGO_SETTINGS_MODULE": "fedui.settings",
+    }
     command = [sys.executable, "-c", code]
-    return set(subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout.split())
+    return set(
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    )
 
 
 @pytest.mark.parametrize("module", ["fedui.asgi", "fedui.worker", "fedui.celery"])

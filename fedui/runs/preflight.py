@@ -1,0 +1,65 @@
+"""What an operator should know before a run begins: will it find its clients?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aggregator.core.config import StrategyConfig
+from fedui.catalog.models import App
+from fedui.clients.models import Client, ClientStatus, Presence
+from fedui.federations.models import Federation
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    app: App
+    config: StrategyConfig
+    ready: list[Client]
+    """Online, offer the app with the right model, carry the strategy's labels."""
+    absent: list[Client]
+    """Would take part, but aren't online."""
+    refused: list[tuple[Client, str]]
+    """Offer the app with another model: each with the difference."""
+
+    @property
+    def enough(self) -> bool:
+        return len(self.ready) >= self.config.cohort.min_clients
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients a round would ask, if it began now."""
+        return max(self.config.cohort.min_clients, math.ceil(self.config.cohort.fraction * len(self.ready)))
+
+    @property
+    def traffic(self) -> int:
+        """Bytes of a round, both ways."""
+        return 2 * self.cohort_size * self.app.model_signature.size
+
+
+def offer_of(client: Client, app: App) -> str | None:
+    """None if the client doesn't offer the app; else what is wrong with its offer, which may be nothing."""
+    for offer in client.apps:
+        if (offer["name"], offer["version"]) == (app.name, app.version):
+            return str(offer.get("problem") or "")
+    return None
+
+
+def preflight(federation: Federation, app: App, config: StrategyConfig) -> Preflight:
+    ready: list[Client] = []
+    absent: list[Client] = []
+    refused: list[tuple[Client, str]] = []
+    for client in _candidates(federation, config.cohort.labels.items()):
+        problem = offer_of(client, app)
+        if problem:
+            refused.append((client, problem))
+        elif problem is not None:
+            (ready if client.presence == Presence.ONLINE else absent).append(client)
+    return Preflight(app, config, ready, absent, refused)
+
+
+def _candidates(federation: Federation, labels: Iterable[tuple[str, str]]) -> Iterable[Client]:
+    wanted = set(labels)
+    active = federation.clients.filter(status=ClientStatus.ACTIVE)
+    return (client for client in active if wanted <= set(client.labels.items()))

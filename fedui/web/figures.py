@@ -1,0 +1,44 @@
+"""How figures read on a page: thin precision, always a unit. `static/js/format.js` says the same in the browser."""
+
+from __future__ import annotations
+
+import re
+
+NONE = "–"
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_SHARES = re.compile(r"accuracy|precision|recall|f1|auc")
+
+
+def byte_size(value: float | None) -> str:
+    if value is None:
+        return NONE
+    unit = 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value /= 1000
+        unit += 1
+    return f"{value:,.{1 if unit and value < 100 else 0}f} {_UNITS[unit]}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        exact = whole % 60 == 0 and whole == seconds
+        return f"{whole // 60} min" if exact else f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02} min"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return NONE if share is None else f"{share:.{digits}%}".replace("%", " %")
+
+
+def metric(name: str, value: float | None) -> str:
+    """A figure of a model: shares in per cent, everything else with three decimals."""
+    if value is None:
+        return NONE
+    return percent(value) if _SHARES.search(name) else f"{value:,.3f}"

@@ -1,0 +1,55 @@
+"""The sections of a federation, as the side navigation lists them. What a role can't open isn't there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import ResolverMatch, reverse
+
+from fedui.clients.models import ClientStatus
+from fedui.federations.models import Act, Federation, Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    name: str
+    """Name of its URL and of its icon."""
+    label: str
+    key: str
+    """The key that opens it after G."""
+    parts: frozenset[str] = frozenset()
+    """Names of further URLs that belong to it."""
+    act: Act | None = None
+    begins_group: bool = False
+
+
+SECTIONS = (
+    Section("overview", "Overview", "o"),
+    Section("runs", "Runs", "r", frozenset({"run", "run-new"})),
+    Section("clients", "Clients", "c", frozenset({"client"})),
+    Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
+    Section("apps", "Apps", "a"),
+    Section("models", "Models", "m"),
+    Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_CLIENTS, begins_group=True),
+    Section("audit", "Audit", "u", frozenset(), Act.READ_AUDIT),
+    Section("settings", "Settings", "e"),
+)
+
+
+def sections(federation: Federation, membership: Membership, match: ResolverMatch | None) -> list[dict[str, Any]]:
+    here = match.url_name if match else None
+    counts = {
+        "runs": federation.runs.active().count(),
+        "clients": federation.clients.exclude(status=ClientStatus.REVOKED).count(),
+    }
+    return [
+        {
+            "section": section,
+            "url": reverse(f"federation:{section.name}", args=[federation.slug]),
+            "current": here == section.name or here in section.parts,
+            "count": counts.get(section.name, 0),
+        }
+        for section in SECTIONS
+        if section.act is None or membership.may(section.act)
+    ]

@@ -1,0 +1,138 @@
+"""The components that pages are made of, where one line of a template should do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from fedui.clients.models import Client
+from fedui.runs.models import Run, RunStatus
+from fedui.web import figures
+
+register = template.Library()
+
+register.filter("byte_size", figures.byte_size)
+register.filter("duration", figures.duration)
+register.filter("percent", figures.percent)
+
+_RUN_ICONS = {RunStatus.STOPPING: "running"}
+_HUES, _SHAPES = 6, 4
+
+
+@register.simple_tag
+def icon(name: str, css: str = "") -> SafeString:
+    return format_html('<svg class="i {}" aria-hidden="true"><use href="{}#{}"/></svg>', css, static("icons.svg"), name)
+
+
+@register.simple_tag
+def client_key(client: Client) -> SafeString:
+    """The client's colour and shape, by its order of enrolment: the same on every page and in every chart."""
+    at = client.number - 1
+    return format_html('<span class="key k{}" data-s="{}"></span>', at % _HUES + 1, at // _HUES % _SHAPES)
+
+
+@register.simple_tag
+def who(client: Client) -> SafeString:
+    return format_html(
+        '<span class="who">{}<span class="t" title="{}">{}</span></span>', client_key(client), client.name, client.name
+    )
+
+
+@register.simple_tag
+def run_status(run: Run, css: str = "") -> SafeString:
+    name = _RUN_ICONS.get(RunStatus(run.status), run.status)
+    label = RunStatus(run.status).label
+    return format_html('<span class="status {} {}">{}{}</span>', name, css, icon(f"s-{name}"), label)
+
+
+@register.simple_tag
+def presence(client: Client, css: str = "") -> SafeString:
+    state = client.presence
+    return format_html(
+        '<span class="status {} {}">{}{}</span>', state.value, css, icon(f"p-{state.value}"), state.label
+    )
+
+
+@register.simple_tag
+def tags(values: Mapping[str, str] | Sequence[str]) -> SafeString:
+    """Labels as tags; a dash where there are none."""
+    words = [f"{key}:{value}" for key, value in values.items()] if isinstance(values, Mapping) else list(values)
+    if not words:
+        return format_html('<span class="mute">{}</span>', figures.NONE)
+    return format_html('<span class="tags">{}</span>', format_html_join("", '<span class="tag">{}</span>', zip(words)))
+
+
+@register.simple_tag
+def ago(moment: datetime | None) -> SafeString:
+    """Relative time under a day, else the date; the browser keeps it true."""
+    if moment is None:
+        return format_html('<span class="mute">{}</span>', "never")
+    return format_html(
+        '<time data-ago datetime="{}" title="{}">{}</time>',
+        moment.isoformat(),
+        f"{moment:%-d %b %Y, %H:%M:%S} UTC",
+        _since(moment),
+    )
+
+
+def _since(moment: datetime) -> str:
+    silence = max(timezone.now() - moment, timedelta(0))
+    seconds = int(silence.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s ago"
+    if seconds < 3600:
+        return f"{seconds // 60} min ago"
+    return f"{seconds // 3600} h ago" if seconds < 86_400 else f"{moment:%-d %b %Y}"
+
+
+@register.filter
+def until(moment: datetime) -> str:
+    """The time that is left, rounded, in its largest unit."""
+    seconds = (moment - timezone.now()).total_seconds()
+    if seconds <= 0:
+        return "expired"
+    for unit, size in (("day", 86_400), ("h", 3600), ("min", 60)):
+        if seconds > 1.5 * size:
+            return f"in {round(seconds / size)} {unit}{'s' if unit == 'day' else ''}"
+    return f"in {round(seconds)} s"
+
+
+@register.simple_tag
+def metric(name: str, value: float | None) -> str:
+    return figures.metric(name, value)
+
+
+@register.simple_tag
+def spark(values: Sequence[float]) -> SafeString | str:
+    """An inline sparkline."""
+    if len(values) < 2:
+        return ""
+    low, span = min(values), (max(values) - min(values)) or 1.0
+    points = [(i / (len(values) - 1) * 80, 22 - (value - low) / span * 20) for i, value in enumerate(values)]
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return format_html(
+        '<svg class="spark" viewBox="0 0 80 24" aria-hidden="true"><path class="area" d="M{}L80 24L0 24Z"/>'
+        '<path d="M{}"/><circle class="dot" cx="80" cy="{}" r="2"/></svg>',
+        line,
+        line,
+        f"{points[-1][1]:.1f}",
+    )
+
+
+@register.simple_tag(takes_context=True)
+def query(context: template.Context, **changes: Any) -> str:
+    """The page's own query string with some parameters replaced; an empty value drops its parameter."""
+    params = context["request"].GET.copy()
+    for name, value in changes.items():
+        if value in ("", None):
+            params.pop(name, None)
+        else:
+            params[name] = str(value)
+    return f"?{params.urlencode()}"

@@ -1,0 +1,44 @@
+"""Addresses of the pages."""
+
+from __future__ import annotations
+
+from django.contrib.auth.views import LogoutView
+from django.urls import URLPattern, URLResolver, include, path
+
+from fedui.accounts import views as accounts
+from fedui.audit import views as audit
+from fedui.catalog import views as catalog
+from fedui.clients import token_views as tokens
+from fedui.clients import views as clients
+from fedui.federations import views as federations
+from fedui.runs import views as runs
+from fedui.strategies import views as strategies
+
+federation_urlpatterns = [
+    path("", federations.overview, name="overview"),
+    path("runs/", runs.runs, name="runs"),
+    path("runs/new/", runs.new, name="run-new"),
+    path("runs/<int:run_id>/", runs.run, name="run"),
+    path("runs/<int:run_id>/stop/", runs.stop, name="run-stop"),
+    path("clients/", clients.clients, name="clients"),
+    path("clients/<uuid:client_id>/", clients.client, name="client"),
+    path("clients/<uuid:client_id>/revoke/", clients.revoke, name="client-revoke"),
+    path("strategies/", strategies.strategies, name="strategies"),
+    path("strategies/new/", strategies.new, name="strategy-new"),
+    path("strategies/<slug:name>/", strategies.strategy, name="strategy"),
+    path("apps/", catalog.apps, name="apps"),
+    path("models/", runs.models, name="models"),
+    path("tokens/", tokens.tokens, name="tokens"),
+    path("tokens/new/", tokens.new, name="token-new"),
+    path("tokens/<int:token_id>/revoke/", tokens.revoke, name="token-revoke"),
+    path("audit/", audit.audit, name="audit"),
+    path("settings/", federations.settings, name="settings"),
+]
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", federations.home, name="home"),
+    path("login/", accounts.SignIn.as_view(), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("federations/new/", federations.new, name="federation-new"),
+    path("f/<slug:slug>/", include((federation_urlpatterns, "federation"))),
+]

@@ -1,0 +1,45 @@
+// Lists that follow the federation: a region names what it shows (`data-follows="clients runs"`), and is fetched anew
+// from its own address when the server says that this changed. Never while the reader is busy in it.
+import { $, $$ } from "../dom.js";
+import { LiveSocket } from "./socket.js";
+import { fresh } from "./pill.js";
+
+const GATHER_MS = 400;
+/** Presence fades with time alone, without any message: look again now and then. */
+const LOOK_AGAIN_MS = 20_000;
+
+const due = new Set();
+let timer = 0;
+
+function isBusy(region) {
+  const selection = getSelection();
+  const selected = !selection.isCollapsed && region.contains(selection.anchorNode);
+  return selected || region.contains(document.activeElement) || $(":popover-open", region) !== null;
+}
+
+function flush() {
+  timer = 0;
+  if (document.hidden) return;
+  for (const region of due) {
+    if (!region.isConnected) due.delete(region);
+    else if (!isBusy(region)) {
+      due.delete(region);
+      region.dispatchEvent(new CustomEvent("refresh"));
+    }
+  }
+  fresh();
+  if (due.size) timer = setTimeout(flush, GATHER_MS);
+}
+
+function mark(what) {
+  $$("[data-follows]").filter((r) => !what || r.dataset.follows.split(" ").includes(what)).forEach((r) => due.add(r));
+  timer ||= setTimeout(flush, GATHER_MS);
+}
+
+const path = document.body.dataset.socket;
+if (path && $("[data-follows]")) {
+  const socket = new LiveSocket(path, { onFrame: (frame) => { if (frame.type === "changed") mark(frame.what); }, catchUp: () => mark() });
+  setInterval(() => { if (!socket.paused) mark("clients"); }, LOOK_AGAIN_MS);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) mark(); });
+}
+document.body.addEventListener("tokens-changed", () => mark("tokens"));

@@ -1,0 +1,59 @@
+// The model of every committed round: step through them, see their figures, download one.
+import { $, setText } from "../dom.js";
+import { bytes, metric } from "../format.js";
+import { onShortcut } from "../keys.js";
+import { bestSource } from "./state.js";
+
+export class Checkpoints {
+  #panel; #range; #state = null; #following = true;
+
+  constructor(panel) {
+    this.#panel = panel;
+    this.#range = $("[type=range]", panel);
+    this.#range.addEventListener("input", () => this.#moved());
+    onShortcut((key) => {
+      if (key !== "[" && key !== "]") return;
+      this.#range.value = Number(this.#range.value) + (key === "]" ? 1 : -1);
+      this.#moved();
+    });
+  }
+
+  #moved() {
+    this.#following = this.#range.value === this.#range.max;
+    this.#show();
+  }
+
+  draw(state) {
+    this.#state = state;
+    const rounds = [...state.models.keys()];
+    const last = Math.max(-1, ...rounds);
+    $("[data-none]", this.#panel).hidden = last >= 0;
+    $("[data-some]", this.#panel).hidden = last < 0;
+    if (last < 0) return;
+    this.#range.min = Math.min(...rounds);
+    this.#range.max = last;
+    if (this.#following) this.#range.value = last;
+    setText($("[data-last]", this.#panel), `round ${last}`);
+    this.#show();
+  }
+
+  #value(name, round) {
+    const source = bestSource(this.#state, name);
+    return metric(name, source && this.#state.metrics.get(name).get(source).get(round));
+  }
+
+  #show() {
+    const round = Number(this.#range.value);
+    const model = this.#state?.models.get(round);
+    if (!model) return;
+    this.#range.setAttribute("aria-valuetext", `Round ${round}`);
+    setText($("[data-round]", this.#panel), round === 0 ? "0, as the run began" : String(round));
+    setText($("[data-accuracy]", this.#panel), this.#value("accuracy", round));
+    setText($("[data-loss]", this.#panel), this.#value("loss", round));
+    setText($("[data-size]", this.#panel), bytes(model.size));
+    setText($("[data-sha]", this.#panel), model.sha256);
+    const link = $("a[download]", this.#panel);
+    link.href = link.dataset.url.replace("/0", `/${round}`);
+    setText($("span", link), `Download round ${round}`);
+  }
+}

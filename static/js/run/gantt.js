@@ -1,0 +1,142 @@
+// Timeline of rounds: one row a client, one bar a phase. Plain SVG, classes only.
+import { $, $$, esc, press, setHtml, setQuery, who } from "../dom.js";
+import { duration, minute } from "../format.js";
+import { currentRound, hasEnded } from "./state.js";
+
+const ROW = 20;
+const TOP = 28;
+const BOTTOM = 24;
+const MIN_ROUND_WIDTH = 56;
+const MOST_ROWS = 60;
+const PHASES = [["downloading", "d"], ["training", "t"], ["uploading", "u"]];
+const QUANTILES = [["slowest", 1], ["p95", 0.95], ["p75", 0.75], ["median", 0.5], ["p25", 0.25], ["fastest", 0]];
+
+const secondsOf = (part) => PHASES.map(([phase]) => part.seconds[phase] ?? 0);
+
+/** Seconds of each phase of a client that hasn't delivered: up to now, or to its failure. */
+function soFar(part, round, now) {
+  const starts = PHASES.map(([phase]) => part.since[phase] ?? null);
+  const end = part.endedAt ?? round.closedAt ?? now;
+  return starts.map((start, i) => {
+    if (start === null) return 0;
+    const until = starts.slice(i + 1).find((s) => s !== null) ?? end;
+    return Math.max(0, (until - start) / 1000);
+  });
+}
+
+function bar(part, round, now) {
+  const done = part.outcome === "completed";
+  const known = secondsOf(part).some((s) => s > 0);
+  return {
+    at: round.startedAt,
+    seconds: done || known ? secondsOf(part) : soFar(part, round, now),
+    lost: !done && part.outcome !== "pending",
+    reason: part.reason,
+  };
+}
+
+function clientRows(state, rounds, now) {
+  const rows = new Map();
+  for (const round of rounds) {
+    for (const [id, part] of round.parts) {
+      if (!rows.has(id)) rows.set(id, []);
+      rows.get(id).push(bar(part, round, now));
+    }
+  }
+  return [...rows]
+    .map(([id, bars]) => ({ client: state.clients.get(id), bars }))
+    .filter((row) => row.client)
+    .sort((a, b) => a.client.name.localeCompare(b.client.name, "en", { numeric: true }));
+}
+
+/** Too many clients for a row each: the distribution of their times instead. */
+function quantileRows(rounds, now) {
+  const total = (b) => b.seconds.reduce((x, y) => x + y, 0);
+  const sorted = rounds.map((round) => [...round.parts.values()].map((part) => bar(part, round, now)).sort((a, b) => total(a) - total(b)));
+  return QUANTILES.map(([name, q]) => ({
+    name,
+    bars: sorted.filter((bars) => bars.length).map((bars) => bars[Math.round((bars.length - 1) * q)]),
+  }));
+}
+
+const end = (round, now) => round.endedAt ?? round.committedAt ?? round.closedAt ?? now;
+
+function barSvg({ at, seconds, lost, reason }, y, x, scale) {
+  let left = x(at);
+  let svg = "";
+  PHASES.forEach(([, cls], i) => {
+    if (!seconds[i]) return;
+    const width = Math.max(1, seconds[i] * 1000 * scale - 0.8);
+    svg += `<rect class="${lost ? "x" : cls}" x="${left.toFixed(1)}" y="${y + 6}" width="${width.toFixed(1)}" height="8" rx="1.5"/>`;
+    left += seconds[i] * 1000 * scale;
+  });
+  const total = duration(seconds.reduce((a, b) => a + b, 0));
+  const words = lost ? `dropped out after ${total}${reason ? `: ${reason}` : ""}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
+  const cross = lost ? `<path class="xx" d="M${(left + 2).toFixed(1)} ${y + 7}l6 6m0 -6l-6 6"/>` : "";
+  return `<g>${svg}${cross}<title>${esc(words)}</title></g>`;
+}
+
+function roundSvg(round, index, { x, now, height, lane }) {
+  const [left, right] = [x(round.startedAt), x(end(round, now))];
+  const width = right - left;
+  const band = index % 2 === 0 ? `<rect class="band" x="${left.toFixed(1)}" y="0" width="${Math.max(0, width).toFixed(1)}" height="${height - BOTTOM}"/>` : "";
+  const work = (from, to, cls, words) =>
+    from && to ? `<rect class="${cls}" x="${x(from).toFixed(1)}" y="${TOP}" width="${Math.max(1.5, x(to) - x(from)).toFixed(1)}" height="${lane}"><title>Round ${round.number}: ${words}, ${duration((to - from) / 1000)}</title></rect>` : "";
+  const label = `${width > 70 ? "Round " : ""}${round.number}${round.status === "abandoned" ? " (repeated)" : ""}`;
+  return `${band}<text x="${(left + 6).toFixed(1)}" y="18">${label}</text>${work(round.closedAt, round.committedAt, "agg", "aggregation")}${work(round.committedAt, round.endedAt, "ev", "evaluation")}<text x="${(left + 6).toFixed(1)}" y="${height - 8}">${minute(round.startedAt)}</text>`;
+}
+
+export class Timeline {
+  #box; #count; #state = null;
+
+  constructor(panel) {
+    this.#box = $(".gantt", panel);
+    const buttons = $$("[data-rounds] button", panel);
+    const asked = new URLSearchParams(location.search).get("rounds");
+    this.#choose(buttons, buttons.find((b) => b.dataset.n === asked) ?? buttons[1]);
+    $("[data-rounds]", panel).addEventListener("click", ({ target }) => {
+      if (!target.dataset.n) return;
+      this.#choose(buttons, target);
+      setQuery({ rounds: target.dataset.n });
+      this.draw(this.#state);
+    });
+    new ResizeObserver(() => this.draw(this.#state)).observe($(".canvas", this.#box));
+  }
+
+  #choose(buttons, button) {
+    press(buttons, button);
+    this.#count = Number(button.dataset.n);
+  }
+
+  draw(state) {
+    if (!state) return;
+    this.#state = state;
+    const rounds = [...state.rounds.values()].filter((r) => r.parts.size).slice(-this.#count);
+    if (!rounds.length) return;
+    const now = hasEnded(state) ? end(currentRound(state), state.run.endedAt) : Date.now();
+    const rows = clientRows(state, rounds, now);
+    this.#render(rows.length > MOST_ROWS ? quantileRows(rounds, now) : rows, rounds, now, !hasEnded(state));
+  }
+
+  #render(rows, rounds, now, running) {
+    setHtml($(".names", this.#box), rows.map((row) => `<li>${row.client ? who(row.client) : row.name}</li>`).join(""));
+    const canvas = $(".canvas", this.#box);
+    const first = rounds[0].startedAt;
+    const last = Math.max(end(rounds.at(-1), now), running ? now : 0);
+    const width = Math.max(canvas.clientWidth, rounds.length * MIN_ROUND_WIDTH);
+    const scale = (width - 12) / Math.max(1, (last - first) * (running ? 1.06 : 1));
+    const x = (ms) => (ms - first) * scale;
+    const lane = rows.length * ROW;
+    const height = TOP + lane + BOTTOM;
+    let svg = rounds.map((round, i) => roundSvg(round, i, { x, now, height, lane })).join("");
+    rows.forEach((row, i) => {
+      const y = TOP + i * ROW;
+      svg += `<line class="rule" x1="0" x2="${width}" y1="${y + 0.5}" y2="${y + 0.5}"/>${row.bars.map((b) => barSvg(b, y, x, scale)).join("")}`;
+    });
+    if (running) svg += `<line class="now" x1="${x(now).toFixed(1)}" x2="${x(now).toFixed(1)}" y1="4" y2="${height - BOTTOM}"/>`;
+    const atEnd = canvas.scrollLeft + canvas.clientWidth >= canvas.scrollWidth - 8;
+    const left = canvas.scrollLeft;
+    canvas.innerHTML = `<svg width="${width}" height="${height}" role="img" aria-label="Timeline of the last ${rounds.length} rounds">${svg}</svg>`;
+    canvas.scrollLeft = atEnd ? canvas.scrollWidth : left;
+  }
+}

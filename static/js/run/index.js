@@ -1,0 +1,68 @@
+// The run page: load, follow, and redraw what changed.
+import { $, announce, icon, isTyping } from "../dom.js";
+import { Checkpoints } from "./checkpoints.js";
+import { Feed } from "./feed.js";
+import { Timeline } from "./gantt.js";
+import { EventLog } from "./log.js";
+import { MetricsPanel } from "./metrics.js";
+import { drawDuration, drawKpis } from "./kpis.js";
+import { onShortcut } from "../keys.js";
+import { drawProgress } from "./progress.js";
+import { hasEnded } from "./state.js";
+import { drawStrip } from "./strip.js";
+
+const page = $("#run");
+const { api, socket, clientUrl } = page.dataset;
+const urlOf = (id) => clientUrl.replace("00000000-0000-0000-0000-000000000000", id);
+
+const metrics = new MetricsPanel($("#metrics"));
+const timeline = new Timeline($("#timeline"));
+const checkpoints = new Checkpoints($("#checkpoints"));
+const feed = new Feed(api, paint);
+const log = new EventLog($("#events"), () => feed.earlier());
+let drawn = {};
+
+function paint(state) {
+  drawProgress(state);
+  drawStrip(state, urlOf);
+  if (state.metrics !== drawn.metrics || state.run !== drawn.run) metrics.draw(state);
+  if (state.rounds !== drawn.rounds || state.metrics !== drawn.metrics) drawKpis(state);
+  if (state.rounds !== drawn.rounds) timeline.draw(state);
+  if (state.models !== drawn.models || state.metrics !== drawn.metrics) checkpoints.draw(state);
+  if (state.events !== drawn.events) log.draw(state);
+  if (drawn.run) tell(drawn.run, state.run);
+  drawn = state;
+}
+
+/** A change of status redraws the header, which the server renders. */
+function tell(before, now) {
+  if (now.roundsDone > before.roundsDone) announce(`Round ${now.roundsDone} of ${now.numRounds} done`);
+  if (now.status === before.status) return;
+  announce(`The run is ${now.status}`);
+  $("#run-head").dispatchEvent(new CustomEvent("refresh"));
+}
+
+/** Clocks and bars move between events, unless the reader has paused the page. */
+function tick() {
+  const { state } = feed;
+  if (!state || document.hidden || feed.paused || hasEnded(state)) return;
+  drawProgress(state);
+  drawDuration(state);
+  timeline.draw(state);
+}
+setInterval(tick, 1000);
+
+onShortcut((key, event) => {
+  if (key !== " " || isTyping(event) || event.target !== document.body) return;
+  event.preventDefault();
+  feed.togglePause();
+});
+
+feed.start(socket).catch((error) => {
+  console.error(error);
+  const box = document.createElement("div");
+  box.className = "callout bad";
+  box.setAttribute("role", "alert");
+  box.innerHTML = `${icon("warn")}<div><b class="b">The figures of this run could not be loaded.</b> <span class="sub">The run itself isn't affected. Reload the page to try again.</span></div>`;
+  page.prepend(box);
+});

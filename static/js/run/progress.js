@@ -1,0 +1,64 @@
+// The round bar and what it says; how long the run still takes.
+import { $, setHtml, setText } from "../dom.js";
+import { duration, estimate, minute } from "../format.js";
+import { committedRounds, currentRound, hasEnded } from "./state.js";
+
+const MOST_SEGMENTS = 100;
+const ROUNDS_FOR_ESTIMATE = 10;
+/** A round that lost more than this share of its cohort is marked. */
+const LOSS_MARK = 0.1;
+
+function segments(state) {
+  const done = new Map(committedRounds(state).map((round) => [round.number, round]));
+  const running = currentRound(state);
+  let html = "";
+  for (let number = 1; number <= state.run.numRounds; number += 1) {
+    const round = done.get(number);
+    if (round) html += `<i class="${round.received < round.expected * (1 - LOSS_MARK) ? "w" : "d"}"></i>`;
+    else if (number <= state.run.roundsDone) html += '<i class="d"></i>';
+    else html += running?.number === number && running.status === "running" ? '<i class="now"></i>' : "<i></i>";
+  }
+  return html;
+}
+
+function bar(state) {
+  const { roundsDone, numRounds } = state.run;
+  const label = `${roundsDone} of ${numRounds} rounds done`;
+  return numRounds > MOST_SEGMENTS
+    ? `<progress value="${roundsDone}" max="${numRounds}" aria-label="${label}"></progress>`
+    : `<div class="roundbar" role="img" aria-label="${label}">${segments(state)}</div>`;
+}
+
+/** Mean seconds from the start of one round to the start of the next, over the last rounds. */
+function pace(state) {
+  const last = committedRounds(state).slice(-ROUNDS_FOR_ESTIMATE);
+  if (last.length < 2) return null;
+  return (last.at(-1).startedAt - last[0].startedAt) / 1000 / (last.length - 1);
+}
+
+function timeLeft(state, now) {
+  const seconds = pace(state);
+  const { roundsDone, numRounds } = state.run;
+  if (hasEnded(state) || !seconds || roundsDone >= numRounds) return "";
+  const left = seconds * (numRounds - roundsDone);
+  return `About ${estimate(left)} left, done near ${minute(now + left * 1000)}`;
+}
+
+function headline(state, now) {
+  const { roundsDone, numRounds, status } = state.run;
+  const round = currentRound(state);
+  if (hasEnded(state)) return [`${roundsDone} of ${numRounds} rounds`, ""];
+  if (state.waiting) return [`Round ${roundsDone + 1} of ${numRounds}`, `waiting for clients: ${state.waiting.have} of ${state.waiting.need} connected`];
+  if (!round || round.status !== "running") {
+    return [`${roundsDone} of ${numRounds} rounds`, status === "queued" ? "waiting for an aggregator" : "measuring the model, next round follows"];
+  }
+  return [`Round ${round.number} of ${numRounds}`, `in progress for ${duration(Math.max(0, (now - round.startedAt) / 1000))}`];
+}
+
+export function drawProgress(state, now = Date.now()) {
+  const [title, sub] = headline(state, now);
+  setText($("#progress-title"), title);
+  setText($("#progress-sub"), sub);
+  setText($("#progress-eta"), timeLeft(state, now));
+  setHtml($("#progress-bar"), bar(state));
+}

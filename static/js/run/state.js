@@ -1,0 +1,217 @@
+// What the page knows of a run, and how an event changes it. Pure: (state, event) -> state, nothing else. An event that is
+// applied twice changes nothing more, so that a snapshot which is newer than the first event replayed on it does no harm.
+
+const KEPT_EVENTS = 5000;
+/** Frequent, and shown elsewhere on the page. */
+const NOT_LOGGED = new Set(["client.phase", "client.progress"]);
+
+const time = (text) => (text ? Date.parse(text) : null);
+const roundKey = (number, attempt) => `${number}/${attempt}`;
+
+/** The state as the server's snapshot tells it; `lastSeq` is where the replay of events begins. */
+export function fromSnapshot(snapshot, lastSeq) {
+  return {
+    run: {
+      status: snapshot.run.status,
+      reason: snapshot.run.reason,
+      numRounds: snapshot.run.num_rounds,
+      roundsDone: snapshot.run.rounds_done,
+      startedAt: time(snapshot.run.started_at),
+      endedAt: time(snapshot.run.ended_at),
+    },
+    waiting: null,
+    clients: new Map(snapshot.clients.map((client) => [client.id, client])),
+    rounds: roundsOf(snapshot),
+    current: snapshot.rounds.length ? keyOf(snapshot.rounds.at(-1)) : null,
+    metrics: snapshot.metrics.reduce(withMetric, new Map()),
+    models: new Map(snapshot.models.map((model) => [model.round, model])),
+    events: [],
+    lastSeq,
+  };
+}
+
+const keyOf = (round) => roundKey(round.number, round.attempt);
+
+function roundsOf(snapshot) {
+  const rounds = new Map();
+  for (const round of snapshot.rounds) {
+    rounds.set(keyOf(round), {
+      number: round.number,
+      attempt: round.attempt,
+      status: round.status,
+      startedAt: time(round.started_at),
+      closedAt: time(round.closed_at),
+      committedAt: time(round.committed_at),
+      endedAt: time(round.ended_at),
+      received: round.received,
+      expected: round.expected,
+      bytesUp: round.bytes_up,
+      bytesDown: round.bytes_down,
+      parts: new Map(),
+    });
+  }
+  for (const part of snapshot.participations) {
+    rounds.get(roundKey(part.round, part.attempt))?.parts.set(part.client, participation(part));
+  }
+  return rounds;
+}
+
+function participation(part) {
+  const done = part.outcome === "completed";
+  return {
+    outcome: part.outcome,
+    reason: part.reason ?? "",
+    phase: done ? "done" : null,
+    fraction: 0,
+    since: {},
+    endedAt: null,
+    seconds: { downloading: part.download_seconds, training: part.train_seconds, uploading: part.upload_seconds },
+  };
+}
+
+function withMetric(metrics, { source, name, round, value }) {
+  const values = new Map(metrics.get(name)?.get(source)).set(round, value);
+  return new Map(metrics).set(name, new Map(metrics.get(name)).set(source, values));
+}
+
+// --- events ----------------------------------------------------------------------------------------------------------
+
+const patchRun = (state, patch) => ({ ...state, run: { ...state.run, ...patch } });
+
+function patchRound(state, key, patch) {
+  const round = state.rounds.get(key);
+  return round ? { ...state, rounds: new Map(state.rounds).set(key, { ...round, ...patch }) } : state;
+}
+
+/** The attempt that an event of a round speaks of: the newest one. */
+function newest(state, number) {
+  let attempt = 1;
+  while (state.rounds.has(roundKey(number, attempt + 1))) attempt += 1;
+  return roundKey(number, attempt);
+}
+
+function patchPart(state, event, patch) {
+  const key = newest(state, event.round);
+  const round = state.rounds.get(key);
+  if (!round || !event.client) return state;
+  const part = round.parts.get(event.client) ?? blankPart();
+  return patchRound(state, key, { parts: new Map(round.parts).set(event.client, { ...part, ...patch(part) }) });
+}
+
+const blankPart = () => ({ outcome: "pending", reason: "", phase: null, fraction: 0, since: {}, endedAt: null, seconds: {} });
+
+function beginRound(state, event) {
+  const { attempt, cohort, deadline_seconds: deadline } = event.data;
+  const key = roundKey(event.round, attempt);
+  const clients = new Map(state.clients);
+  for (const { id, name } of cohort) if (!clients.has(id)) clients.set(id, { id, name, number: 0 });
+  const known = state.rounds.get(key);
+  const round = {
+    closedAt: null,
+    committedAt: null,
+    endedAt: null,
+    bytesUp: 0,
+    bytesDown: 0,
+    received: 0,
+    ...known,
+    number: event.round,
+    attempt,
+    status: "running",
+    startedAt: time(event.at),
+    deadline,
+    expected: cohort.length,
+    parts: new Map(cohort.map(({ id }) => [id, known?.parts.get(id) ?? blankPart()])),
+  };
+  return { ...state, clients, waiting: null, current: key, rounds: new Map(state.rounds).set(key, round) };
+}
+
+function commitRound(state, event) {
+  const { data, round } = event;
+  const committed = patchRound(state, newest(state, round), {
+    status: "committed",
+    committedAt: time(event.at),
+    bytesUp: data.bytes_up,
+    bytesDown: data.bytes_down,
+  });
+  const models = new Map(committed.models).set(round, { round, sha256: data.sha256, size: data.size });
+  const measured = addMetrics({ ...committed, models }, event);
+  return patchRun(measured, { roundsDone: Math.max(measured.run.roundsDone, round) });
+}
+
+function addMetrics(state, event) {
+  const metrics = event.data.metrics.reduce((all, m) => withMetric(all, { ...m, round: event.round }), state.metrics);
+  return { ...state, metrics };
+}
+
+const HANDLERS = {
+  "run.started": (state, event) => patchRun(state, { status: "running", startedAt: state.run.startedAt ?? time(event.at) }),
+  "run.resumed": (state) => patchRun(state, { status: "running" }),
+  "run.waiting": (state, event) => ({ ...state, waiting: event.data }),
+  "run.stopping": (state) => patchRun(state, { status: "stopping" }),
+  "run.finished": (state, event) => ({
+    ...patchRun(state, { status: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) }),
+    waiting: null,
+  }),
+  "model.initialised": (state, event) => ({
+    ...state,
+    models: new Map(state.models).set(0, { round: 0, sha256: event.data.sha256, size: event.data.size }),
+  }),
+  "round.started": beginRound,
+  "round.closed": (state, event) =>
+    patchRound(state, newest(state, event.round), {
+      closedAt: time(event.at),
+      received: event.data.received,
+      expected: event.data.expected,
+    }),
+  "round.committed": commitRound,
+  "round.evaluated": (state, event) =>
+    addMetrics(patchRound(state, newest(state, event.round), { endedAt: time(event.at) }), event),
+  "round.abandoned": (state, event) =>
+    patchRound(state, newest(state, event.round), { status: "abandoned", endedAt: time(event.at) }),
+  "client.phase": (state, event) =>
+    patchPart(state, event, (part) => ({
+      phase: event.data.phase,
+      fraction: 0,
+      since: { ...part.since, [event.data.phase]: time(event.at) },
+    })),
+  "client.progress": (state, event) =>
+    patchPart(state, event, () => ({ phase: event.data.phase, fraction: event.data.fraction })),
+  "client.completed": (state, event) =>
+    patchPart(state, event, () => ({
+      outcome: "completed",
+      phase: "done",
+      seconds: {
+        downloading: event.data.download_seconds,
+        training: event.data.train_seconds,
+        uploading: event.data.upload_seconds,
+      },
+    })),
+  "client.failed": (state, event) =>
+    patchPart(state, event, () => ({ outcome: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) })),
+  "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
+};
+
+/** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
+export function reduce(state, event) {
+  if (event.seq !== state.lastSeq + 1) return state;
+  const next = HANDLERS[event.kind]?.(state, event) ?? state;
+  const events = NOT_LOGGED.has(event.kind) ? next.events : [...next.events, event].slice(-KEPT_EVENTS);
+  return { ...next, events, lastSeq: event.seq };
+}
+
+// --- questions to a state --------------------------------------------------------------------------------------------
+
+const ENDED = new Set(["completed", "stopped", "failed"]);
+export const hasEnded = (state) => ENDED.has(state.run.status);
+export const currentRound = (state) => state.rounds.get(state.current) ?? null;
+export const committedRounds = (state) =>
+  [...state.rounds.values()].filter((r) => r.status === "committed").sort((a, b) => a.number - b.number);
+
+/** The values of a metric by a source, as [[round, value], …] in order of rounds. */
+export const series = (state, name, source) =>
+  [...(state.metrics.get(name)?.get(source) ?? [])].sort(([a], [b]) => a - b);
+
+const MOST_TRUSTED_FIRST = ["server", "federated", "fit"];
+export function bestSource(state, name) {
+  return MOST_TRUSTED_FIRST.find((source) => state.metrics.get(name)?.has(source)) ?? null;
+}

@@ -1,0 +1,85 @@
+"""Chromium against Django's live server. That server speaks no WebSocket: what pages do live is tested end to end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from fedui.accounts.models import User
+from tests.support.population import World, populate
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+HERE = Path(__file__).parent
+
+Open = Callable[..., Page]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    # Playwright's own loop runs in this thread while a page is open; Django must not take it for a reason to refuse queries.
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def world(transactional_db: None) -> World:
+    return populate()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """Everything that pages have written to the console as an error, refusals of the content security policy included."""
+    return []
+
+
+@pytest.fixture
+def sign_in(chromium: Browser, live_server: Any, complaints: list[str]) -> Iterator[Open]:
+    """`sign_in(user, width=…, scheme=…)` gives a page of a browser that is signed in; without a user, of one that isn't."""
+    contexts: list[BrowserContext] = []
+
+    def open_page(user: User | None = None, *, width: int = 1440, scheme: Any = "light") -> Page:
+        context = chromium.new_context(
+            base_url=live_server.url, viewport={"width": width, "height": 844}, color_scheme=scheme
+        )
+        contexts.append(context)
+        if user:
+            context.add_cookies(
+                [{"name": settings.SESSION_COOKIE_NAME, "value": _session(user), "url": live_server.url}]
+            )
+        page = context.new_page()
+        page.on("console", lambda message: _note(complaints, message))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def _session(user: User) -> str:
+    client = Client()
+    client.force_login(user)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+def _note(complaints: list[str], message: ConsoleMessage) -> None:
+    if message.type == "error" and "WebSocket" not in message.text:
+        complaints.append(f"{message.text} ({message.location.get('url')})")

@@ -1,0 +1,47 @@
+"""What holds for every page: it is whole, quiet, and fits a phone."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open
+from tests.support.population import World
+
+PAGES = [
+    "", "runs/", "runs/new/", "runs/{run}/", "clients/", "clients/{client}/", "strategies/", "strategies/new/",
+    "strategies/plain/", "apps/", "models/", "tokens/", "tokens/?dialog=create", "audit/", "settings/",
+]  # fmt: skip
+
+
+def _visit(page: Page, world: World, path: str) -> None:
+    page.goto(world.root + path.format(run=world.run.pk, client=world.client.pk))
+    expect(page.locator("h1")).to_have_count(1)
+    page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_complains(sign_in: Open, world: World, complaints: list[str], scheme: str) -> None:
+    page = sign_in(world.owner, scheme=scheme)
+    for path in PAGES:
+        _visit(page, world, path)
+        assert complaints == [], path
+
+
+def test_no_page_scrolls_sideways_on_a_phone(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner, width=390)
+    for path in PAGES:
+        _visit(page, world, path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_every_control_has_a_name(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    for path in PAGES:
+        _visit(page, world, path)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll('button, a[href], input:not([type=hidden]), select')]
+            .filter((e) => e.checkVisibility() && !e.ariaLabel && !e.textContent.trim() && !e.labels?.length)
+            .map((e) => e.outerHTML)"""
+        )
+        assert nameless == [], path

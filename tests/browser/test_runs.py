@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from fedui.runs.models import Run, RunStatus
+from tests.browser.conftest import Open
+from tests.support.population import ROUNDS, World
+
+
+def test_a_run_shows_its_figures(sign_in: Open, world: World, complaints: list[str]) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    expect(page.locator("#progress-title")).to_have_text(f"{ROUNDS} of {ROUNDS} rounds")
+    expect(page.locator("#kpi-accuracy .v")).to_have_text("80.0%")
+    expect(page.locator("#kpi-clients .v")).to_have_text("2of 2 answered")
+    expect(page.locator("#metrics .main-svg").first).to_be_visible()
+    expect(page.locator("#timeline .canvas rect.t")).to_have_count(2 * ROUNDS)
+    expect(page.locator("#events li")).to_have_count(2 + 2 * ROUNDS)
+    assert complaints == []
+
+
+def test_the_chart_has_a_table_with_the_same_numbers(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    page.get_by_role("button", name="Table").click()
+    table = page.locator("#metrics .datatable table")
+    expect(table.locator("tbody tr")).to_have_count(ROUNDS)
+    expect(table.locator("tbody tr").first).to_contain_text("80.0 %")
+    expect(page.locator("#metrics .plot")).to_be_hidden()
+
+
+def test_every_model_can_be_downloaded(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    link = page.locator("#checkpoints a[download]")
+    expect(link).to_have_attribute("href", f"/api/v1/runs/{world.run.pk}/models/{ROUNDS}")
+    page.keyboard.press("[")
+    expect(link).to_have_attribute("href", f"/api/v1/runs/{world.run.pk}/models/{ROUNDS - 1}")
+    expect(page.locator("[data-sha]")).to_have_text(f"{ROUNDS - 1:064x}")
+
+
+def test_the_log_is_filtered(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    page.get_by_label("Kind of events").select_option("round")
+    expect(page.locator("#events li")).to_have_count(2 * ROUNDS)
+    page.get_by_label("Filter events").fill("committed")
+    expect(page.locator("#events li")).to_have_count(ROUNDS)
+
+
+def test_a_view_of_the_chart_is_in_the_address(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    page.get_by_role("button", name="Loss").click()
+    expect(page).to_have_url(f"{world.root}runs/{world.run.pk}/?metric=loss")
+    page.reload()
+    expect(page.get_by_role("button", name="Loss")).to_have_attribute("aria-pressed", "true")
+
+
+def test_starting_and_stopping_a_run(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(world.root + "runs/new/")
+    expect(page.get_by_role("region", name="Pre-flight")).to_contain_text("2 clients online offer the app")
+    page.get_by_label("Name").fill("second try")
+    page.get_by_label("Rounds").fill("5")
+    page.get_by_role("button", name="Start run").click()
+    expect(page.get_by_role("heading", name="second try")).to_be_visible()
+    run = Run.objects.latest("id")
+    assert (run.status, run.num_rounds) == (RunStatus.QUEUED, 5)
+
+    page.get_by_role("button", name="Stop…").click()
+    dialog = page.get_by_role("dialog", name="Stop second try?")
+    dialog.get_by_role("textbox").fill("second try")
+    dialog.get_by_role("button", name="Stop the run").click()
+    expect(page.locator("#run-head")).to_contain_text("Stopped by owner.")
+    run.refresh_from_db()
+    assert run.status == RunStatus.STOPPED
+
+
+def test_a_run_that_cant_be_is_explained(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(world.root + "runs/new/")
+    page.get_by_label("Rounds").fill("0")
+    page.get_by_role("button", name="Start run").click()
+    expect(page.locator("#id_name-error")).to_be_visible()
+    expect(page.locator("#id_num_rounds-error")).to_contain_text("greater than or equal to 1")

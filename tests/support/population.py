@@ -1,0 +1,144 @@
+"""A small federation, far enough along that every page has something to show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from aggregator.core.config import StrategyConfig
+from fedui.accounts.models import User
+from fedui.catalog.models import App
+from fedui.clients.models import Certificate, Client
+from fedui.clients.services import create_token
+from fedui.federations.models import Federation, Role
+from fedui.federations.services import add_member, create_federation
+from fedui.runs.models import Event, Metric, MetricSource, ModelVersion, Outcome, Participation, Round, Run, RunStatus
+from fedui.strategies.models import StrategyVersion
+from fedui.strategies.services import create_strategy
+
+LONG_NAME = "hosp-hemlock-paediatric-cardiology-outpatient-annex-b"
+SIGNATURE = [
+    {"name": "weight", "dtype": "float32", "shape": [64, 10]},
+    {"name": "bias", "dtype": "float32", "shape": [10]},
+]
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class World:
+    """Who and what there is."""
+
+    owner: User
+    researcher: User
+    stranger: User
+    federation: Federation
+    client: Client
+    run: Run
+    version: StrategyVersion
+
+    @property
+    def root(self) -> str:
+        return f"/f/{self.federation.slug}/"
+
+
+def populate() -> World:
+    owner, researcher, stranger = (
+        User.objects.create_user(name, password="x") for name in ("owner", "res", "stranger")
+    )
+    federation = create_federation("Northern cardiology", "north", owner)
+    add_member(federation, researcher, Role.RESEARCHER, owner)
+    create_token(federation, owner, note="Spring roll-out", labels={"region": "north"}, max_uses=5)
+    app = App.objects.create(federation=federation, name="digits-mlp", version="1.0", signature=SIGNATURE)
+    clients = [_client(federation, name, number) for number, name in enumerate(("hosp-elm", LONG_NAME), start=1)]
+    strategy = create_strategy(federation, owner, name="plain", config=StrategyConfig(), description="Plain averaging")
+    version = strategy.latest
+    run = _finished_run(federation, owner, version, app, clients)
+    return World(owner, researcher, stranger, federation, clients[0], run, version)
+
+
+def _client(federation: Federation, name: str, number: int) -> Client:
+    now = timezone.now()
+    client = Client.objects.create(
+        federation=federation,
+        name=name,
+        number=number,
+        labels={"region": "north", "modality": "ecg"},
+        agent_version="0.1.0",
+        platform="Linux-6.1-x86_64",
+        apps=[{"name": "digits-mlp", "version": "1.0", "framework": "numpy", "problem": ""}],
+        connected=True,
+        connected_at=now,
+        last_seen_at=now + timedelta(hours=1),
+    )
+    Certificate.objects.create(
+        client=client,
+        serial=f"{number:x}",
+        fingerprint="f" * 64,
+        not_before=now,
+        not_after=now + timedelta(days=30),
+    )
+    return client
+
+
+def _finished_run(
+    federation: Federation, owner: User, version: StrategyVersion, app: App, clients: list[Client]
+) -> Run:
+    start = timezone.now() - timedelta(minutes=10)
+    run = Run.objects.create(
+        federation=federation,
+        name="digits-first",
+        strategy_version=version,
+        app=app,
+        seed=21,
+        num_rounds=ROUNDS,
+        rounds_done=ROUNDS,
+        status=RunStatus.COMPLETED,
+        created_by=owner,
+        started_at=start,
+        ended_at=start + timedelta(minutes=4),
+    )
+    _event(run, start, "run.started", "info", None, num_rounds=ROUNDS, app="digits-mlp", strategy="plain")
+    for number in range(1, ROUNDS + 1):
+        _round(run, number, start + timedelta(minutes=number), clients)
+    _event(run, start + timedelta(minutes=4), "run.finished", "info", None, outcome="completed", reason="")
+    return run
+
+
+def _round(run: Run, number: int, start: datetime, clients: list[Client]) -> None:
+    closed, end = start + timedelta(seconds=20), start + timedelta(seconds=25)
+    round_ = Round.objects.create(
+        run=run, number=number, status="committed", started_at=start, closed_at=closed, committed_at=end, ended_at=end
+    )
+    for client in clients:
+        Participation.objects.create(
+            round=round_,
+            client=client,
+            outcome=Outcome.COMPLETED,
+            download_seconds=1.0,
+            train_seconds=15.0,
+            upload_seconds=2.0,
+            bytes_up=2_600,
+            bytes_down=2_600,
+            num_examples=200,
+        )
+    for source in MetricSource:
+        Metric.objects.create(run=run, round_number=number, source=source, name="accuracy", value=0.5 + number / 10)
+        Metric.objects.create(run=run, round_number=number, source=source, name="loss", value=1.0 / number)
+    sha256 = f"{number:064x}"
+    ModelVersion.objects.create(run=run, round_number=number, key=f"{number}.safetensors", sha256=sha256, size=2_600)
+    cohort = [{"id": str(client.pk), "name": client.name} for client in clients]
+    _event(run, start, "round.started", "round", number, attempt=1, cohort=cohort, deadline_seconds=60)
+    _event(
+        run, end, "round.committed", "round", number,
+        attempt=1, metrics=[], bytes_up=5_200, bytes_down=5_200, seconds=25, sha256=sha256, size=2_600,
+    )  # fmt: skip
+
+
+def _event(run: Run, at: datetime, kind: str, level: str, number: int | None, **data: object) -> None:
+    seq = run.events.count() + 1
+    message = f"{kind} {number or ''}".strip()
+    Event.objects.create(
+        run=run, seq=seq, at=at, kind=kind, level=level, round_number=number, message=message, data=data
+    )

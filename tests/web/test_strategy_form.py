@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from aggregator.core.config import CohortConfig, StrategyConfig
+from fedui.strategies.forms import ConfigForm
+
+
+def _data(**changes: str) -> dict[str, str]:
+    """What a browser sends of the default strategy, with some fields changed (`cohort__fraction="0.5"`)."""
+    fields = ConfigForm(StrategyConfig()).fields
+    data = {field.name: str(field.value) for field in fields if field.kind != "switch" or field.value}
+    return data | {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def test_what_a_form_shows_it_reads_back() -> None:
+    config = StrategyConfig(cohort=CohortConfig(fraction=0.5, min_clients=7, labels={"region": "north"}))
+    shown = {
+        field.name: str(field.value) for field in ConfigForm(config).fields if field.kind != "switch" or field.value
+    }
+    assert ConfigForm(StrategyConfig(), shown).config == config
+
+
+def test_every_value_of_the_configuration_has_a_field() -> None:
+    def leaves(values: dict[str, object], prefix: str = "") -> set[str]:
+        return {
+            name
+            for key, value in values.items()
+            for name in (leaves(value, f"{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"})
+        }
+
+    names = {field.name for field in ConfigForm(StrategyConfig()).fields}
+    assert names == leaves(StrategyConfig().model_dump()) - {"schema_version"}
+
+
+def test_an_error_stands_at_its_field() -> None:
+    form = ConfigForm(StrategyConfig(), _data(cohort__fraction="2", local__epochs="1.5"))
+    assert form.config is None
+    errors = {field.name: field.errors for field in form.fields if field.errors}
+    assert set(errors) == {"cohort.fraction", "local.epochs"}
+    assert form.error_count == 2
+
+
+def test_an_error_of_several_fields_stands_above_them() -> None:
+    form = ConfigForm(StrategyConfig(), _data(faults__quorum="5"))
+    assert form.config is None
+    assert "such a round could never count" in form.errors[0]
+
+
+def test_pairs_that_are_none() -> None:
+    form = ConfigForm(StrategyConfig(), _data(cohort__labels="north"))
+    (field,) = (field for field in form.fields if field.errors)
+    assert field.name == "cohort.labels"
+    assert "write key:value" in field.errors[0]
+
+
+def test_a_switch_that_is_not_sent_is_off() -> None:
+    data = _data()
+    del data["evaluation.server"]
+    config = ConfigForm(StrategyConfig(), data).config
+    assert config is not None
+    assert not config.evaluation.server
