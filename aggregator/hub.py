@@ -106,10 +106,9 @@ class Hub:
         """A client has connected. It is given what it was asked to do and doesn't have in hand."""
         if older := self._sessions.pop(client.client_id, None):
             older.end("Another agent has connected with this identity.", come_back=False)
-        session = Session(client, info, expires_at)
-        await self._registry.connected(client.client_id, info)
-        self._sessions[client.client_id] = session
+        session = self._sessions[client.client_id] = Session(client, info, expires_at)
         self.hear(session, Sign(client.client_id, datetime.now(UTC), 0.0, 0))
+        await self._registry.connected(client.client_id, info)
         if absence := self._absences.pop(client.client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client.client_id):

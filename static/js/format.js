@@ -37,9 +37,9 @@ export function duration(seconds) {
 
 /** Coarser than `duration`: for what is only an estimate. */
 export function estimate(seconds) {
-  if (seconds < 45) return "less than a minute";
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
-  return duration(seconds);
+  if (seconds < 45) return "Less than a minute";
+  if (seconds < 3600) return `About ${Math.round(seconds / 60)} min`;
+  return `About ${duration(seconds)}`;
 }
 
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });

@@ -27,8 +27,21 @@ class Demo:
     """The program, and what it has said."""
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FEDUI_", "DJANGO_", "REDIS_"))}
-        command = [FEDUI, "demo", "--no-browser", "--port", "0", "--grpc-port", "0", "--data-dir", str(folder), *arguments]
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("FEDUI_", "DJANGO_", "REDIS_"))
+        }
+        command = [
+            str(FEDUI),
+            "demo",
+            "--no-browser",
+            "--port",
+            "0",
+            "--grpc-port",
+            "0",
+            "--data-dir",
+            str(folder),
+            *arguments,
+        ]
         self.output = folder.with_suffix(".out")
         with self.output.open("w") as output:
             self.process = subprocess.Popen(command, env=kept | environment, stdout=output, stderr=subprocess.STDOUT)

@@ -146,6 +146,19 @@ async def test_lists_are_told_that_they_have_changed(harness: Harness, site: Sit
     await socket.close()
 
 
+async def test_a_browser_that_does_not_read_holds_nobody_up(harness: Harness, site: Site) -> None:
+    slow = await site.open(f"/ws/runs/{harness.run_id}/", "owner")
+    quick = await site.open(f"/ws/runs/{harness.run_id}/", "owner")
+    await receive(slow)
+    await receive(quick)
+    slow.transport.pause_reading()
+    for number in range(200):  # 20 MB: far more than sockets and servers buffer
+        await live.publish_events(harness.run_id, [{"seq": number, "message": "x" * 100_000}])
+        assert (await receive(quick))["events"][0]["seq"] == number
+    await quick.close()
+    slow.transport.abort()
+
+
 async def test_redis_away_does_not_stop_the_engine(harness: Harness, settings: Any) -> None:
     config = {"hosts": ["redis://127.0.0.1:1"]}
     settings.CHANNEL_LAYERS = {

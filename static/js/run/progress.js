@@ -41,7 +41,7 @@ function timeLeft(state, now) {
   const { roundsDone, numRounds } = state.run;
   if (hasEnded(state) || !seconds || roundsDone >= numRounds) return "";
   const left = seconds * (numRounds - roundsDone);
-  return `About ${estimate(left)} left, done near ${minute(now + left * 1000)}`;
+  return `${estimate(left)} left, done near ${minute(now + left * 1000)}`;
 }
 
 function headline(state, now) {
