@@ -56,8 +56,12 @@ def logging_config(*, log_format: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["console"], "level": level},
         # Uvicorn and Django bring handlers of their own; here everything goes through the root's.
         "loggers": {
-            name: {"handlers": [], "propagate": True}
-            for name in ("django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access")
+            **{
+                name: {"handlers": [], "propagate": True}
+                for name in ("django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access")
+            },
+            # A line for every request, and for every hint that beat sends, is a proxy's or a monitor's matter.
+            **{name: {"level": "WARNING"} for name in ("uvicorn.access", "celery.beat")},
         },
     }
 
