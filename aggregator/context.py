@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aggregator.core.metrics import numeric
-from aggregator.core.strategies.base import Strategy
+from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Assignment, Hub, Listener, Update, UpdateRefused
 from aggregator.models import GlobalModel

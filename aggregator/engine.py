@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from aggregator.context import RunContext
-from aggregator.core.strategies import build_strategy
+from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Hub
 from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, RunStore
@@ -79,7 +79,7 @@ class Engine:
         context = RunContext(
             spec=state.spec,
             lease=state.lease,
-            strategy=build_strategy(state.spec.strategy),
+            strategy=Strategy(state.spec.strategy, state.spec.signature),
             hub=self._hub,
             store=self._store,
             models=self._models,

@@ -41,6 +41,15 @@ class StoredRun:
     def rounds_done(self) -> int:
         return max(self.models, default=0)
 
+    def deciding(self) -> dict[int, float]:
+        wanted = (self.spec.strategy.stopping.source, self.spec.strategy.stopping.metric)
+        return {
+            number: metric.value
+            for (number, _), record in self.rounds.items()
+            for metric in record.metrics
+            if (metric.source, metric.name) == wanted
+        }
+
     def metrics(self, round_number: int) -> list[MetricRecord]:
         return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
 
@@ -66,6 +75,7 @@ class MemoryRunStore:
             model=run.models.get(run.rounds_done),
             last_attempt=max(attempts, default=0),
             last_event=self.last_events.get(run_id, 0),
+            deciding=run.deciding(),
         )
 
     async def renew(self, lease: Lease) -> Directive:
@@ -104,16 +114,21 @@ class MemoryRunStore:
 class MemoryModelStore:
     def __init__(self) -> None:
         self.saved: dict[str, Parameters] = {}
+        self.states: dict[str, Parameters] = {}
 
     async def save(
-        self, run_id: int, round_number: int, parameters: Parameters, manifest: Mapping[str, Any]
+        self, run_id: int, round_number: int, parameters: Parameters, state: Parameters, manifest: Mapping[str, Any]
     ) -> ModelRecord:
         key = f"run-{run_id}/round-{round_number}"
         self.saved[key] = parameters
+        self.states[key] = {name: array.copy() for name, array in state.items()}
         return ModelRecord(run_id, round_number, key, "", sum(array.nbytes for array in parameters.values()))
 
     async def load(self, record: ModelRecord) -> Parameters:
         return self.saved[record.key]
+
+    async def load_state(self, record: ModelRecord) -> Parameters:
+        return self.states[record.key]
 
 
 class MemoryEventSink:

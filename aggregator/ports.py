@@ -55,13 +55,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Where a run stands when an engine takes it up: `model` is the last committed one, None before the first."""
+    """Where a run stands when an engine takes it up: `model` is the last committed one, None before the first.
+
+    `deciding` holds the values so far, by round, of the metric that the strategy's stopping rule looks at.
+    """
 
     spec: RunSpec
     lease: Lease
     model: ModelRecord | None
     last_attempt: int
     last_event: int
+    deciding: Mapping[int, float] = field(default_factory=dict)
 
 
 class Directive(StrEnum):
@@ -131,13 +135,17 @@ class RunStore(Protocol):
 
 class ModelStore(Protocol):
     async def save(
-        self, run_id: int, round_number: int, parameters: Parameters, manifest: Mapping[str, Any]
+        self, run_id: int, round_number: int, parameters: Parameters, state: Parameters, manifest: Mapping[str, Any]
     ) -> ModelRecord:
-        """Write the model durably before returning."""
+        """Write the model, and the server optimiser's state after it, durably before returning."""
         ...
 
     async def load(self, record: ModelRecord) -> Parameters:
         """Raises `aggregator.checkpoints.CorruptCheckpoint` if the file isn't the one recorded."""
+        ...
+
+    async def load_state(self, record: ModelRecord) -> Parameters:
+        """The state that was saved with the model. Raises as `load` does."""
         ...
 
 

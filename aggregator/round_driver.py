@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from aggregator.context import RunContext, checked_parameters
 from aggregator.core import round as machine
-from aggregator.core.accumulator import AccumulatorOverflow
 from aggregator.core.metrics import numeric, weighted_means
 from aggregator.core.round import ClientPhase, Outcome, RoundMachine
+from aggregator.core.strategies.base import RoundContext, UpdateRejected
+from aggregator.core.strategies.base import Update as RuleUpdate
+from aggregator.core.strategy import AggregationFailed, RoundAggregation
 from aggregator.hub import Assignment, Update, UpdateRefused
 from aggregator.models import GlobalModel
-from aggregator.ports import Level, MetricRecord, RoundRecord
+from aggregator.ports import Level, MetricRecord, ModelRecord, RoundRecord
+from aggregator.spool import FileSpool
 from protos import limits
 from protos.convert import scalars_from_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +46,13 @@ _OUTCOMES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CommittedRound:
+    model: GlobalModel
+    stored: ModelRecord
+    metrics: Sequence[MetricRecord]
+
+
 @dataclass(slots=True)
 class _Delivery:
     """An update on its way into the round; `taken` tells the upload how it went."""
@@ -52,10 +64,10 @@ class _Delivery:
 
 
 class RoundDriver:
-    """One attempt at a round. `execute` returns the new global model, or None if the round was abandoned."""
+    """One attempt at a round. `execute` returns what was committed, or None if the round was abandoned."""
 
     def __init__(
-        self, context: RunContext, number: int, attempt: int, cohort: Mapping[str, str], model: GlobalModel
+        self, context: RunContext, number: int, attempt: int, cohort: Mapping[str, str], wanted: int, model: GlobalModel
     ) -> None:
         evaluation = context.spec.strategy.evaluation
         faults = context.spec.strategy.faults
@@ -66,14 +78,16 @@ class RoundDriver:
         self._cohort = cohort
         self._model = model
         self._next: GlobalModel | None = None
+        self._stored: ModelRecord | None = None
         self._evaluation_due = due
         self._machine = RoundMachine(
             tuple(cohort),
+            wanted=wanted,
             quorum=faults.quorum,
             deadline_seconds=faults.deadline_seconds,
             evaluate=evaluation.federated and due,
         )
-        self._accumulator = context.strategy.accumulator(context.spec.signature)
+        self._aggregation: RoundAggregation | None = None
         self._inbox: asyncio.Queue[machine.RoundEvent | _Delivery] = asyncio.Queue()
         self._assignments: dict[str, Assignment] = {}  # of each client the one that counts now
         self._sent: list[Assignment] = []
@@ -82,16 +96,19 @@ class RoundDriver:
         self._deadline: asyncio.TimerHandle | None = None
         self._record = RoundRecord(number, attempt, datetime.now(UTC))
 
-    async def execute(self) -> GlobalModel | None:
+    async def execute(self) -> CommittedRound | None:
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
         self._emit_start()
         try:
+            self._begin_aggregation()
             await self._perform_all(self._machine.start(time.monotonic()))
             while self._machine.phase is not machine.RoundPhase.DONE:
                 await self._take(await self._inbox.get())
         finally:
             self._close()
-        return self._next
+        if self._next is None or self._stored is None:
+            return None
+        return CommittedRound(self._next, self._stored, self._record.metrics)
 
     def stop(self) -> None:
         """The operator wants the run to end."""
@@ -182,10 +199,14 @@ class RoundDriver:
             delivery.taken.set_exception(UpdateRefused(refusal))
             return
         try:
-            await asyncio.to_thread(self._accumulator.add, delivery.parameters, update.num_examples)
-        except AccumulatorOverflow as overflow:
-            delivery.taken.set_exception(UpdateRefused(str(overflow)))
-            self._reject(client_id, str(overflow))
+            await self._aggregate_one(client_id, delivery)
+        except UpdateRejected as rejection:
+            delivery.taken.set_exception(UpdateRefused(str(rejection)))
+            self._reject(client_id, str(rejection))
+            return
+        except AggregationFailed as failure:
+            delivery.taken.set_exception(UpdateRefused("The round has failed on the server."))
+            await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
             return
         participation = self._machine.participations[client_id]
         participation.bytes_up = len(update.buffer)
@@ -206,7 +227,7 @@ class RoundDriver:
     async def _perform(self, action: machine.Action) -> None:
         match action:
             case machine.SendFit(clients):
-                config = self._context.strategy.fit_config(self._number)
+                config = self._context.strategy.fit_config(self._number, self._context.spec.num_rounds)
                 self._send(clients, task_pb2.TASK_KIND_FIT, self._model, config)
             case machine.SendEvaluate(clients):
                 assert self._next is not None  # an evaluation follows a commit
@@ -257,11 +278,47 @@ class RoundDriver:
             expected=expected,
             cause=cause,
         )
-        aggregate = await asyncio.to_thread(self._accumulator.result)
-        parameters = self._context.strategy.next_model(self._model.parameters, aggregate)
-        self._next = await asyncio.to_thread(GlobalModel.of, parameters)
+        try:
+            self._next = await self._limited(self._make_model)
+        except AggregationFailed as failure:
+            await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
+            return
         await self._commit(self._next, closed_at)
         await self._perform_all(self._machine.handle(machine.Committed(time.monotonic())))
+
+    def _begin_aggregation(self) -> None:
+        context = RoundContext(
+            round_number=self._number,
+            seed=self._context.spec.seed,
+            signature=self._context.spec.signature,
+            current=self._model.parameters,
+            cohort_size=len(self._cohort),
+            spool=FileSpool,
+        )
+        try:
+            self._aggregation = self._context.strategy.begin(context)
+        except AggregationFailed as failure:
+            self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
+
+    async def _aggregate_one(self, client_id: str, delivery: _Delivery) -> None:
+        aggregation, update = self._aggregation, delivery.update
+        if aggregation is None:
+            raise AggregationFailed("The aggregation has not begun.")
+        item = RuleUpdate(client_id, delivery.parameters, update.num_examples, numeric(update.metrics))
+        await self._limited(lambda: aggregation.add(item))
+
+    def _make_model(self) -> GlobalModel:
+        assert self._aggregation is not None  # updates have been added to it
+        aggregate = self._aggregation.result()
+        return GlobalModel.of(self._context.strategy.next_model(self._model.parameters, aggregate))
+
+    async def _limited(self, work: Callable[[], T]) -> T:
+        """`work` in a thread, for as long as the strategy may take. Raises `AggregationFailed` when that is over."""
+        seconds = self._context.spec.strategy.faults.aggregation_seconds
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(work), seconds)
+        except TimeoutError:
+            raise AggregationFailed(f"The aggregation took longer than its limit of {seconds:g} s.") from None
 
     async def _commit(self, model: GlobalModel, closed_at: datetime) -> None:
         """Checkpoint first, then one transaction, then the event: a crash between any two loses nothing that was announced."""
@@ -273,11 +330,13 @@ class RoundDriver:
             "parent": {"round": self._number - 1, "sha256": self._model.ref.sha256},
             "updates": {c: p.update_sha256 for c, p in self._machine.participations.items() if p.update_sha256},
         }
-        stored = await self._context.models.save(spec.run_id, self._number, model.parameters, manifest)
+        state = self._context.strategy.state()
+        stored = await self._context.models.save(spec.run_id, self._number, model.parameters, state, manifest)
         self._record = self._with_participations(
             replace(self._record, closed_at=closed_at, committed_at=datetime.now(UTC), metrics=self._fit_metrics())
         )
         await self._context.store.commit_round(self._context.lease, self._record, stored)
+        self._stored = stored
         participations = self._record.participations
         self._emit(
             "round.committed",
@@ -324,7 +383,9 @@ class RoundDriver:
         self._emit("round.abandoned", f"Round {self._number} abandoned. {reason}", level=Level.WARNING, reason=reason)
 
     def _close(self) -> None:
-        """Leave nothing behind that could reach this round: no timer, no task, no upload that waits."""
+        """Leave nothing behind that could reach this round: no timer, no task, no upload that waits, no spooled update."""
+        if self._aggregation:
+            self._aggregation.close()
         if self._deadline:
             self._deadline.cancel()
         for client_id in self._machine.pending:

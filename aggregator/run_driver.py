@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from aggregator.context import RunContext
-from aggregator.core.cohort import select_cohort
+from aggregator.core.cohort import select_cohort, updates_wanted
+from aggregator.core.stopping import reason_to_stop
 from aggregator.initialisation import Initialisation, InitialisationFailed
 from aggregator.models import GlobalModel
-from aggregator.ports import ClientIdentity, Directive, LeaseLost, Level, RoundRecord, RunOutcome, RunState
-from aggregator.round_driver import RoundDriver
+from aggregator.ports import (
+    ClientIdentity,
+    Directive,
+    LeaseLost,
+    Level,
+    MetricRecord,
+    RoundRecord,
+    RunOutcome,
+    RunState,
+)
+from aggregator.round_driver import CommittedRound, RoundDriver
 
 T = TypeVar("T")
 
@@ -37,6 +47,8 @@ class RunDriver:
         self._context = context
         self._state = state
         self._lease_lost = False
+        self._last_stored = state.model
+        self._deciding = dict(state.deciding)
         self._round: RoundDriver | None = None
         self._stopping = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -92,8 +104,7 @@ class RunDriver:
     async def _drive_to_an_end(self) -> None:
         spec = self._context.spec
         try:
-            await self._run_rounds()
-            outcome, reason = RunOutcome.COMPLETED, f"All {spec.num_rounds} rounds are done."
+            outcome, reason = RunOutcome.COMPLETED, await self._run_rounds()
         except RunStopped:
             outcome, reason = RunOutcome.STOPPED, "Stopped by the operator."
         except (RunFailed, InitialisationFailed) as failure:
@@ -109,38 +120,59 @@ class RunDriver:
             "run.finished", f"Run {outcome}. {reason}", level=level, data={"outcome": outcome, "reason": reason}
         )
 
-    async def _run_rounds(self) -> None:
+    async def _run_rounds(self) -> str:
+        """Why the run is complete."""
         spec = self._context.spec
         model, done = await self._starting_point()
         for number in range(done + 1, spec.num_rounds + 1):
+            if reason := reason_to_stop(spec.strategy.stopping, self._deciding):
+                return reason
             attempt = self._state.last_attempt if number == done + 1 else 0
             self._raise_if_stopping()
-            model = await self._complete_round(number, attempt, model)
+            committed = await self._complete_round(number, attempt, model)
+            model, self._last_stored = committed.model, committed.stored
+            self._note_deciding(number, committed.metrics)
+        return f"All {spec.num_rounds} rounds are done."
 
-    async def _complete_round(self, number: int, last_attempt: int, model: GlobalModel) -> GlobalModel:
-        """The model after the round, which is attempted until it is committed. Raises `RunFailed` after too many attempts."""
+    def _note_deciding(self, number: int, metrics: Sequence[MetricRecord]) -> None:
+        stopping = self._context.spec.strategy.stopping
+        for metric in metrics:
+            if (metric.source, metric.name) == (stopping.source, stopping.metric):
+                self._deciding[number] = metric.value
+
+    async def _complete_round(self, number: int, last_attempt: int, model: GlobalModel) -> CommittedRound:
+        """What was committed of the round, which is attempted until it is. Raises `RunFailed` after too many attempts."""
         allowed = self._context.spec.strategy.faults.max_abandoned
         reason = ""
         for attempt in range(last_attempt + 1, last_attempt + 1 + allowed):
-            self._round = RoundDriver(self._context, number, attempt, await self._select_cohort(number), model)
+            cohort, wanted = await self._select_cohort(number)
+            self._round = RoundDriver(self._context, number, attempt, cohort, wanted, model)
             committed = await self._round.execute()
             reason, self._round = self._round.reason, None
             if committed:
                 return committed
             self._raise_if_stopping()
+            await self._forget_failed_round()
         raise RunFailed(f"Round {number} was abandoned {allowed} times. The last time: {reason}")
 
-    async def _select_cohort(self, number: int) -> dict[str, str]:
-        """The names of the round's clients by their ids."""
+    async def _forget_failed_round(self) -> None:
+        """The strategy may have changed its state on the way to a model that was not committed."""
+        state = await self._context.models.load_state(self._last_stored) if self._last_stored else {}
+        self._context.strategy.load(state)
+
+    async def _select_cohort(self, number: int) -> tuple[dict[str, str], int]:
+        """The names of the round's clients by their ids, and how many updates it is after."""
         spec, clients = self._context.spec, await self._wait_for_clients()
         chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients)
-        return {client_id: clients[client_id].name for client_id in chosen}
+        cohort = {client_id: clients[client_id].name for client_id in chosen}
+        return cohort, updates_wanted(spec.strategy.cohort, len(clients))
 
     async def _starting_point(self) -> tuple[GlobalModel, int]:
         """The last committed model and its round, or the initial model and 0."""
         spec = self._context.spec
         if record := self._state.model:
             parameters = await self._context.models.load(record)
+            self._context.strategy.load(await self._context.models.load_state(record))
             self._context.events.emit(
                 "run.resumed",
                 f"Run taken up after round {record.round_number}",
@@ -163,11 +195,13 @@ class RunDriver:
         parameters = await self._unless_stopped(Initialisation(self._context).first_of(names))
         model = await asyncio.to_thread(GlobalModel.of, parameters)
         manifest = {"app": f"{spec.app} {spec.app_version}", "seed": spec.seed, "parent": None}
-        stored = await self._context.models.save(spec.run_id, 0, parameters, manifest)
+        stored = await self._context.models.save(spec.run_id, 0, parameters, {}, manifest)
         metrics = await self._context.evaluate_on_server(parameters)
         now = datetime.now(UTC)
         record = RoundRecord(0, 1, started_at, closed_at=now, committed_at=now, ended_at=now, metrics=metrics)
         await self._context.store.commit_round(self._context.lease, record, stored)
+        self._last_stored = stored
+        self._note_deciding(0, metrics)
         self._context.events.emit(
             "model.initialised",
             f"Initial model of {spec.signature.num_parameters:,} parameters",

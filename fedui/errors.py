@@ -6,6 +6,7 @@ DomainError
 ├── NameRefused             fedui.clients.names
 ├── TokenRefused            fedui.clients.tokens
 ├── SigningRequestRefused   fedui.clients.pki
+├── BadStrategy             fedui.strategies.api
 └── RunRefused              fedui.runs.services
 """
 
@@ -25,6 +26,7 @@ class ErrorCode(StrEnum):
     NAME_TAKEN = "name_taken"
     ILLEGAL_TRANSITION = "illegal_transition"
     RUN_REFUSED = "run_refused"
+    STRATEGY_INVALID = "strategy_invalid"
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"
     NOT_FOUND = "not_found"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.core.strategies.base import UpdateRejected
 from protos.tensors import Array, Parameters, Signature
 
 COARSE_BITS = 20
@@ -24,18 +25,8 @@ BLOCK = 65_536
 """Elements worked on at a time, so that temporaries stay in the processor's cache."""
 
 
-class AccumulatorOverflow(ArithmeticError):
+class AccumulatorOverflow(UpdateRejected):
     """An update whose values are too large to be summed exactly. It has changed nothing."""
-
-
-class Accumulator(Protocol):
-    """Takes updates in one after another; `result` is the aggregate of those taken in so far."""
-
-    def add(self, parameters: Mapping[str, Array], num_examples: int) -> None:
-        """Take in one update. Raises `AccumulatorOverflow`, and is then unchanged."""
-        ...
-
-    def result(self) -> Parameters: ...
 
 
 class WeightedMean:
@@ -58,7 +49,19 @@ class WeightedMean:
         self._updates = 0
 
     def add(self, parameters: Mapping[str, Array], num_examples: int) -> None:
-        """`parameters` fit the signature and are finite (the caller has checked); `num_examples` is at least 1."""
+        """`parameters` fit the signature and are finite (the caller has checked); `num_examples` is at least 1.
+
+        Raises `AccumulatorOverflow`, and is then unchanged.
+        """
+        magnitudes = self.check(parameters, num_examples)
+        for name, sums in self._sums.items():
+            sums.total_magnitude += magnitudes[name]
+            sums.add(parameters[name], num_examples)
+        self._weight += num_examples
+        self._updates += 1
+
+    def check(self, parameters: Mapping[str, Array], num_examples: int) -> dict[str, float]:
+        """Whether `add` would take the update in: returns its magnitudes, or raises `AccumulatorOverflow`."""
         if num_examples < 1:
             raise ValueError("An update weighs at least one example.")
         if self._updates >= MAX_UPDATES:
@@ -69,11 +72,7 @@ class WeightedMean:
                 raise AccumulatorOverflow(
                     f"Tensor {name!r} of the update holds values too large to be averaged over {num_examples:,} examples."
                 )
-        for name, sums in self._sums.items():
-            sums.total_magnitude += magnitudes[name]
-            sums.add(parameters[name], num_examples)
-        self._weight += num_examples
-        self._updates += 1
+        return magnitudes
 
     def result(self) -> Parameters:
         """The mean, in the dtypes of the signature. Raises `ValueError` before the first update."""

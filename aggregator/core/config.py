@@ -1,12 +1,33 @@
-"""The configuration of a strategy: one typed, versioned schema for forms, API and engine."""
+"""The configuration of a strategy: one typed, versioned schema for forms, API and engine.
+
+Its parts are separate: who is asked, what they are told, how their updates become one, how that becomes the next
+model, when to stop. An older version of the schema is read by the same class, which brings it up to date.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
+from aggregator.core import registry
+from aggregator.core.schedule import Constant, Schedule
+from aggregator.core.strategies.base import OptimizerConfig, Part, RuleConfig
+from aggregator.core.strategies.fedavg import Mean, NoOptimizer
 from protos.convert import ScalarValue
+
+if TYPE_CHECKING:
+    AnyRule = RuleConfig
+    AnyOptimizer = OptimizerConfig
+else:
+    # The parts that are installed, told apart by `name`: so errors, JSON Schema and forms know each one's own settings.
+    def _one_of(parts: Mapping[str, type[Part]]) -> Any:
+        types = tuple(parts.values())
+        return types[0] if len(types) == 1 else Annotated[Union[types], Field(discriminator="name")]  # noqa: UP007  # made at run time
+
+    AnyRule, AnyOptimizer = _one_of(registry.rules()), _one_of(registry.optimizers())
 
 
 class _Section(BaseModel):
@@ -18,6 +39,15 @@ class CohortConfig(_Section):
 
     fraction: Annotated[float, Field(gt=0, le=1, title="Fraction of the clients")] = 1.0
     min_clients: Annotated[int, Field(ge=1, le=100_000, title="Fewest clients to begin a round")] = 2
+    over_selection: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=10,
+            title="Over-selection",
+            description="Asks so many times the clients, and closes with the first to answer.",
+        ),
+    ] = 1.0
     labels: Annotated[dict[str, str], Field(title="Only clients with these labels")] = {}
 
 
@@ -27,15 +57,48 @@ class LocalConfig(_Section):
     epochs: Annotated[int, Field(ge=1, le=1_000, title="Local epochs")] = 2
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, title="Batch size")] = 16
     learning_rate: Annotated[float, Field(gt=0, le=10, title="Learning rate")] = 0.2
+    schedule: Annotated[Schedule, Field(title="Learning rate by round")] = Constant()
     extra: Annotated[dict[str, bool | int | float | str], Field(title="More values for the app")] = {}
 
-    def as_scalars(self) -> dict[str, ScalarValue]:
+    def as_scalars(self, round_number: int, num_rounds: int) -> dict[str, ScalarValue]:
         return {
             **self.extra,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
+            "learning_rate": self.learning_rate * self.schedule.factor_at(round_number, num_rounds),
         }
+
+
+class UpdateConfig(_Section):
+    """What is done to each update before it is aggregated."""
+
+    clip_norm: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            title="Longest step",
+            description="An update further than this (L2) from the global model is drawn in. Empty: no limit.",
+        ),
+    ] = None
+
+
+class StoppingConfig(_Section):
+    """When a run ends before its last round."""
+
+    metric: Annotated[str, Field(min_length=1, max_length=63, title="Metric that decides")] = "accuracy"
+    source: Annotated[Literal["server", "federated", "fit"], Field(title="Measured by")] = "server"
+    better: Annotated[Literal["higher", "lower"], Field(title="Better is")] = "higher"
+    target: Annotated[float | None, Field(title="Stop at", description="Empty: no target.")] = None
+    patience: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10_000,
+            title="Patience (rounds)",
+            description="Stop after so many rounds without a new best. Empty: never.",
+        ),
+    ] = None
+    min_change: Annotated[float, Field(ge=0, title="Least change that counts as better")] = 0.0
 
 
 class FaultsConfig(_Section):
@@ -43,10 +106,13 @@ class FaultsConfig(_Section):
 
     deadline_seconds: Annotated[float, Field(gt=0, le=86_400 * 7, title="Deadline of a round (seconds)")] = 120.0
     quorum: Annotated[int, Field(ge=1, le=100_000, title="Fewest updates that make a round count")] = 2
-    max_abandoned: Annotated[int, Field(ge=1, le=100, title="Rounds without quorum in a row that end the run")] = 3
+    max_abandoned: Annotated[int, Field(ge=1, le=100, title="Attempts at a round before the run fails")] = 3
     wait_for_clients_seconds: Annotated[
         float, Field(gt=0, le=86_400 * 7, title="Longest wait for enough clients (seconds)")
     ] = 600.0
+    aggregation_seconds: Annotated[float, Field(gt=0, le=86_400, title="Time limit of the aggregation (seconds)")] = (
+        300.0
+    )
 
 
 class EvaluationConfig(_Section):
@@ -60,18 +126,65 @@ class EvaluationConfig(_Section):
 class StrategyConfig(_Section):
     """The whole of a strategy. `schema_version` says how to read it."""
 
-    schema_version: Literal[1] = 1
-    algorithm: Annotated[Literal["fedavg"], Field(title="Aggregation")] = "fedavg"
+    schema_version: Literal[2] = 2
     cohort: CohortConfig = CohortConfig()
     local: LocalConfig = LocalConfig()
+    update: UpdateConfig = UpdateConfig()
+    aggregation: Annotated[SerializeAsAny[AnyRule], Field(title="Rule")] = Mean()
+    optimizer: Annotated[SerializeAsAny[AnyOptimizer], Field(title="Optimizer")] = NoOptimizer()
+    stopping: StoppingConfig = StoppingConfig()
     faults: FaultsConfig = FaultsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _bring_up_to_date(cls, raw: Any) -> Any:
+        return migrate(raw) if isinstance(raw, Mapping) else raw
+
     @model_validator(mode="after")
-    def _quorum_can_be_met(self) -> StrategyConfig:
-        if self.faults.quorum > self.cohort.min_clients:
+    def _parts_fit_together(self) -> StrategyConfig:
+        quorum, least = self.faults.quorum, self.cohort.min_clients
+        if quorum > least:
             raise ValueError(
-                f"The quorum ({self.faults.quorum}) is larger than the fewest clients that begin a round "
-                f"({self.cohort.min_clients}): such a round could never count."
+                f"The quorum ({quorum}) is larger than the fewest clients that begin a round ({least}): such a round could never count."
+            )
+        if (needed := self.aggregation.fewest_updates()) > quorum:
+            raise ValueError(
+                f"{_title(self.aggregation)} with these settings needs at least {needed} updates, "
+                f"and the quorum allows a round with {quorum}. "
+                f"Raise the quorum to {needed}, or let the rule tolerate less."
             )
         return self
+
+    @property
+    def algorithm(self) -> str:
+        """The parts in short: "mean", "median + adam"."""
+        parts = [registry.part_name(type(part)) for part in (self.aggregation, self.optimizer)]
+        return " + ".join(name for name in parts if name != "none")
+
+    @classmethod
+    def from_yaml(cls, text: str) -> StrategyConfig:
+        """Raises `ValueError` (pydantic's among them) for what is no strategy. Only plain values are read, never objects."""
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"This is not YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise ValueError("A strategy is a mapping, such as `aggregation: {name: mean}`.")  # noqa: TRY004  # a bad value of a good type
+        return cls.model_validate(raw)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def migrate(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw`, of any version of the schema, in the words of the newest."""
+    values = dict(raw)
+    if values.get("schema_version") == 1:
+        values.pop("algorithm", None)  # version 1 knew FedAvg alone
+        values["schema_version"] = 2
+    return values
+
+
+def _title(part: Part) -> str:
+    return part.title

@@ -114,11 +114,28 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregationBroke:
+    """The strategy could not make a model of the updates, or has shown before that it never will."""
+
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     at: float
 
 
-RoundEvent = PhaseEntered | UpdateArrived | EvaluationArrived | ClientEnded | DeadlinePassed | Committed | StopRequested
+RoundEvent = (
+    PhaseEntered
+    | UpdateArrived
+    | EvaluationArrived
+    | ClientEnded
+    | DeadlinePassed
+    | Committed
+    | AggregationBroke
+    | StopRequested
+)
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -170,9 +187,13 @@ Action = SendFit | SendEvaluate | SetDeadline | Cancel | Aggregate | Abandon | F
 class RoundMachine:
     """One attempt at a round. `start` first, then `handle` each event in the order in which they happened."""
 
-    def __init__(self, cohort: Sequence[str], *, quorum: int, deadline_seconds: float, evaluate: bool) -> None:
+    def __init__(
+        self, cohort: Sequence[str], *, wanted: int, quorum: int, deadline_seconds: float, evaluate: bool
+    ) -> None:
+        """The round closes with the `wanted`-th update, or with fewer, but no fewer than `quorum`, at its deadline."""
         self.phase = RoundPhase.FITTING
         self.participations = {client: ParticipationReport(client) for client in cohort}
+        self._wanted = wanted
         self._quorum = quorum
         self._deadline_seconds = deadline_seconds
         self._evaluate = evaluate
@@ -208,6 +229,8 @@ class RoundMachine:
                 return self._on_deadline()
             case Committed():
                 return self._on_committed()
+            case AggregationBroke():
+                return self._abandon(event.reason) if self.phase in (RoundPhase.FITTING, RoundPhase.AGGREGATING) else []
             case StopRequested():
                 return self._on_stop()
 
@@ -278,7 +301,15 @@ class RoundMachine:
             return self._abandon(
                 f"Only {self.received + len(self.pending)} of {self._quorum} updates were still possible."
             )
-        return [] if self.pending else self._aggregate("all clients answered")
+        if not self.pending:
+            return self._aggregate("all clients answered")
+        return self._close_early() if self.received >= self._wanted else []
+
+    def _close_early(self) -> list[Action]:
+        """Enough have answered of more than enough that were asked."""
+        spared, reason = self.pending, "The round has the updates it wanted."
+        self._end(spared, Outcome.CANCELLED, reason)
+        return [Cancel(spared, reason), *self._aggregate("enough clients answered")]
 
     def _on_deadline(self) -> list[Action]:
         if self.phase is RoundPhase.EVALUATING:

@@ -67,6 +67,7 @@ class Trainer(NumPyClient):
         model = self._model(parameters)
         train = self._site.train
         batches = list(_shuffled_batches(len(train), settings, self._site.options.partition))
+        initial_loss, _ = model.loss_and_accuracy(train)
         pause = self._site.options.slowdown * settings.epochs / len(batches)
         for number, batch in enumerate(batches, start=1):
             loss = model.step(train.take(batch), settings.learning_rate)
@@ -74,7 +75,14 @@ class Trainer(NumPyClient):
                 self.sleep(pause)
             self.report_progress(number / len(batches), loss=loss)
         loss, accuracy = model.loss_and_accuracy(train)
-        return model.parameters(), len(train), {"loss": loss, "accuracy": accuracy}
+        # The last two are what fair and normalised averaging ask for (q-FedAvg, FedNova).
+        metrics: Metrics = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "initial_loss": initial_loss,
+            "local_steps": len(batches),
+        }
+        return model.parameters(), len(train), metrics
 
     def evaluate(self, parameters: Arrays, config: Config) -> EvaluateResult:
         loss, accuracy = self._model(parameters).loss_and_accuracy(self._site.validation)

@@ -7,6 +7,7 @@ from django.urls import path
 from fedui.api.views import Health
 from fedui.clients.api import CertificateAuthority, Enrol
 from fedui.runs.api import RunEvents, RunModel, RunSnapshot
+from fedui.strategies.api import StrategySchema, ValidateStrategy
 
 app_name = "api"
 
@@ -14,6 +15,8 @@ urlpatterns = [
     path("health", Health.as_view(), name="health"),
     path("ca", CertificateAuthority.as_view(), name="ca"),
     path("enroll", Enrol.as_view(), name="enroll"),
+    path("strategies/schema", StrategySchema.as_view(), name="strategy-schema"),
+    path("strategies/validate", ValidateStrategy.as_view(), name="strategy-validate"),
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
     path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),

@@ -146,12 +146,15 @@ def _state_of(run: Run) -> RunState:
     )
     model = run.latest_model
     attempts = run.rounds.filter(number=run.rounds_done + 1).aggregate(last=Max("attempt"))
+    stopping = spec.strategy.stopping
+    deciding = run.metrics.filter(source=stopping.source, name=stopping.metric).values_list("round_number", "value")
     return RunState(
         spec=spec,
         lease=Lease(run.pk, run.lease_owner, run.lease_fencing),
         model=ModelRecord(run.pk, model.round_number, model.key, model.sha256, model.size) if model else None,
         last_attempt=attempts["last"] or 0,
         last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
+        deciding=dict(deciding),
     )
 
 

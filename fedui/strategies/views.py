@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import yaml
+import math
+
 from django.contrib import messages
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
@@ -26,7 +27,9 @@ def strategies(request: MemberRequest) -> HttpResponse:
 @member_view("GET", "HEAD", "POST", act=Act.MANAGE_STRATEGIES)
 def new(request: MemberRequest) -> HttpResponse:
     data = request.POST if request.method == "POST" else None
-    about, form = StrategyForm(data), ConfigForm(StrategyConfig(), data)
+    about, form = StrategyForm(data), _form(request, StrategyConfig())
+    if "read_yaml" in request.POST:
+        return _editor(request, form, about=StrategyForm(initial=request.POST.dict()))
     if request.htmx:
         return _summary(request, form)
     if about.is_valid() and form.config and (strategy := _create(request, about, form.config)):
@@ -52,7 +55,9 @@ def strategy(request: MemberRequest, name: str) -> HttpResponse:
         return _editor(request, ConfigForm(strategy.latest.parsed), strategy=strategy)
     if not request.membership.may(Act.MANAGE_STRATEGIES):
         return refuse(request, Act.MANAGE_STRATEGIES)
-    form = ConfigForm(strategy.latest.parsed, request.POST)
+    form = _form(request, strategy.latest.parsed)
+    if "read_yaml" in request.POST:
+        return _editor(request, form, strategy=strategy)
     if request.htmx:
         return _summary(request, form)
     if form.config is None:
@@ -64,12 +69,20 @@ def strategy(request: MemberRequest, name: str) -> HttpResponse:
     return redirect("federation:strategy", request.federation.slug, strategy.name)
 
 
+def _form(request: MemberRequest, initial: StrategyConfig) -> ConfigForm:
+    """Of the fields that were sent, or of the YAML if the reader asked for that to be read."""
+    if "read_yaml" in request.POST:
+        return ConfigForm.from_yaml(request.POST.get("yaml", ""), initial)
+    return ConfigForm(initial, request.POST if request.method == "POST" else None)
+
+
 def _editor(
     request: MemberRequest, form: ConfigForm, *, about: StrategyForm | None = None, strategy: Strategy | None = None
 ) -> HttpResponse:
     versions = _versions(strategy) if strategy else ()
     context = {"form": form, "about": about, "strategy": strategy, "versions": versions} | _meaning(request, form)
-    return page(request, "strategies/edit.html", context, status=422 if request.method == "POST" else 200)
+    refused = request.method == "POST" and (form.config is None or form.yaml_error or "read_yaml" not in request.POST)
+    return page(request, "strategies/edit.html", context, status=422 if refused else 200)
 
 
 def _versions(strategy: Strategy) -> QuerySet[StrategyVersion]:
@@ -88,5 +101,11 @@ def _meaning(request: MemberRequest, form: ConfigForm) -> dict[str, object]:
     wanted = form.config.cohort.labels.items()
     clients = request.federation.clients.filter(status=ClientStatus.ACTIVE)
     matching = [client for client in clients if wanted <= client.labels.items()]
-    dumped = yaml.safe_dump(form.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return {"config": form.config, "yaml": dumped, "matching": len(matching)}
+    config = form.config
+    return {
+        "config": config,
+        "yaml": config.to_yaml(),
+        "matching": len(matching),
+        "rule": config.aggregation.explain(config.faults.quorum),
+        "cohort_size": math.ceil(config.cohort.over_selection * config.cohort.min_clients),
+    }

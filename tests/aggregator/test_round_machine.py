@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from aggregator.core.round import (
     Abandon,
     Aggregate,
+    AggregationBroke,
     Cancel,
     ClientEnded,
     ClientPhase,
@@ -29,8 +30,8 @@ from aggregator.core.round import (
 COHORT = ("a", "b", "c")
 
 
-def started(*, quorum: int = 2, evaluate: bool = True) -> RoundMachine:
-    machine = RoundMachine(COHORT, quorum=quorum, deadline_seconds=60, evaluate=evaluate)
+def started(*, wanted: int = 3, quorum: int = 2, evaluate: bool = True) -> RoundMachine:
+    machine = RoundMachine(COHORT, wanted=wanted, quorum=quorum, deadline_seconds=60, evaluate=evaluate)
     assert machine.start(0.0) == [SendFit(COHORT), SetDeadline(60)]
     return machine
 
@@ -91,6 +92,25 @@ def test_drop_outs_within_the_quorum_do_not_hold_the_round_up() -> None:
     machine.handle(failed("a", Outcome.LOST))
     machine.handle(failed("b", Outcome.REFUSED))
     assert machine.handle(update("c")) == [Aggregate("all clients answered")]
+
+
+def test_an_over_selected_round_closes_with_the_updates_it_wanted() -> None:
+    machine = started(wanted=2)
+    machine.handle(update("b"))
+    cancel, aggregate = machine.handle(update("a"))
+    assert cancel == Cancel(("c",), "The round has the updates it wanted.")
+    assert aggregate == Aggregate("enough clients answered")
+    assert machine.participations["c"].outcome is Outcome.CANCELLED
+    assert "closed before" in (machine.refusal("c") or "")
+
+
+@pytest.mark.parametrize("updates", [(), ("a",), ("a", "b", "c")])
+def test_a_broken_aggregation_abandons_the_round(updates: tuple[str, ...]) -> None:
+    machine = started()
+    for client in updates:
+        machine.handle(update(client))
+    assert machine.handle(AggregationBroke(2.0, "Median returned NaN."))[-1] == Abandon("Median returned NaN.")
+    assert machine.phase is RoundPhase.DONE
 
 
 @pytest.mark.parametrize(
@@ -154,11 +174,11 @@ events = st.one_of(
 )
 
 
-@given(st.lists(events, max_size=40), st.integers(1, 3), st.booleans())
+@given(st.lists(events, max_size=40), st.integers(1, 3), st.integers(1, 3), st.booleans())
 def test_whatever_happens_the_round_ends_once_and_counts_each_client_once(
-    happenings: list[RoundEvent], quorum: int, evaluate: bool
+    happenings: list[RoundEvent], quorum: int, wanted: int, evaluate: bool
 ) -> None:
-    machine = started(quorum=quorum, evaluate=evaluate)
+    machine = started(wanted=max(quorum, wanted), quorum=quorum, evaluate=evaluate)
     actions = []
     for event in [*happenings, DeadlinePassed(60.0), DeadlinePassed(120.0)]:
         done = machine.handle(event)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from aggregator.core.accumulator import AccumulatorOverflow, WeightedMean
 from aggregator.core.config import StrategyConfig
-from aggregator.core.strategies import build_strategy
+from aggregator.core.strategies.base import RoundContext, Update
+from aggregator.core.strategy import Strategy
 from protos.tensors import Parameters, Signature, TensorSpec
+from tests.support.spool import MemorySpool
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 N = 7
@@ -121,12 +123,15 @@ def test_nothing_taken_in_has_no_mean() -> None:
 def test_fedavg_gives_what_another_implementation_gives(case: str) -> None:
     """Vectors made with flwr 1.42.0's FedAvg, whose sums are in float32: so to float32's precision."""
     vectors = np.load(VECTORS / f"{case}.npz")
-    strategy = build_strategy(StrategyConfig())
     model: Parameters = {f"t{i}": vectors[f"i_t{i}"] for i in range(3)}
+    signature = Signature.of(model)
+    strategy = Strategy(StrategyConfig(), signature)
     for number in range(1, sum(name.startswith("n") for name in vectors.files) + 1):
-        accumulator = strategy.accumulator(Signature.of(model))
-        for client, weight in enumerate(vectors[f"n{number}"]):
-            accumulator.add({name: vectors[f"u{number}_c{client}_{name}"] for name in model}, int(weight))
-        model = strategy.next_model(model, accumulator.result())
+        weights_of_round = vectors[f"n{number}"]
+        aggregation = strategy.begin(RoundContext(number, 0, signature, model, len(weights_of_round), MemorySpool))
+        for client, weight in enumerate(weights_of_round):
+            parameters = {name: vectors[f"u{number}_c{client}_{name}"] for name in model}
+            aggregation.add(Update(str(client), parameters, int(weight), {}))
+        model = strategy.next_model(model, aggregation.result())
         for name, array in model.items():
             np.testing.assert_allclose(array, vectors[f"e{number}_{name}"], rtol=1e-5, atol=1e-6)

@@ -73,7 +73,7 @@ class ScriptedAgent:
                 case "welcome":
                     self.welcome.set_result(message.welcome)
                 case "task" if self.automatic:
-                    work = asyncio.create_task(self.do(message.task))
+                    work = asyncio.create_task(self._do_by_itself(message.task))
                     self._work.add(work)
                     work.add_done_callback(self._work.discard)
                 case "task":
@@ -91,6 +91,12 @@ class ScriptedAgent:
         yield fleet_pb2.AgentMessage(hello=hello)
         while message := await self._outgoing.get():
             yield message
+
+    async def _do_by_itself(self, task: task_pb2.Task) -> None:
+        try:
+            await self.do(task)
+        except aio.AioRpcError as error:
+            self.report(task, task_pb2.TASK_OUTCOME_FAILED, reason=error.details())
 
     async def do(self, task: task_pb2.Task) -> None:
         match task.kind:

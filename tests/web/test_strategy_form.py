@@ -24,10 +24,10 @@ def test_every_value_of_the_configuration_has_a_field() -> None:
         return {
             name
             for key, value in values.items()
-            for name in (leaves(value, f"{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"})
+            for name in (leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"})
         }
 
-    names = {field.name for field in ConfigForm(StrategyConfig()).fields}
+    names = {field.name for field in ConfigForm(StrategyConfig()).fields if field.option is None}
     assert names == leaves(StrategyConfig().model_dump()) - {"schema_version"}
 
 
@@ -43,6 +43,50 @@ def test_an_error_of_several_fields_stands_above_them() -> None:
     form = ConfigForm(StrategyConfig(), _data(faults__quorum="5"))
     assert form.config is None
     assert "such a round could never count" in form.errors[0]
+
+
+def test_a_part_is_chosen_with_its_own_settings_and_no_others() -> None:
+    data = _data(
+        aggregation__name="krum",
+        aggregation__krum__malicious="1",
+        aggregation__bulyan__malicious="nonsense of a part that is not chosen",
+        optimizer__name="adam",
+        optimizer__adam__learning_rate="0.05",
+        local__schedule__name="step",
+        local__schedule__step__every="5",
+        cohort__min_clients="6",
+        faults__quorum="5",
+        update__clip_norm="",
+        stopping__target="0.9",
+    )
+    config = ConfigForm(StrategyConfig(), data).config
+    assert config is not None
+    assert config.algorithm == "krum + adam"
+    assert config.aggregation.model_dump() == {"name": "krum", "malicious": 1}
+    assert config.local.as_scalars(6, 10)["learning_rate"] == 0.1
+    assert (config.update.clip_norm, config.stopping.target) == (None, 0.9)
+    again = ConfigForm(config)
+    shown = {field.name: str(field.value) for field in again.fields if field.kind != "switch" or field.value}
+    assert ConfigForm(StrategyConfig(), shown).config == config
+
+
+def test_a_parts_error_stands_at_its_field_and_a_bad_pair_above() -> None:
+    form = ConfigForm(StrategyConfig(), _data(aggregation__name="krum", aggregation__krum__malicious="-1"))
+    assert {field.name for field in form.fields if field.errors} == {"aggregation.krum.malicious"}
+    form = ConfigForm(StrategyConfig(), _data(aggregation__name="krum", aggregation__krum__malicious="3"))
+    assert "needs at least 9 updates" in form.errors[0]
+
+
+def test_yaml_fills_the_form() -> None:
+    form = ConfigForm.from_yaml("aggregation: {name: median}\ncohort: {min_clients: 9}", StrategyConfig())
+    assert form.config is not None
+    assert (form.config.algorithm, form.config.cohort.min_clients, form.yaml_error) == ("median", 9, "")
+    for text, reason in (
+        ("[", "not YAML"),
+        ("aggregation: {name: magic}", "does not match"),
+        ("rounds: 3", "Extra inputs"),
+    ):
+        assert reason in ConfigForm.from_yaml(text, StrategyConfig()).yaml_error
 
 
 def test_pairs_that_are_none() -> None:

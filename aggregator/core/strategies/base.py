@@ -1,28 +1,131 @@
-"""What a strategy decides in a round, apart from who takes part."""
+"""The parts that a strategy is made of, and how they meet.
+
+A round goes through them in this order: the updates of the cohort arrive one by one, each is transformed (clipped),
+an *aggregation rule* turns them into one aggregate, and a *server optimiser* makes the next global model from the
+current one and the aggregate. Rules and optimisers don't know of each other, so any rule can be followed by any
+optimiser.
+
+A part is a pydantic model: its fields are its settings, typed and bounded, and its methods make what does the work. A
+custom part is a subclass in an installed package, named by an entry point of the group `fedui.strategies`.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
-from aggregator.core.accumulator import Accumulator
-from aggregator.core.config import StrategyConfig
-from protos.convert import Scalars
-from protos.tensors import Parameters, Signature
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from protos.tensors import Array, Parameters, Signature
 
 
-class Strategy(Protocol):
-    """Made anew from its configuration for every run."""
+class UpdateRejected(Exception):
+    """An update that can't be taken in: that participation fails, the round goes on. The text is for operator and owner."""
 
-    def __init__(self, config: StrategyConfig) -> None: ...
 
-    def fit_config(self, round_number: int) -> Scalars:
-        """What the clients of the round are told about their training."""
+class Part(BaseModel):
+    """Settings of one part. Subclasses have a field `name: Literal["…"] = "…"` that finds them in a configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: ClassVar[int] = 1
+    """Of the algorithm: a change that gives other results for the same settings makes the next one."""
+    title: ClassVar[str]
+    """For people: "Coordinate-wise median"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a rule is told of one client's update. `parameters` are the client's, checked against the signature and finite."""
+
+    client_id: str
+    parameters: Mapping[str, Array]
+    num_examples: int
+    metrics: Mapping[str, float]
+
+
+class Spool(Protocol):
+    """Rows of equal length, kept outside the process's memory. `rows[k]` are views, of dtype `dtype`."""
+
+    def append(self, row: NDArray[Any]) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """Shape (number of rows, length); backed by a file, so that reading a block of columns reads no more than that."""
         ...
 
-    def accumulator(self, signature: Signature) -> Accumulator:
-        """An empty accumulator for the updates of one round."""
+    def close(self) -> None: ...
+
+
+class SpoolFactory(Protocol):
+    def __call__(self, length: int, dtype: np.dtype[Any], most_rows: int) -> Spool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundContext:
+    """What a round is to its rule. `current` is the global model that the cohort was given."""
+
+    round_number: int
+    seed: int
+    signature: Signature
+    current: Parameters
+    cohort_size: int
+    spool: SpoolFactory
+
+
+class Aggregator(Protocol):
+    """One round's aggregation. Takes updates in as they come; their order must not matter."""
+
+    def add(self, update: Update) -> None:
+        """Raises `UpdateRejected` for an update that can't be taken in, and is then unchanged."""
         ...
 
-    def next_model(self, current: Parameters, aggregate: Parameters) -> Parameters:
-        """The global model after the round, from the one before it and the aggregate of the updates. Mutates neither."""
+    def result(self) -> Parameters:
+        """The aggregate, in the dtypes of the signature: what the next model would be without a server optimiser."""
         ...
+
+    def close(self) -> None:
+        """Give back what is held outside memory. Called once, whether or not there was a result."""
+        ...
+
+
+class RuleConfig(Part):
+    """An aggregation rule."""
+
+    linear: ClassVar[bool] = False
+    """A weighted sum: streams in O(model) memory, and is what secure aggregation can compute."""
+
+    def fewest_updates(self) -> int:
+        """With fewer updates than this the rule's promise doesn't hold; the quorum must not be smaller."""
+        return 1
+
+    def begin(self, context: RoundContext) -> Aggregator:
+        raise NotImplementedError
+
+    def explain(self, quorum: int) -> str:
+        """One sentence for the operator: what the rule tolerates with so many updates."""
+        return ""
+
+
+class ServerOptimizer(Protocol):
+    """Keeps its state between rounds. `state` and `load` are inverse, bit for bit; tensors may be of any shape and float dtype."""
+
+    def step(self, current: Parameters, aggregate: Parameters) -> Parameters:
+        """The next global model. Mutates neither argument. Integer and bool tensors are taken from the aggregate."""
+        ...
+
+    def state(self) -> Parameters: ...
+
+    def load(self, state: Parameters) -> None: ...
+
+
+class OptimizerConfig(Part):
+    """A server optimiser."""
+
+    def build(self, signature: Signature) -> ServerOptimizer:
+        raise NotImplementedError

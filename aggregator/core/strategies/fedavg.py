@@ -1,26 +1,69 @@
 """FedAvg: McMahan et al., "Communication-efficient learning of deep networks from decentralized data" (AISTATS 2017).
 
-Algorithm 1: the server's next model is the mean of the clients' models after local training, weighted by their numbers of
-examples: w_{t+1} = Σ_k (n_k / n) w_{t+1}^k.
+Algorithm 1: the server's next model is the mean of the clients' models after local training, weighted by their numbers of examples:
+w_{t+1} = Σ_k (n_k / n) w_{t+1}^k. As parts: the rule `mean`, and no server optimiser.
 """
 
 from __future__ import annotations
 
-from aggregator.core.accumulator import Accumulator, WeightedMean
-from aggregator.core.config import StrategyConfig
-from protos.convert import Scalars
+from typing import ClassVar, Literal
+
+from aggregator.core.accumulator import WeightedMean
+from aggregator.core.strategies.base import (
+    Aggregator,
+    OptimizerConfig,
+    RoundContext,
+    RuleConfig,
+    ServerOptimizer,
+    Update,
+)
 from protos.tensors import Parameters, Signature
 
 
-class FedAvg:
-    def __init__(self, config: StrategyConfig) -> None:
-        self._config = config
+class Mean(RuleConfig):
+    """The mean of the updates, weighted by their numbers of examples."""
 
-    def fit_config(self, round_number: int) -> Scalars:
-        return self._config.local.as_scalars()
+    title: ClassVar[str] = "Mean, weighted by examples"
+    linear: ClassVar[bool] = True
+    name: Literal["mean"] = "mean"
 
-    def accumulator(self, signature: Signature) -> Accumulator:
-        return WeightedMean(signature)
+    def begin(self, context: RoundContext) -> Aggregator:
+        return _MeanAggregator(context.signature)
 
-    def next_model(self, current: Parameters, aggregate: Parameters) -> Parameters:
+    def explain(self, quorum: int) -> str:
+        return "One client that sends a wrong update can move the model as far as it likes."
+
+
+class _MeanAggregator:
+    def __init__(self, signature: Signature) -> None:
+        self._mean = WeightedMean(signature)
+
+    def add(self, update: Update) -> None:
+        self._mean.add(update.parameters, update.num_examples)
+
+    def result(self) -> Parameters:
+        return self._mean.result()
+
+    def close(self) -> None:
+        """Everything is in memory."""
+
+
+class NoOptimizer(OptimizerConfig):
+    """The aggregate is the next global model."""
+
+    title: ClassVar[str] = "None: the aggregate is the next model"
+    name: Literal["none"] = "none"
+
+    def build(self, signature: Signature) -> ServerOptimizer:
+        return _TakeAggregate()
+
+
+class _TakeAggregate:
+    def step(self, current: Parameters, aggregate: Parameters) -> Parameters:
         return aggregate
+
+    def state(self) -> Parameters:
+        return {}
+
+    def load(self, state: Parameters) -> None:
+        """There is none."""

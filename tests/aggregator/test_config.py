@@ -1,0 +1,97 @@
+"""The configuration of a strategy: what is legal, what is refused and why, and how older versions are read."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aggregator.core import registry
+from aggregator.core.config import LocalConfig, StrategyConfig
+from aggregator.core.schedule import Constant, Cosine, Step
+
+
+def test_the_default_is_fedavg() -> None:
+    assert StrategyConfig().algorithm == "mean"
+
+
+def test_every_rule_goes_with_every_optimizer() -> None:
+    for rule in registry.rules():
+        for optimizer in registry.optimizers():
+            config = StrategyConfig.model_validate(
+                {
+                    "aggregation": {"name": rule},
+                    "optimizer": {"name": optimizer},
+                    "cohort": {"min_clients": 100},
+                    "faults": {"quorum": 100},
+                }
+            )
+            assert config.algorithm.startswith(rule)
+
+
+def test_yaml_and_json_come_back() -> None:
+    config = StrategyConfig.model_validate(
+        {
+            "local": {"learning_rate": 0.1, "schedule": {"name": "cosine"}, "extra": {"mu": 0.5}},
+            "update": {"clip_norm": 2},
+        }
+    )
+    assert StrategyConfig.from_yaml(config.to_yaml()) == config
+    assert StrategyConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_version_1_is_read() -> None:
+    old = {"schema_version": 1, "algorithm": "fedavg", "cohort": {"min_clients": 4}, "local": {"learning_rate": 0.05}}
+    config = StrategyConfig.model_validate(old)
+    assert (config.schema_version, config.algorithm, config.cohort.min_clients) == (2, "mean", 4)
+    assert config.local.learning_rate == 0.05
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"aggregation": {"name": "os.system"}}, "does not match any of the expected tags"),
+        ({"aggregation": {"name": "mean", "code": "import os"}}, "Extra inputs are not permitted"),
+        ({"faults": {"quorum": 9}}, "such a round could never count"),
+        ({"local": {"learning_rate": float("nan")}}, "less than or equal to 10"),
+        ({"cohort": {"fraction": 1.5}}, "less than or equal to 1"),
+        ({"schema_version": 99}, "Input should be 2"),
+        ({"update": {"clip_norm": 0}}, "greater than 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        StrategyConfig.model_validate(config)
+
+
+@pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['true']", "- a list", "{", "just words"])
+def test_yaml_that_is_no_strategy_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not YAML|mapping"):
+        StrategyConfig.from_yaml(text)
+
+
+def test_the_json_schema_tells_parts_apart() -> None:
+    schema = StrategyConfig.model_json_schema()
+    assert schema["properties"]["aggregation"]["discriminator"]["propertyName"] == "name"
+    assert set(schema["properties"]["aggregation"]["discriminator"]["mapping"]) == set(registry.rules())
+
+
+def test_schedules() -> None:
+    assert Constant().factor_at(7, 10) == 1.0
+    assert [Step(factor=0.5, every=2).factor_at(r, 6) for r in range(1, 7)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    cosine = Cosine(end=0.2)
+    assert cosine.factor_at(1, 11) == 1.0
+    assert cosine.factor_at(6, 11) == pytest.approx(0.6)
+    assert cosine.factor_at(11, 11) == pytest.approx(0.2)
+    assert cosine.factor_at(1, 1) == 1.0
+    local = LocalConfig(learning_rate=0.4, schedule=Step(factor=0.5, every=1))
+    assert local.as_scalars(3, 10)["learning_rate"] == 0.1
+
+
+@given(st.floats(0, 1), st.integers(2, 200))
+def test_a_cosine_never_rises(end: float, rounds: int) -> None:
+    factors = [Cosine(end=end).factor_at(r, rounds) for r in range(1, rounds + 1)]
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(factors))

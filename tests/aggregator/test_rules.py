@@ -1,0 +1,238 @@
+"""Laws that every aggregation rule keeps, and what each promises."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+from scipy import stats
+
+from aggregator.core import registry
+from aggregator.core.sorting import NETWORK_ROWS, sorted_rows
+from aggregator.core.strategies.base import RuleConfig, UpdateRejected
+from aggregator.core.strategies.bulyan import mean_around_median
+from tests.support.rounds import Vectors, aggregate, aggregate_vectors, rule
+from tests.support.spool import MemorySpool
+
+N, D = 11, 6
+ALL = sorted(registry.rules())
+SETTINGS: dict[str, dict[str, Any]] = {name: {"malicious": 2} for name in ("krum", "multikrum", "bulyan")}
+METRICS = [{"initial_loss": 0.5 + k, "local_steps": 1.0 + k % 3} for k in range(70)]
+TRANSLATES = [name for name in ALL if name != "qfedavg"]
+ROBUST = ["median", "trimmed_mean", "krum", "multikrum", "bulyan", "geometric_median"]
+
+vectors = npst.arrays(np.float32, (N, D), elements=st.floats(-100, 100, width=32))
+examples = st.lists(st.integers(1, 1000), min_size=N, max_size=N)
+
+
+def built(name: str) -> RuleConfig:
+    return rule(name, **SETTINGS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(rows=vectors, counts=examples, random=st.randoms(use_true_random=False))
+def test_the_order_of_arrival_changes_no_bit(name: str, rows: NDArray[Any], counts: list[int], random: Random) -> None:
+    order = list(range(N))
+    random.shuffle(order)
+    options: dict[str, Any] = {"num_examples": counts, "metrics": METRICS[:N]}
+    straight = aggregate_vectors(built(name), rows, **options)
+    assert straight.tobytes() == aggregate_vectors(built(name), rows, order=order, **options).tobytes()
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(row=npst.arrays(np.float32, D, elements=st.floats(-100, 100, width=32)))
+def test_equal_updates_give_that_update(name: str, row: NDArray[Any]) -> None:
+    if name == "centred_clipping":
+        row = row / 100  # within the radius
+    metrics = [{"initial_loss": 1.0, "local_steps": 3.0}] * N
+    result = aggregate_vectors(
+        rule(name, **SETTINGS.get(name, {}), **({"q": 0} if name == "qfedavg" else {})), [row] * N, metrics=metrics
+    )
+    np.testing.assert_allclose(result, row, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRANSLATES)
+@given(rows=vectors, shift=st.integers(-64, 64))
+def test_moving_everything_moves_the_result_with_it(name: str, rows: NDArray[Any], shift: int) -> None:
+    rows = np.round(rows)  # so that the shift is exact
+    here = aggregate_vectors(built(name), rows, metrics=METRICS[:N])
+    moved = aggregate_vectors(
+        built(name), rows + np.float32(shift), metrics=METRICS[:N], current={"w": np.full(D, shift, np.float32)}
+    )
+    np.testing.assert_allclose(moved - shift, here, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@pytest.mark.parametrize("attack", [1e30, -1e30, 1e6])
+@given(rows=npst.arrays(np.float32, (N, D), elements=st.floats(-1, 1, width=32)))
+def test_updates_moved_to_infinity_move_the_result_by_a_bounded_amount(
+    name: str, attack: float, rows: NDArray[Any]
+) -> None:
+    attacked = rows.copy()
+    attacked[0] = attack  # the first by id, which no tie and no origin may favour
+    attacked[5] = attack
+    result = aggregate_vectors(built(name), attacked)
+    # The geometric median stays within a few times the honest updates' spread, the others among them.
+    assert (np.abs(result) <= (10 if name == "geometric_median" else 1 + 1e-3)).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_integers_are_averaged_by_examples_whatever_the_rule(name: str) -> None:
+    updates = [{"w": np.zeros(D, np.float32), "seen": np.array(10 * k)} for k in range(N)]
+    result = aggregate(built(name), updates, num_examples=[1] * (N - 1) + [10], metrics=METRICS[:N])
+    assert (result["seen"].dtype.name, int(result["seen"])) == ("int64", round((450 + 1000) / 20))
+    assert list(result) == ["w", "seen"]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_dtypes_and_shapes_stay_and_no_input_changes(name: str, dtype: str) -> None:
+    rng = np.random.default_rng(3)
+    updates = [{"a": rng.standard_normal((2, 3)).astype(dtype), "b": np.array(k, dtype)} for k in range(N)]
+    before = [{name: array.copy() for name, array in update.items()} for update in updates]
+    result = aggregate(built(name), updates, metrics=METRICS[:N])
+    assert {n: (a.dtype, a.shape) for n, a in result.items()} == {
+        "a": (np.dtype(dtype), (2, 3)),
+        "b": (np.dtype(dtype), ()),
+    }
+    for update, copy in zip(updates, before, strict=True):
+        for key, array in update.items():
+            np.testing.assert_array_equal(array, copy[key])
+    assert MemorySpool.open == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 31, NETWORK_ROWS, NETWORK_ROWS + 1, 70])
+def test_median_and_trimmed_mean_are_scipys(count: int) -> None:
+    rows = np.random.default_rng(count).standard_normal((count, 501)).astype(np.float32)
+    median = aggregate_vectors(rule("median"), rows)
+    np.testing.assert_allclose(median, np.median(rows, axis=0), rtol=1e-6)
+    trimmed = aggregate_vectors(rule("trimmed_mean", trim=0.2), rows)
+    np.testing.assert_allclose(trimmed, stats.trim_mean(rows, 0.2, axis=0), rtol=1e-4, atol=1e-6)
+
+
+@given(npst.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 9)), elements=st.floats(-9, 9, width=32)))
+def test_the_network_sorts(block: NDArray[Any]) -> None:
+    wanted = tuple(range(len(block)))
+    np.testing.assert_array_equal(np.array(sorted_rows(block.copy(), wanted)), np.sort(block, axis=0))
+    middle = ((len(block) - 1) // 2, len(block) // 2)
+    np.testing.assert_array_equal(np.array(sorted_rows(block.copy(), middle)), np.sort(block, axis=0)[list(middle)])
+
+
+def test_krum_by_hand() -> None:
+    """n = 5, f = 1: two neighbours. Scores 1 + 4, 1 + 1, 1 + 4, (10-2)² + (10-1)², (20-10)² + (20-2)²."""
+    rows = np.array([[0.0], [1.0], [2.0], [10.0], [20.0]], np.float32)
+    assert aggregate_vectors(rule("krum", malicious=1), rows).tolist() == [1.0]
+    kept = aggregate_vectors(rule("multikrum", malicious=1, keep=3), rows, num_examples=[1, 1, 2, 9, 9])
+    assert kept.tolist() == [(0 + 1 + 2 * 2) / 4]
+
+
+def test_bulyans_window_by_hand() -> None:
+    """Median of 0 1 2 4 9 is 2; the three nearest are 2, 1 and then 0 or 4, equally far: the lower."""
+    block = np.array([[9.0], [0.0], [4.0], [1.0], [2.0]], np.float32)
+    assert mean_around_median(block, 3).tolist() == [1.0]
+
+
+@given(vectors)
+def test_bulyans_window_is_the_nearest_values(rows: NDArray[Any]) -> None:
+    result = mean_around_median(rows.copy(), 5)
+    median = np.median(rows, axis=0)
+    for column in range(D):
+        gaps = np.sort(np.abs(rows[:, column] - median[column]))[:5]
+        nearest = [v for v in rows[:, column] if abs(v - median[column]) <= gaps[-1] + 1e-5]
+        assert min(nearest) - 1e-3 <= result[column] <= max(nearest) + 1e-3
+
+
+def test_the_geometric_median_is_where_the_distances_are_least() -> None:
+    rows = np.random.default_rng(5).standard_normal((9, 4)).astype(np.float32)
+    counts = list(range(1, 10))
+    found = aggregate_vectors(rule("geometric_median", steps=5000), rows, num_examples=counts)
+
+    def cost(point: NDArray[Any]) -> float:
+        return float((np.linalg.norm(rows - point, axis=1) * counts).sum())
+
+    rng = np.random.default_rng(6)
+    assert all(cost(found) <= cost(found + rng.normal(0, 1e-2, 4)) for _ in range(200))
+
+
+def test_centred_clipping_by_hand() -> None:
+    """One step, radius 1, centre 0: (1 + 0.5 + 1) / 3, for 10 is drawn in to 1."""
+    rows = np.array([[1.0], [0.5], [10.0]], np.float32)
+    result = aggregate_vectors(rule("centred_clipping", radius=1, steps=1), rows)
+    np.testing.assert_allclose(result, [2.5 / 3], rtol=1e-6)
+
+
+def test_norm_clipping_by_hand() -> None:
+    """Norms 1, 2 and 50, weights 1, 1 and 2: the last is drawn in to the median, 2."""
+    rows = np.array([[1.0], [-2.0], [50.0]], np.float32)
+    np.testing.assert_allclose(
+        aggregate_vectors(rule("norm_clipping"), rows, num_examples=[1, 1, 2]), [(1 - 2 + 4) / 4]
+    )
+    np.testing.assert_allclose(
+        aggregate_vectors(rule("norm_clipping", norm=1), rows, num_examples=[1, 1, 2]), [(1 - 1 + 2) / 4]
+    )
+
+
+def test_fair_averaging_by_hand() -> None:
+    """q = 1, L = 10, w = 0: Δ = -10, -20; F = 1, 2; numerator -10 - 40, denominator (100 + 10) + (400 + 20); w = 50 / 530."""
+    rows = np.array([[1.0], [2.0]], np.float32)
+    metrics = [{"initial_loss": 1.0}, {"initial_loss": 2.0}]
+    result = aggregate_vectors(rule("qfedavg", q=1, client_learning_rate=0.1), rows, metrics=metrics)
+    np.testing.assert_allclose(result, [50 / 530], rtol=1e-6)
+
+
+@given(vectors)
+def test_fair_averaging_with_q_0_is_the_unweighted_mean(rows: NDArray[Any]) -> None:
+    result = aggregate_vectors(rule("qfedavg", q=0), rows, num_examples=list(range(1, N + 1)), metrics=METRICS[:N])
+    np.testing.assert_allclose(result, rows.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "missing"),
+    [
+        ("qfedavg", {}, "initial_loss"),
+        ("qfedavg", {"initial_loss": -1.0}, "initial_loss"),
+        ("fednova", {}, "local_steps"),
+        ("fednova", {"local_steps": 0.0}, "local_steps"),
+        ("fednova", {"local_steps": 1.5}, "local_steps"),
+    ],
+)
+def test_a_metric_that_a_rule_needs_is_asked_for(name: str, metrics: dict[str, float], missing: str) -> None:
+    with pytest.raises(UpdateRejected, match=missing):
+        aggregate_vectors(rule(name), [np.zeros(D, np.float32)], metrics=[metrics])
+
+
+def descend(optima: Vectors, steps: list[int], name: str, rounds: int = 400) -> float:
+    """Clients whose losses are (w − optimum)² / 2, gradient descent at rate 0.1, `steps` each; the point that the rounds come to."""
+    w = np.zeros(1)
+    for _ in range(rounds):
+        local = [optimum + (w - optimum) * 0.9**count for optimum, count in zip(optima, steps, strict=True)]
+        metrics = [{"local_steps": float(count)} for count in steps]
+        w = aggregate_vectors(rule(name), local, metrics=metrics, current={"w": w})
+    return float(w[0])
+
+
+def test_fednova_finds_the_optimum_where_the_mean_is_biased() -> None:
+    """Optima 0 and 1; true optimum 1/2. With 1 and 10 steps the mean comes to the point at which pulls are equal: biased to 1."""
+    optima, steps = [np.zeros(1), np.ones(1)], [1, 10]
+    pulls = [1 - 0.9**count for count in steps]
+    assert descend(optima, steps, "mean") == pytest.approx(pulls[1] / sum(pulls), abs=1e-6)
+    normalised = [pull / count for pull, count in zip(pulls, steps, strict=True)]
+    found = descend(optima, steps, "fednova")
+    assert found == pytest.approx(normalised[1] / sum(normalised), abs=1e-6)
+    assert abs(found - 0.5) < abs(descend(optima, steps, "mean") - 0.5)
+
+
+@pytest.mark.parametrize("name", ["krum", "multikrum", "bulyan"])
+def test_more_malicious_clients_than_a_rule_bears_are_refused_when_it_is_defined(name: str) -> None:
+    from aggregator.core.config import StrategyConfig
+
+    config = {"cohort": {"min_clients": 10}, "faults": {"quorum": 10}, "aggregation": {"name": name, "malicious": 4}}
+    with pytest.raises(ValueError, match=r"needs at least (11|19) updates, and the quorum allows a round with 10"):
+        StrategyConfig.model_validate(config)
+    assert rule(name, malicious=1).explain(10)
