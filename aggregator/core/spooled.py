@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from aggregator.core.layout import FloatLayout
 from aggregator.core.strategies.base import RoundContext, Update
 from protos.tensors import Parameters
 
+THREADS = min(4, os.cpu_count() or 1)
 COLUMNS = 32_768
 """Coordinates worked on at a time: a block of 50 rows is 6.5 MB of float32."""
 
@@ -82,6 +86,21 @@ class Rows:
         """A copy, shape (K, width), that may be changed."""
         copy: NDArray[Any] = self._spooled[self._order, columns]
         return copy
+
+    def by_block(self, work: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        """The vector whose every block of columns is what `work` makes of the rows' block, which it may destroy.
+
+        Blocks are worked on in a few threads: NumPy lets go of the interpreter while it computes, and no block knows of another.
+        """
+        result = np.empty(self.length, self.dtype)
+
+        def fill(columns: slice) -> None:
+            result[columns] = work(self.block(columns))
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(fill, self.blocks()):
+                pass  # raises what `work` raised
+        return result
 
     def row(self, index: int) -> NDArray[Any]:
         """A view."""

@@ -50,10 +50,7 @@ class _Bulyan(SpooledAggregator):
         distances = squared_distances(rows.gram(self.current()))
         selected = self._select(distances)
         nearest = max(1, len(selected) - 2 * self._config.malicious)
-        result = np.empty(rows.length, rows.dtype)
-        for columns in rows.blocks():
-            result[columns] = mean_around_median(rows.block(columns)[selected], nearest)
-        return result
+        return rows.by_block(lambda block: mean_around_median(block[selected], nearest))
 
     def _select(self, distances: NDArray[np.float64]) -> list[int]:
         malicious = self._config.malicious

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.core.sorting import sorted_rows
@@ -31,10 +30,12 @@ class Median(RuleConfig):
 
 class _Median(SpooledAggregator):
     def combine(self, rows: Rows) -> NDArray[Any]:
-        result = np.empty(rows.length, rows.dtype)
-        middle = ((rows.count - 1) // 2, rows.count // 2)
-        for columns in rows.blocks():
-            low, high = sorted_rows(rows.block(columns), middle)
-            # Half of each, for the sum of two large numbers could overflow.
-            result[columns] = low if low is high or rows.count % 2 else low * 0.5 + high * 0.5
-        return result
+        return rows.by_block(median)
+
+
+def median(block: NDArray[Any]) -> NDArray[Any]:
+    """Of each column of `block`, shape (K, width), which is destroyed."""
+    count = len(block)
+    low, high = sorted_rows(block, ((count - 1) // 2, count // 2))
+    # Half of each, for the sum of two large numbers could overflow.
+    return low if count % 2 else low * 0.5 + high * 0.5

@@ -41,11 +41,14 @@ class _TrimmedMean(SpooledAggregator):
 
     def combine(self, rows: Rows) -> NDArray[Any]:
         cut = int(self._trim * rows.count)
-        kept = tuple(range(cut, rows.count - cut))
-        result = np.empty(rows.length, rows.dtype)
-        for columns in rows.blocks():
-            total = np.zeros(columns.stop - columns.start)
-            for row in sorted_rows(rows.block(columns), kept):
-                total += row
-            result[columns] = total / len(kept)
-        return result
+        return rows.by_block(lambda block: mean_without_extremes(block, cut))
+
+
+def mean_without_extremes(block: NDArray[Any], cut: int) -> NDArray[Any]:
+    """Of each column of `block`, shape (K, width), without its `cut` lowest and highest values. Destroys `block`."""
+    kept = sorted_rows(block, tuple(range(cut, len(block) - cut)))
+    total: NDArray[np.float64] = np.zeros(block.shape[1])
+    for row in kept:
+        total += row
+    total /= len(kept)
+    return total
