@@ -24,21 +24,27 @@ def sorted_rows(block: NDArray[Any], wanted: tuple[int, ...]) -> list[NDArray[An
         columns = np.sort(np.ascontiguousarray(block.T), axis=1)
         return [columns[:, index] for index in wanted]
     rows, spare = list(block), np.empty_like(block[0])
-    for low, high in _network(block.shape[0], wanted):
-        np.minimum(rows[low], rows[high], out=spare)
-        np.maximum(rows[low], rows[high], out=rows[high])
-        rows[low], spare = spare, rows[low]
+    for low, high, least, most in _network(block.shape[0], wanted):
+        if least and most:
+            np.minimum(rows[low], rows[high], out=spare)
+            np.maximum(rows[low], rows[high], out=rows[high])
+            rows[low], spare = spare, rows[low]
+        elif least:
+            np.minimum(rows[low], rows[high], out=rows[low])
+        else:
+            np.maximum(rows[low], rows[high], out=rows[high])
     return [rows[index] for index in wanted]
 
 
 @lru_cache(maxsize=256)
-def _network(count: int, wanted: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """The comparators that decide the rows `wanted`, in order."""
+def _network(count: int, wanted: tuple[int, ...]) -> tuple[tuple[int, int, bool, bool], ...]:
+    """The comparators that decide the rows `wanted`, in order, and of each whether its minimum and its maximum are needed."""
     needed, kept = set(wanted), []
     for low, high in reversed(list(_odd_even_merge_sort(count))):
-        if low in needed or high in needed:
+        least, most = low in needed, high in needed
+        if least or most:
             needed |= {low, high}
-            kept.append((low, high))
+            kept.append((low, high, least, most))
     return tuple(reversed(kept))
 
 
