@@ -21,6 +21,7 @@ const checkpoints = new Checkpoints($("#checkpoints"));
 const feed = new Feed(api, paint);
 const log = new EventLog($("#events"), () => feed.earlier());
 let drawn = {};
+let headShows = $("#run-head").dataset.status;
 
 function paint(state) {
   drawProgress(state);
@@ -31,14 +32,20 @@ function paint(state) {
   if (state.models !== drawn.models || state.metrics !== drawn.metrics) checkpoints.draw(state);
   if (state.events !== drawn.events) log.draw(state);
   if (drawn.run) tell(drawn.run, state.run);
+  keepHeadCurrent(state.run);
   drawn = state;
 }
 
-/** A change of status redraws the header, which the server renders. */
+/** For those who listen. */
 function tell(before, now) {
   if (now.roundsDone > before.roundsDone) announce(`Round ${now.roundsDone} of ${now.numRounds} done`);
-  if (now.status === before.status) return;
-  announce(`The run is ${now.status}`);
+  if (now.status !== before.status) announce(`The run is ${now.status}`);
+}
+
+/** The server renders the header; the run may have moved on between that and the first snapshot. */
+function keepHeadCurrent({ status }) {
+  if (status === headShows) return;
+  headShows = status;
   $("#run-head").dispatchEvent(new CustomEvent("refresh"));
 }
 
