@@ -6,13 +6,15 @@ DomainError
 ├── NameRefused             fedui.clients.names
 ├── TokenRefused            fedui.clients.tokens
 ├── SigningRequestRefused   fedui.clients.pki
-├── BadStrategy             fedui.strategies.api
+├── BadStrategy             fedui.strategies.faults
 └── RunRefused              fedui.runs.services
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 
 class ErrorCode(StrEnum):
@@ -39,6 +41,8 @@ class DomainError(Exception):
     """What went wrong (`str(error)`) and what to do about it (`hint`)."""
 
     code: ErrorCode = ErrorCode.INTERNAL
+    extensions: Mapping[str, Any] = {}
+    """More members of the problem document, for programs."""
 
     def __init__(self, detail: str, *, hint: str = "") -> None:
         super().__init__(detail)

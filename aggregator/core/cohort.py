@@ -14,16 +14,20 @@ def updates_wanted(config: CohortConfig, num_eligible: int) -> int:
     return min(num_eligible, max(config.min_clients, math.ceil(config.fraction * num_eligible)))
 
 
+def cohort_size(config: CohortConfig, num_eligible: int) -> int:
+    """How many are asked for that: `over_selection` times as many, as far as there are."""
+    return min(num_eligible, math.ceil(config.over_selection * updates_wanted(config, num_eligible)))
+
+
 def select_cohort(config: CohortConfig, seed: int, round_number: int, eligible: Iterable[str]) -> tuple[str, ...]:
     """The clients that are asked in a round, sorted; a function of nothing but the arguments.
 
-    `over_selection` times the updates wanted, drawn without replacement and uniformly: each client gets a pseudo-random rank from
-    seed, round and its id, and the lowest ranks win. So a client that comes or goes changes no other's rank.
+    Drawn without replacement and uniformly: each client gets a pseudo-random rank from seed, round and its id, and the
+    lowest ranks win. So a client that comes or goes changes no other's rank.
     """
     clients = sorted(set(eligible))
-    size = min(len(clients), math.ceil(config.over_selection * updates_wanted(config, len(clients))))
     ranked = sorted(clients, key=lambda client: _rank(seed, round_number, client))
-    return tuple(sorted(ranked[:size]))
+    return tuple(sorted(ranked[: cohort_size(config, len(clients))]))
 
 
 def _rank(seed: int, round_number: int, client: str) -> bytes:

@@ -60,7 +60,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     """The problem for whatever a view of the API raised. What nobody foresaw is logged, and told to nobody."""
     match error:
         case DomainError():
-            return problem(error.code, str(error), hint=error.hint)
+            return problem(error.code, str(error), hint=error.hint, **error.extensions)
         case exceptions.ValidationError():
             return _invalid(error)
         case exceptions.Throttled():

@@ -7,7 +7,7 @@ from django.urls import path
 from fedui.api.views import Health
 from fedui.clients.api import CertificateAuthority, Enrol
 from fedui.runs.api import RunEvents, RunModel, RunSnapshot
-from fedui.strategies.api import StrategySchema, ValidateStrategy
+from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
 app_name = "api"
 
@@ -17,6 +17,8 @@ urlpatterns = [
     path("enroll", Enrol.as_view(), name="enroll"),
     path("strategies/schema", StrategySchema.as_view(), name="strategy-schema"),
     path("strategies/validate", ValidateStrategy.as_view(), name="strategy-validate"),
+    path("federations/<slug:slug>/strategies", StrategyList.as_view(), name="strategies"),
+    path("federations/<slug:slug>/strategies/<slug:name>", StrategyDetail.as_view(), name="strategy"),
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
     path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from aggregator.core.cohort import cohort_size
 from aggregator.core.config import StrategyConfig
 from fedui.catalog.models import App
 from fedui.clients.models import Client, ClientStatus, Presence
@@ -29,8 +29,8 @@ class Preflight:
 
     @property
     def cohort_size(self) -> int:
-        """How many clients a round would ask, if it began now."""
-        return max(self.config.cohort.min_clients, math.ceil(self.config.cohort.fraction * len(self.ready)))
+        """How many clients a round would ask, if it began now, or with as few as it may."""
+        return cohort_size(self.config.cohort, max(self.config.cohort.min_clients, len(self.ready)))
 
     @property
     def traffic(self) -> int:

@@ -21,9 +21,17 @@ async function copy(button) {
   }
 }
 
+function write(slot, text) {
+  if (!slot.matches("textarea")) slot.textContent = text;
+  else {
+    slot.value = text;
+    slot.setSelectionRange(0, 0);
+  }
+}
+
 /** A dialog opened from a row of a list is filled with what the row's button says. */
 function fill(dialog, values) {
-  $$("[data-fill]", dialog).forEach((slot) => { slot.textContent = values[slot.dataset.fill]; });
+  $$("[data-fill]", dialog).forEach((slot) => write(slot, values[slot.dataset.fill]));
   const form = $("form[data-action]", dialog);
   if (form) form.action = values.action;
   $$("[data-confirm]", dialog).forEach((input) => {

@@ -1,12 +1,8 @@
-// A strategy is made of parts: a select chooses one, and only the chosen one's settings are shown. Without this module all are.
+// A strategy is made of parts: a select chooses one, and only the chosen one's settings are shown.
 import { $$ } from "./dom.js";
 
-const form = document.getElementById("strategy-form");
-
-function show() {
-  const chosen = new Set($$("select[data-part]", form).map((select) => `${select.name}=${select.value}`));
-  for (const field of $$("[data-option]", form)) field.hidden = !chosen.has(field.dataset.option);
-}
-
-form.addEventListener("change", show);
-show();
+addEventListener("change", ({ target }) => {
+  if (!target.matches("select[data-part]")) return;
+  const settings = $$("[data-option]", target.form).filter((field) => field.dataset.option.startsWith(`${target.name}=`));
+  for (const field of settings) field.hidden = field.dataset.option !== `${target.name}=${target.value}`;
+});

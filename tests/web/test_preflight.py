@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.core.config import CohortConfig, StrategyConfig
+from aggregator.core.config import CohortConfig, FaultsConfig, StrategyConfig
 from fedui.clients.models import Client, ClientStatus
 from fedui.runs.preflight import Preflight, preflight
 from tests.support.population import World, populate
@@ -42,3 +42,10 @@ def test_labels_and_revocation_leave_clients_out(world: World) -> None:
     assert _check(world, wanted).ready == []
     Client.objects.filter(pk=world.client.pk).update(status=ClientStatus.REVOKED)
     assert len(_check(world).ready) == 1
+
+
+def test_over_selection_asks_more_as_far_as_there_are(world: World) -> None:
+    half = CohortConfig(fraction=0.5, min_clients=1)
+    assert _check(world, StrategyConfig(cohort=half, faults=FaultsConfig(quorum=1))).cohort_size == 1
+    more = half.model_copy(update={"over_selection": 5.0})
+    assert _check(world, StrategyConfig(cohort=more, faults=FaultsConfig(quorum=1))).cohort_size == 2

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
-from aggregator.core.config import CohortConfig, StrategyConfig
+from aggregator.core.config import CohortConfig, LocalConfig, StrategyConfig
 from fedui.strategies.forms import ConfigForm
 
 
 def _data(**changes: str) -> dict[str, str]:
     """What a browser sends of the default strategy, with some fields changed (`cohort__fraction="0.5"`)."""
-    fields = ConfigForm(StrategyConfig()).fields
-    data = {field.name: str(field.value) for field in fields if field.kind != "switch" or field.value}
-    return data | {name.replace("__", "."): value for name, value in changes.items()}
+    return _sent(StrategyConfig()) | {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def _sent(config: StrategyConfig) -> dict[str, str]:
+    """What a browser sends of the form that shows `config`."""
+    fields = ConfigForm(config).fields
+    return {field.name: str(field.value) for field in fields if field.kind != "switch" or field.value}
 
 
 def test_what_a_form_shows_it_reads_back() -> None:
     config = StrategyConfig(cohort=CohortConfig(fraction=0.5, min_clients=7, labels={"region": "north"}))
-    shown = {
-        field.name: str(field.value) for field in ConfigForm(config).fields if field.kind != "switch" or field.value
-    }
-    assert ConfigForm(StrategyConfig(), shown).config == config
+    assert ConfigForm(StrategyConfig(), _sent(config)).config == config
+
+
+def test_no_digit_and_no_type_is_lost() -> None:
+    extra: dict[str, bool | int | float | str] = {"depth": 3, "momentum": 0.9, "nesterov": True, "day": "2026-01-01"}
+    local = LocalConfig(learning_rate=0.12345678901234567, extra=extra)
+    config = ConfigForm(StrategyConfig(), _sent(StrategyConfig(local=local))).config
+    assert config is not None
+    assert config.local == local
+    assert [type(value) for value in config.local.extra.values()] == [int, float, bool, str]
 
 
 def test_every_value_of_the_configuration_has_a_field() -> None:
@@ -65,9 +75,7 @@ def test_a_part_is_chosen_with_its_own_settings_and_no_others() -> None:
     assert config.aggregation.model_dump() == {"name": "krum", "malicious": 1}
     assert config.local.as_scalars(6, 10)["learning_rate"] == 0.1
     assert (config.update.clip_norm, config.stopping.target) == (None, 0.9)
-    again = ConfigForm(config)
-    shown = {field.name: str(field.value) for field in again.fields if field.kind != "switch" or field.value}
-    assert ConfigForm(StrategyConfig(), shown).config == config
+    assert ConfigForm(StrategyConfig(), _sent(config)).config == config
 
 
 def test_a_parts_error_stands_at_its_field_and_a_bad_pair_above() -> None:
@@ -77,16 +85,13 @@ def test_a_parts_error_stands_at_its_field_and_a_bad_pair_above() -> None:
     assert "needs at least 9 updates" in form.errors[0]
 
 
-def test_yaml_fills_the_form() -> None:
-    form = ConfigForm.from_yaml("aggregation: {name: median}\ncohort: {min_clients: 9}", StrategyConfig())
-    assert form.config is not None
-    assert (form.config.algorithm, form.config.cohort.min_clients, form.yaml_error) == ("median", 9, "")
-    for text, reason in (
-        ("[", "not YAML"),
-        ("aggregation: {name: magic}", "does not match"),
-        ("rounds: 3", "Extra inputs"),
-    ):
-        assert reason in ConfigForm.from_yaml(text, StrategyConfig()).yaml_error
+def test_only_the_chosen_parts_settings_are_shown() -> None:
+    krum = ConfigForm(StrategyConfig(), _data(aggregation__name="krum"))
+    shown = {field.name for field in krum.fields if field.option and field.shown}
+    assert "aggregation.krum.malicious" in shown
+    assert not [name for name in shown if name.startswith("aggregation.") and "krum" not in name]
+    parts = [field.option for field in ConfigForm(StrategyConfig()).fields if field.option and field.shown]
+    assert not parts  # The parts of the default have no settings.
 
 
 def test_pairs_that_are_none() -> None:

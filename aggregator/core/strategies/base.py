@@ -29,7 +29,7 @@ class UpdateRejected(Exception):
 class Part(BaseModel):
     """Settings of one part. Subclasses have a field `name: Literal["…"] = "…"` that finds them in a configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     version: ClassVar[int] = 1
     """Of the algorithm: a change that gives other results for the same settings makes the next one."""

@@ -1,0 +1,109 @@
+"""What a configuration means, in sentences for an operator: beside the form, and in the API."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from aggregator.core.config import CohortConfig, EvaluationConfig, LocalConfig, StoppingConfig, StrategyConfig
+from aggregator.core.registry import part_name
+from aggregator.core.schedule import Cosine, Schedule, Step
+from fedui.clients.models import Client, Presence
+from fedui.web.figures import duration, percent
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    topic: str
+    text: str
+    level: Literal["info", "ok", "warn"] = "info"
+
+
+def summary(config: StrategyConfig) -> Iterator[Statement]:
+    """Of the configuration alone, whoever is there to run it."""
+    yield Statement("Cohort", " ".join(_cohort(config.cohort)))
+    yield Statement("Training", _training(config.local))
+    if (longest := config.update.clip_norm) is not None:
+        yield Statement("Clipping", f"A step longer than {longest:g} is drawn in before it is aggregated.")
+    yield Statement("Rule", f"{config.aggregation.title}. {_explained(config)}".strip())
+    if part_name(type(config.optimizer)) != "none":
+        yield Statement("Server optimizer", f"{config.optimizer.title}.")
+    yield Statement("Round", " ".join(_round(config)))
+    yield Statement("Early stop", " ".join(_stopping(config.stopping)))
+    yield Statement("Evaluation", _evaluation(config.evaluation))
+
+
+def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statement:
+    """Whether those who are enrolled are enough. `clients` are the active ones."""
+    wanted = config.cohort.labels.items()
+    matching = [client for client in clients if wanted <= client.labels.items()]
+    online = sum(client.presence == Presence.ONLINE for client in matching)
+    enough = online >= config.cohort.min_clients
+    match = "1 enrolled client matches" if len(matching) == 1 else f"{len(matching)} enrolled clients match"
+    return Statement("Clients", f"{match}, {online} online now.", "ok" if enough else "warn")
+
+
+def _cohort(config: CohortConfig) -> Iterator[str]:
+    labels = ", ".join(f"{key}:{value}" for key, value in config.labels.items())
+    whom = f"the clients with {labels}" if labels else "the clients"
+    yield f"A round wants updates of {percent(config.fraction, 0)} of {whom}, and begins when {config.min_clients} are connected."
+    if config.over_selection > 1:
+        wanted, asked = config.min_clients, math.ceil(config.over_selection * config.min_clients)
+        yield f"For {_count(wanted, 'update')} it asks {asked}, where there are so many, and closes with the first {wanted}."
+
+
+def _training(config: LocalConfig) -> str:
+    rate = f"{config.learning_rate:g}{_schedule(config.schedule)}"
+    return f"Each trains {_count(config.epochs, 'epoch')} in batches of {config.batch_size}, at rate {rate}."
+
+
+def _schedule(schedule: Schedule) -> str:
+    match schedule:
+        case Step(factor=factor, every=every):
+            return f", times {factor:g} after every {_count(every, 'round')}"
+        case Cosine(end=end):
+            return f", falling along half a cosine to {percent(end, 0)} of it in the last round"
+    return " in every round"
+
+
+def _explained(config: StrategyConfig) -> str:
+    """The rule's own words. A custom rule that can't find them must not take the page away."""
+    try:
+        return config.aggregation.explain(config.faults.quorum)
+    except Exception:
+        logger.exception("%s can't explain itself", config.aggregation.title)
+        return ""
+
+
+def _round(config: StrategyConfig) -> Iterator[str]:
+    deadline, quorum = duration(config.faults.deadline_seconds), config.faults.quorum
+    yield f"Closes after {deadline} at the latest, and counts with {_count(quorum, 'update')} or more."
+    if (needed := config.aggregation.fewest_updates()) > 1:
+        yield f"The rule needs {needed}."
+    yield f"After {_count(config.faults.max_abandoned, 'attempt')} without that the run fails."
+
+
+def _stopping(config: StoppingConfig) -> Iterator[str]:
+    measured = f"{config.source} {config.metric}"
+    if config.target is not None:
+        yield f"Ends when {measured} reaches {config.target:g} or {config.better}."
+    if config.patience is not None:
+        least = f" by more than {config.min_change:g}" if config.min_change else ""
+        yield f"Ends when {measured} has not become {config.better}{least} for {_count(config.patience, 'round')}."
+    if config.target is None and config.patience is None:
+        yield "None. A run does all its rounds."
+
+
+def _evaluation(config: EvaluationConfig) -> str:
+    by = [who for who, on in (("by the clients", config.federated), ("on the server", config.server)) if on]
+    every = "every round" if config.every == 1 else f"every {config.every} rounds"
+    return f"The model is measured {' and '.join(by)}, {every}." if by else "The model is never measured."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
