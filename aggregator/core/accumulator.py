@@ -1,132 +1,145 @@
 """Accumulators: what an aggregation rule keeps of the updates it has seen.
 
-A linear rule keeps one accumulator of the size of the model, however many clients there are. Its sums are of integers, so that the
+A linear rule keeps one accumulator of the size of the model, however many clients there are. Its sums are exact, so that the
 order in which updates arrive can't change one bit of the result.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.core import kernels
+from aggregator.core.exact_sum import ExactSum, TooLarge
 from aggregator.core.strategies.base import UpdateRejected
 from protos.tensors import Array, Parameters, Signature
 
-COARSE_BITS = 20
-FINE_BITS = 61
-COARSE_LIMIT = 2.0 ** (62 - COARSE_BITS)
-MAX_UPDATES = 2 ** (62 - (FINE_BITS - COARSE_BITS - 1))
 INTEGER_LIMIT = 2**62
-BLOCK = 65_536
-"""Elements worked on at a time, so that temporaries stay in the processor's cache."""
+WORTH_COMPILING = 1_000_000
+"""Parameters of a model from which on it pays to load the compiled kernels, which takes some seconds the first time."""
+
+Observer = Callable[[str, int, Array], None]
+"""Is told the name of a floating tensor and where a chunk of it begins in it, and shown the chunk while it is in the cache."""
 
 
 class AccumulatorOverflow(UpdateRejected):
-    """An update whose values are too large to be summed exactly. It has changed nothing."""
+    """An update that holds floating numbers beyond 2^63, or integers whose sum is. It has changed nothing."""
 
 
 class WeightedMean:
     """The mean of updates, each weighted by its number of examples (McMahan et al. 2017, algorithm 1, last line of the server).
 
-    Floating tensors: w·x is split into a multiple of 2⁻²⁰ and a rest that is kept as a multiple of 2⁻⁶¹; both are summed as int64,
-    exactly. So w·x may reach 2⁴² (checked over the sum), and the rounding of the rest adds at most 2⁻⁶² per update: far below
-    one unit in the last place of any float32 above 2⁻³⁰ in size. Integer and bool tensors are summed exactly and rounded half
-    to even; they keep their dtype.
-
-    Source of the splitting: Demmel and Nguyen, "Fast reproducible floating-point summation" (2013), with two fixed bins.
+    Floating tensors are summed exactly (see `ExactSum`), and the mean is rounded to their dtype. Integer and bool tensors are
+    summed exactly and rounded half to even; they keep their dtype.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, *, compiled: bool | None = None) -> None:
+        """`compiled`: whether to use numba if it is installed; None leaves it to the size. The result is the same."""
+        if compiled is None:
+            compiled = signature.num_parameters >= WORTH_COMPILING
+        chosen = kernels.load(compiled=compiled)
         self._sums: dict[str, _FloatSum | _IntegerSum] = {
-            spec.name: (_FloatSum if spec.dtype.startswith("float") else _IntegerSum)(spec.shape, np.dtype(spec.dtype))
+            spec.name: _FloatSum(spec.shape, np.dtype(spec.dtype), chosen)
+            if spec.dtype.startswith("float")
+            else _IntegerSum(spec.shape, np.dtype(spec.dtype))
             for spec in signature.tensors
         }
         self._weight = 0
-        self._updates = 0
 
-    def add(self, parameters: Mapping[str, Array], num_examples: int) -> None:
+    def add(self, parameters: Mapping[str, Array], num_examples: int, observe: Observer | None = None) -> None:
         """`parameters` fit the signature and are finite (the caller has checked); `num_examples` is at least 1.
 
-        Raises `AccumulatorOverflow`, and is then unchanged.
+        `observe` is shown the update in the same pass over memory. Raises `AccumulatorOverflow`, and is then unchanged.
         """
-        magnitudes = self.check(parameters, num_examples)
+        self.check(parameters, num_examples)
         for name, sums in self._sums.items():
-            sums.total_magnitude += magnitudes[name]
-            sums.add(parameters[name], num_examples)
+            try:
+                sums.add(parameters[name], num_examples, partial(observe, name) if observe else None)
+            except TooLarge:
+                self._undo(parameters, num_examples, name)
+                raise _too_large(name, num_examples) from None
         self._weight += num_examples
-        self._updates += 1
 
-    def check(self, parameters: Mapping[str, Array], num_examples: int) -> dict[str, float]:
-        """Whether `add` would take the update in: returns its magnitudes, or raises `AccumulatorOverflow`."""
+    def check(self, parameters: Mapping[str, Array], num_examples: int) -> None:
+        """Of integer and bool tensors alone: raises `AccumulatorOverflow` if `add` would."""
         if num_examples < 1:
             raise ValueError("An update weighs at least one example.")
-        if self._updates >= MAX_UPDATES:
-            raise AccumulatorOverflow(f"More than {MAX_UPDATES:,} updates can't be summed exactly.")
-        magnitudes = {name: sums.magnitude(parameters[name], num_examples) for name, sums in self._sums.items()}
         for name, sums in self._sums.items():
-            if sums.total_magnitude + magnitudes[name] >= sums.limit:
-                raise AccumulatorOverflow(
-                    f"Tensor {name!r} of the update holds values too large to be averaged over {num_examples:,} examples."
-                )
-        return magnitudes
+            if isinstance(sums, _IntegerSum) and not sums.fits(parameters[name], num_examples):
+                raise _too_large(name, num_examples)
+
+    def _undo(self, parameters: Mapping[str, Array], num_examples: int, failed: str) -> None:
+        for name, sums in self._sums.items():
+            if name == failed:
+                break
+            sums.subtract(parameters[name], num_examples)
 
     def result(self) -> Parameters:
-        """The mean, in the dtypes of the signature. Raises `ValueError` before the first update."""
+        """The mean, in the dtypes of the signature. Raises `ValueError` before the first update.
+
+        May be called once: the mean is written over the sums, so that there is never room taken for both.
+        """
         if not self._weight:
             raise ValueError("No update has been taken in.")
         return {name: sums.mean(self._weight) for name, sums in self._sums.items()}
 
 
+def _too_large(name: str, num_examples: int) -> AccumulatorOverflow:
+    return AccumulatorOverflow(
+        f"Tensor {name!r} of the update holds values too large to be averaged over {num_examples:,} examples."
+    )
+
+
 class _FloatSum:
-    limit: float = COARSE_LIMIT
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.total_magnitude: float = 0.0
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], chosen: kernels.Kernels) -> None:
         self._shape, self._dtype = shape, dtype
-        self._coarse = np.zeros(math.prod(shape), np.int64)
-        self._fine = np.zeros(math.prod(shape), np.int64)
+        self._sum: ExactSum | None = ExactSum(math.prod(shape), chosen)
 
-    def magnitude(self, array: Array, weight: int) -> float:
-        return float(max(array.max(initial=0), -array.min(initial=0))) * weight
+    def add(self, array: Array, weight: int, observe: Callable[[int, Array], None] | None) -> None:
+        self._open().add(array.reshape(-1), weight, observe)
 
-    def add(self, array: Array, weight: int) -> None:
-        flat = array.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            product = flat[block].astype(np.float64)
-            product *= weight
-            coarse = np.rint(np.ldexp(product, COARSE_BITS))
-            self._coarse[block] += coarse.astype(np.int64)
-            product -= np.ldexp(coarse, -COARSE_BITS)
-            self._fine[block] += np.rint(np.ldexp(product, FINE_BITS)).astype(np.int64)
+    def subtract(self, array: Array, weight: int) -> None:
+        self._open().subtract(array.reshape(-1), weight)
 
     def mean(self, weight: int) -> Array:
-        total = np.ldexp(self._coarse.astype(np.float64), -COARSE_BITS)
-        total += np.ldexp(self._fine.astype(np.float64), -FINE_BITS)
-        total /= weight
-        return total.astype(self._dtype).reshape(self._shape)
+        total, self._sum = self._open(), None
+        return total.mean(weight, self._dtype).reshape(self._shape)
+
+    def _open(self) -> ExactSum:
+        if self._sum is None:
+            raise ValueError("The mean has been taken already.")
+        return self._sum
 
 
 class _IntegerSum:
-    limit: float = INTEGER_LIMIT
-
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.total_magnitude: float = 0
+        self._total_magnitude = 0
         self._dtype = dtype
         self._sum: NDArray[np.int64] = np.zeros(shape, np.int64)
 
-    def magnitude(self, array: Array, weight: int) -> int:
-        return max(int(array.max(initial=0)), -int(array.min(initial=0))) * weight
+    def fits(self, array: Array, weight: int) -> bool:
+        return self._total_magnitude + self._magnitude(array, weight) < INTEGER_LIMIT
 
-    def add(self, array: Array, weight: int) -> None:
+    def add(self, array: Array, weight: int, observe: object) -> None:
+        """Integers aren't observed: what they count is no step of training."""
+        self._total_magnitude += self._magnitude(array, weight)
         self._sum += array.astype(np.int64) * np.int64(weight)
+
+    def subtract(self, array: Array, weight: int) -> None:
+        self._total_magnitude -= self._magnitude(array, weight)
+        self._sum -= array.astype(np.int64) * np.int64(weight)
 
     def mean(self, weight: int) -> Array:
         quotient, remainder = np.divmod(self._sum, np.int64(weight))
         twice = 2 * remainder
         up = (twice > weight) | ((twice == weight) & (quotient % 2 == 1))
         return np.asarray(quotient + up).astype(self._dtype)
+
+    @staticmethod
+    def _magnitude(array: Array, weight: int) -> int:
+        return max(int(array.max(initial=0)), -int(array.min(initial=0))) * weight

@@ -1,0 +1,72 @@
+"""The inner loops of aggregation, twice: in NumPy, and in machine code where numba is installed.
+
+Both do the same arithmetic. What the sums are made of is the same to the last bit; sketches differ by rounding.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Kernels(Protocol):
+    """Arrays are one-dimensional and contiguous; `values` are float32 or float64, aligned."""
+
+    def accumulate(
+        self,
+        values: NDArray[Any],
+        factor: float,
+        sums: NDArray[np.int64],
+        most: float,
+        index: NDArray[np.int64],
+        rest: NDArray[np.float64],
+    ) -> tuple[int, int, float]:
+        """Add each value · factor, rounded to the nearest integer, to its sum; what that leaves over goes to `index`, `rest`.
+
+        Stops before a block of values that holds one larger than `most`. Returns the number of values done, of rests
+        left over, and the largest size of a value done. `index` and `rest` have room for all values.
+        """
+        ...
+
+    def settle(
+        self, index: NDArray[np.int64], rest: NDArray[np.float64], plane: NDArray[np.int32], upper: NDArray[Any]
+    ) -> int:
+        """Add rests, of size at most 1/2, to their digits in `plane`, which counts in units of 2⁻³⁰ of `upper`.
+
+        Carries into `upper`. What is finer than the plane's unit stays in the front of `index` and `rest`, in that
+        unit; returns how many.
+        """
+        ...
+
+    def observe(
+        self,
+        values: NDArray[np.float32],
+        current: NDArray[np.float32],
+        signs: NDArray[np.float32],
+        rotations: NDArray[np.int64],
+        flips: NDArray[np.float32],
+        sketch: NDArray[np.float32],
+    ) -> tuple[float, float]:
+        """Add values − current to the sketch, one rotated and signed row after the other.
+
+        Returns its sum of squares and its largest size.
+        """
+        ...
+
+
+@lru_cache(maxsize=2)
+def load(*, compiled: bool) -> Kernels:
+    """`compiled` uses numba if it is installed. It is not imported before it is wanted: it is large."""
+    from aggregator.core.kernels import plain
+
+    if compiled:
+        try:
+            from aggregator.core.kernels import compiled as machine_code
+        except ImportError:
+            pass
+        else:
+            return cast("Kernels", machine_code)
+    return cast("Kernels", plain)

@@ -1,0 +1,212 @@
+"""The kernels in machine code, by numba. Importing this compiles them, or loads what an earlier process compiled.
+
+No `fastmath`: the sums are the same bits as NumPy's. The loops are written so that the compiler uses vector instructions
+nevertheless: a maximum of floats doesn't vectorise, one of their bits does, and non-negative floats sort as their bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 1_024
+"""Values whose largest is known before they are added: they and their sums stay in the L1 cache."""
+MASK32 = np.int32(2**31 - 1)
+LANES = 256
+"""Running sums of squares. With one, each addition would wait for the one before."""
+
+# Of float32 and float64, by their size: integers as wide, what those are without the sign, and the largest number.
+BITS: dict[int, Any] = {4: np.int32, 8: np.int64}
+MASK: dict[int, Any] = {4: MASK32, 8: np.int64(2**63 - 1)}
+LARGEST = {4: float(np.finfo(np.float32).max), 8: float(np.finfo(np.float64).max)}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _compiled(*signatures: str) -> Callable[[Function], Function]:
+    """For these signatures now, or for whichever are called."""
+
+    def decorate(function: Function) -> Function:
+        wanted = list(signatures) or None
+        compiled: Any
+        try:
+            compiled = numba.njit(wanted, nogil=True, cache=True)(function)
+        except RuntimeError:  # nowhere to keep the machine code: a read-only installation without a home
+            compiled = numba.njit(wanted, nogil=True)(function)
+        return cast("Function", compiled)
+
+    return decorate
+
+
+def _vector(dtype: str, *, readonly: bool = False) -> str:
+    """In numba's notation. What is only read may be read-only: those that are views of an upload are."""
+    return f"Array({dtype}, 1, 'C', {readonly})"
+
+
+def accumulate(
+    values: NDArray[Any],
+    factor: float,
+    sums: NDArray[np.int64],
+    most: float,
+    index: NDArray[np.int64],
+    rest: NDArray[np.float64],
+) -> tuple[int, int, float]:
+    bits = BITS[values.itemsize]
+    limit = values.dtype.type(min(most, LARGEST[values.itemsize])).view(bits)
+    done, count, largest = _accumulate(
+        values, values.view(bits), MASK[values.itemsize], factor, sums, limit, index, rest
+    )
+    return done, count, float(bits(largest).view(values.dtype))
+
+
+def settle(index: NDArray[np.int64], rest: NDArray[np.float64], plane: NDArray[np.int32], upper: NDArray[Any]) -> int:
+    return int(_settle(index, rest, plane, upper))
+
+
+def observe(
+    values: NDArray[np.float32],
+    current: NDArray[np.float32],
+    signs: NDArray[np.float32],
+    rotations: NDArray[np.int64],
+    flips: NDArray[np.float32],
+    sketch: NDArray[np.float32],
+) -> tuple[float, float]:
+    squares, largest = _observe(values, current, signs, rotations, flips, sketch)
+    return squares, float(np.int32(largest).view(np.float32))
+
+
+@_compiled()
+def _largest_bits(bits: NDArray[Any], mask: Any) -> Any:
+    largest = mask & 0
+    for i in range(bits.size):
+        largest = max(largest, bits[i] & mask)
+    return largest
+
+
+@_compiled()
+def _add_rounded(values: NDArray[Any], factor: float, sums: NDArray[np.int64]) -> int:
+    """The number of values · factor that aren't integers."""
+    inexact = 0
+    for i in range(values.size):
+        product = np.float64(values[i]) * factor
+        whole = np.rint(product)
+        inexact += product != whole
+        sums[i] += np.int64(whole)
+    return inexact
+
+
+@_compiled()
+def _take_rests(
+    values: NDArray[Any], factor: float, start: int, count: int, index: NDArray[np.int64], rest: NDArray[np.float64]
+) -> int:
+    for i in range(values.size):
+        product = np.float64(values[i]) * factor
+        whole = np.rint(product)
+        if product != whole:
+            index[count] = start + i
+            rest[count] = product - whole
+            count += 1
+    return count
+
+
+@_compiled(
+    *(
+        f"Tuple((int64, int64, {bits}))({_vector(value, readonly=True)}, {_vector(bits, readonly=True)}, {bits}, float64,"
+        f"{_vector('int64')}, {bits}, {_vector('int64')}, {_vector('float64')})"
+        for value, bits in (("float32", "int32"), ("float64", "int64"))
+    )
+)
+def _accumulate(
+    values: NDArray[Any],
+    bits: NDArray[Any],
+    mask: Any,
+    factor: float,
+    sums: NDArray[np.int64],
+    most: Any,
+    index: NDArray[np.int64],
+    rest: NDArray[np.float64],
+) -> tuple[int, int, Any]:
+    count = 0
+    largest = mask & 0
+    for start in range(0, values.size, BLOCK):
+        end = min(start + BLOCK, values.size)
+        size = _largest_bits(bits[start:end], mask)
+        if size > most:
+            return start, count, largest
+        largest = max(largest, size)
+        if _add_rounded(values[start:end], factor, sums[start:end]):
+            count = _take_rests(values[start:end], factor, start, count, index, rest)
+    return values.size, count, largest
+
+
+@_compiled(
+    *(
+        f"int64({_vector('int64')}, {_vector('float64')}, {_vector('int32')}, {_vector(upper)})"
+        for upper in ("int64", "int32")
+    )
+)
+def _settle(index: NDArray[np.int64], rest: NDArray[np.float64], plane: NDArray[np.int32], upper: NDArray[Any]) -> int:
+    left = 0
+    for i in range(index.size):
+        place = index[i]
+        scaled = rest[i] * 2.0**30
+        digit = np.rint(scaled)
+        total = np.int64(plane[place]) + np.int64(digit)
+        carry = (total + 2**29) >> 30
+        plane[place] = total - (carry << 30)
+        upper[place] += carry
+        if scaled != digit:
+            index[left] = place
+            rest[left] = scaled - digit
+            left += 1
+    return left
+
+
+@_compiled()
+def _add_squares(values: NDArray[np.float32], lanes: NDArray[np.float64]) -> None:
+    for i in range(values.size):
+        lanes[i] += np.float64(values[i]) * np.float64(values[i])
+
+
+@_compiled()
+def _add_signed(
+    row: NDArray[np.float32], signs: NDArray[np.float32], flip: np.float32, sketch: NDArray[np.float32]
+) -> None:
+    for i in range(row.size):
+        sketch[i] += row[i] * signs[i] * flip
+
+
+@_compiled(
+    f"Tuple((float64, int32))({_vector('float32', readonly=True)}, {_vector('float32', readonly=True)},"
+    f"{_vector('float32', readonly=True)}, {_vector('int64', readonly=True)}, {_vector('float32', readonly=True)},"
+    f"{_vector('float32')})"
+)
+def _observe(
+    values: NDArray[np.float32],
+    current: NDArray[np.float32],
+    signs: NDArray[np.float32],
+    rotations: NDArray[np.int64],
+    flips: NDArray[np.float32],
+    sketch: NDArray[np.float32],
+) -> tuple[float, Any]:
+    width = sketch.size
+    delta = np.empty(width, np.float32)
+    lanes = np.zeros(LANES)
+    largest = np.int32(0)
+    for row in range(rotations.size):
+        size = min(width, values.size - row * width)
+        ours = values[row * width : row * width + size]
+        theirs = current[row * width : row * width + size]
+        for i in range(size):
+            delta[i] = ours[i] - theirs[i]
+        largest = max(largest, _largest_bits(delta[:size].view(np.int32), MASK32))
+        for start in range(0, size, LANES):
+            _add_squares(delta[start : min(start + LANES, size)], lanes)
+        fitting = min(size, width - rotations[row])
+        _add_signed(delta[:fitting], signs, flips[row], sketch[rotations[row] :])
+        _add_signed(delta[fitting:size], signs[fitting:], flips[row], sketch)
+    return lanes.sum(), largest
