@@ -11,7 +11,7 @@ from aggregator.core.metrics import numeric
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Assignment, Hub, Listener, Update, UpdateRefused
-from aggregator.models import GlobalModel
+from aggregator.models import Payload
 from aggregator.ports import Evaluator, Lease, MetricRecord, ModelStore, RunSpec, RunStore
 from protos.convert import ScalarValue, scalars_to_proto
 from protos.fedui.v1 import task_pb2
@@ -37,8 +37,9 @@ class RunContext:
         *,
         round_number: int,
         attempt: int,
-        model: GlobalModel | None,
+        model: Payload | None,
         config: Mapping[str, ScalarValue],
+        counted_round: int = 0,
     ) -> Assignment:
         """A task of this run for one client. Its id is a function of what it is, so that sending it twice changes nothing."""
         name = f"{self.spec.run_id}|{self.lease.fencing}|{round_number}|{attempt}|{kind}|{client_id}"
@@ -53,6 +54,8 @@ class RunContext:
             model=model.ref if model else None,
             config=scalars_to_proto({**config, "seed": self.spec.seed, "round": round_number}),
             deadline_seconds=self.spec.strategy.faults.deadline_seconds,
+            local_tensors=self.strategy.local_tensors if model else (),
+            counted_round=counted_round,
         )
         return Assignment(client_id, task, listener, model.encoded if model else b"")
 

@@ -10,7 +10,7 @@ from aggregator.context import RunContext
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Hub
-from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, RunStore
+from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, RunOutcome, RunStore
 from aggregator.run_driver import RunDriver
 from aggregator.transport.server import TLSMaterial, build_server
 
@@ -76,10 +76,15 @@ class Engine:
         state = await self._store.take_up(run_id, self._owner)
         if state is None:
             return False
+        try:
+            strategy = Strategy(state.spec.strategy, state.spec.signature)
+        except ValueError as error:
+            await self._store.finish(state.lease, RunOutcome.FAILED, f"The strategy doesn't fit the app: {error}")
+            return True
         context = RunContext(
             spec=state.spec,
             lease=state.lease,
-            strategy=Strategy(state.spec.strategy, state.spec.signature),
+            strategy=strategy,
             hub=self._hub,
             store=self._store,
             models=self._models,

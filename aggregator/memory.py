@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
     ClientIdentity,
@@ -50,6 +51,12 @@ class StoredRun:
             if (metric.source, metric.name) == wanted
         }
 
+    def counted(self) -> dict[str, int]:
+        committed = sorted((n, record) for (n, _), record in self.rounds.items() if record.committed_at and n)
+        return {
+            p.client_id: n for n, record in committed for p in record.participations if p.outcome is Outcome.COMPLETED
+        }
+
     def metrics(self, round_number: int) -> list[MetricRecord]:
         return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
 
@@ -76,6 +83,7 @@ class MemoryRunStore:
             last_attempt=max(attempts, default=0),
             last_event=self.last_events.get(run_id, 0),
             deciding=run.deciding(),
+            counted=run.counted(),
         )
 
     async def renew(self, lease: Lease) -> Directive:

@@ -1,4 +1,4 @@
-"""A global model in the form in which a round sends it: encoded and hashed once, shared by all downloads."""
+"""Global models, and the form in which a round sends them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,30 @@ from protos.tensors import Parameters, Signature, encode
 
 
 @dataclass(frozen=True, slots=True)
-class GlobalModel:
-    parameters: Parameters
+class Payload:
+    """Tensors, encoded and hashed once, shared by all downloads."""
+
     encoded: bytearray
     ref: task_pb2.ModelRef
 
     @classmethod
-    def of(cls, parameters: Parameters) -> GlobalModel:
+    def of(cls, parameters: Parameters) -> Payload:
         encoded = encode(parameters)
         ref = task_pb2.ModelRef(
             sha256=hashlib.sha256(encoded).hexdigest(),
             size=len(encoded),
             signature=signature_to_proto(Signature.of(parameters)),
         )
-        return cls(parameters, encoded, ref)
+        return cls(encoded, ref)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalModel:
+    """The parameters after a round, those included that stay at the clients; and what the clients are sent of them."""
+
+    parameters: Parameters
+    shared: Payload
+
+    @classmethod
+    def of(cls, parameters: Parameters, shared: Parameters) -> GlobalModel:
+        return cls(parameters, Payload.of(shared))

@@ -66,6 +66,8 @@ class RunState:
     last_attempt: int
     last_event: int
     deciding: Mapping[int, float] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
+    """Of each client the last committed round in which its update was counted."""
 
 
 class Directive(StrEnum):

@@ -18,11 +18,11 @@ from aggregator.core.strategies.base import RoundContext, UpdateRejected
 from aggregator.core.strategies.base import Update as RuleUpdate
 from aggregator.core.strategy import AggregationFailed, RoundAggregation
 from aggregator.hub import Assignment, Update, UpdateRefused
-from aggregator.models import GlobalModel
+from aggregator.models import GlobalModel, Payload
 from aggregator.ports import Level, MetricRecord, ModelRecord, RoundRecord
 from aggregator.spool import FileSpool
 from protos import limits
-from protos.convert import scalars_from_proto
+from protos.convert import ScalarValue, scalars_from_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters
 
@@ -47,10 +47,23 @@ _OUTCOMES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Cohort:
+    """The clients of a round: the name of each by its id."""
+
+    names: Mapping[str, str]
+    wanted: int
+    """Updates that the round is after."""
+    population: int
+    """Clients that could have been asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class CommittedRound:
     model: GlobalModel
     stored: ModelRecord
     metrics: Sequence[MetricRecord]
+    counted: Sequence[str]
+    """Ids of the clients whose updates are in the model."""
 
 
 @dataclass(slots=True)
@@ -67,22 +80,31 @@ class RoundDriver:
     """One attempt at a round. `execute` returns what was committed, or None if the round was abandoned."""
 
     def __init__(
-        self, context: RunContext, number: int, attempt: int, cohort: Mapping[str, str], wanted: int, model: GlobalModel
+        self,
+        context: RunContext,
+        number: int,
+        attempt: int,
+        cohort: Cohort,
+        model: GlobalModel,
+        counted: Mapping[str, int],
     ) -> None:
+        """`counted`: of each client the last round in which its update was counted."""
         evaluation = context.spec.strategy.evaluation
         faults = context.spec.strategy.faults
         due = number % evaluation.every == 0 or number == context.spec.num_rounds
         self.reason = ""
         self._context = context
         self._number, self._attempt = number, attempt
-        self._cohort = cohort
+        self._cohort = cohort.names
+        self._population = cohort.population
+        self._counted = counted
         self._model = model
         self._next: GlobalModel | None = None
         self._stored: ModelRecord | None = None
         self._evaluation_due = due
         self._machine = RoundMachine(
-            tuple(cohort),
-            wanted=wanted,
+            tuple(cohort.names),
+            wanted=cohort.wanted,
             quorum=faults.quorum,
             deadline_seconds=faults.deadline_seconds,
             evaluate=evaluation.federated and due,
@@ -108,7 +130,7 @@ class RoundDriver:
             self._close()
         if self._next is None or self._stored is None:
             return None
-        return CommittedRound(self._next, self._stored, self._record.metrics)
+        return CommittedRound(self._next, self._stored, self._record.metrics, self._machine.completed)
 
     def stop(self) -> None:
         """The operator wants the run to end."""
@@ -153,7 +175,7 @@ class RoundDriver:
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         try:
             _check_num_examples(update)
-            parameters = await checked_parameters(update, self._context.spec.signature)
+            parameters = await checked_parameters(update, self._context.strategy.uploaded)
         except UpdateRefused as refusal:
             self._reject(assignment.client_id, str(refusal))
             raise
@@ -227,12 +249,16 @@ class RoundDriver:
     async def _perform(self, action: machine.Action) -> None:
         match action:
             case machine.SendFit(clients):
-                config = self._context.strategy.fit_config(self._number, self._context.spec.num_rounds)
-                self._send(clients, task_pb2.TASK_KIND_FIT, self._model, config)
+                strategy = self._context.strategy
+                config = strategy.fit_config(self._number, self._context.spec.num_rounds)
+                payload = await self._to_train()
+                self._send(clients, task_pb2.TASK_KIND_FIT, payload, config, self._counted)
             case machine.SendEvaluate(clients):
                 assert self._next is not None  # an evaluation follows a commit
                 self._phases.clear()
-                self._send(clients, task_pb2.TASK_KIND_EVALUATE, self._next, {})
+                self._send(
+                    clients, task_pb2.TASK_KIND_EVALUATE, self._next.shared, {}, dict.fromkeys(clients, self._number)
+                )
             case machine.SetDeadline(seconds):
                 self._set_deadline(seconds)
             case machine.Cancel(clients, reason):
@@ -249,15 +275,30 @@ class RoundDriver:
         self,
         clients: Sequence[str],
         kind: task_pb2.TaskKind.ValueType,
-        model: GlobalModel,
-        config: Mapping[str, bool | int | float | str | bytes],
+        payload: Payload,
+        config: Mapping[str, ScalarValue],
+        counted: Mapping[str, int],
     ) -> None:
         for client in clients:
             self._assignments[client] = self._context.assignment(
-                self, client, kind, round_number=self._number, attempt=self._attempt, model=model, config=config
+                self,
+                client,
+                kind,
+                round_number=self._number,
+                attempt=self._attempt,
+                model=payload,
+                config=config,
+                counted_round=counted.get(client, 0),
             )
             self._sent.append(self._assignments[client])
             self._context.hub.assign(self._assignments[client])
+
+    async def _to_train(self) -> Payload:
+        """The global model and what the method sends with it."""
+        sent = self._context.strategy.sent_to_train(self._model.parameters)
+        if len(sent) == len(self._context.strategy.shared.tensors):
+            return self._model.shared
+        return await asyncio.to_thread(Payload.of, sent)
 
     def _set_deadline(self, seconds: float) -> None:
         if self._deadline:
@@ -290,10 +331,11 @@ class RoundDriver:
         context = RoundContext(
             round_number=self._number,
             seed=self._context.spec.seed,
-            signature=self._context.spec.signature,
-            current=self._model.parameters,
+            signature=self._context.strategy.shared,
+            current=self._context.strategy.shared_of(self._model.parameters),
             cohort_size=len(self._cohort),
             spool=FileSpool,
+            population=self._population,
         )
         try:
             self._aggregation = self._context.strategy.begin(context)
@@ -309,8 +351,9 @@ class RoundDriver:
 
     def _make_model(self) -> GlobalModel:
         assert self._aggregation is not None  # updates have been added to it
-        aggregate = self._aggregation.result()
-        return GlobalModel.of(self._context.strategy.next_model(self._model.parameters, aggregate))
+        strategy = self._context.strategy
+        parameters = strategy.next_model(self._model.parameters, self._aggregation)
+        return GlobalModel.of(parameters, strategy.shared_of(parameters))
 
     async def _limited(self, work: Callable[[], T]) -> T:
         """`work` in a thread, for as long as the strategy may take. Raises `AggregationFailed` when that is over."""
@@ -327,7 +370,7 @@ class RoundDriver:
             "app": f"{spec.app} {spec.app_version}",
             "seed": spec.seed,
             "attempt": self._attempt,
-            "parent": {"round": self._number - 1, "sha256": self._model.ref.sha256},
+            "parent": {"round": self._number - 1, "sha256": self._model.shared.ref.sha256},
             "updates": {c: p.update_sha256 for c, p in self._machine.participations.items() if p.update_sha256},
         }
         state = self._context.strategy.state()

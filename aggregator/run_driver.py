@@ -24,7 +24,8 @@ from aggregator.ports import (
     RunOutcome,
     RunState,
 )
-from aggregator.round_driver import CommittedRound, RoundDriver
+from aggregator.round_driver import Cohort, CommittedRound, RoundDriver
+from protos.tensors import Parameters
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class RunDriver:
         self._lease_lost = False
         self._last_stored = state.model
         self._deciding = dict(state.deciding)
+        self._counted = dict(state.counted)
         self._round: RoundDriver | None = None
         self._stopping = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -145,11 +147,12 @@ class RunDriver:
         allowed = self._context.spec.strategy.faults.max_abandoned
         reason = ""
         for attempt in range(last_attempt + 1, last_attempt + 1 + allowed):
-            cohort, wanted = await self._select_cohort(number)
-            self._round = RoundDriver(self._context, number, attempt, cohort, wanted, model)
+            cohort = await self._select_cohort(number)
+            self._round = RoundDriver(self._context, number, attempt, cohort, model, self._counted)
             committed = await self._round.execute()
             reason, self._round = self._round.reason, None
             if committed:
+                self._counted |= dict.fromkeys(committed.counted, number)
                 return committed
             self._raise_if_stopping()
             await self._forget_failed_round()
@@ -160,12 +163,11 @@ class RunDriver:
         state = await self._context.models.load_state(self._last_stored) if self._last_stored else {}
         self._context.strategy.load(state)
 
-    async def _select_cohort(self, number: int) -> tuple[dict[str, str], int]:
-        """The names of the round's clients by their ids, and how many updates it is after."""
+    async def _select_cohort(self, number: int) -> Cohort:
         spec, clients = self._context.spec, await self._wait_for_clients()
         chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients)
-        cohort = {client_id: clients[client_id].name for client_id in chosen}
-        return cohort, updates_wanted(spec.strategy.cohort, len(clients))
+        names = {client_id: clients[client_id].name for client_id in chosen}
+        return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients))
 
     async def _starting_point(self) -> tuple[GlobalModel, int]:
         """The last committed model and its round, or the initial model and 0."""
@@ -179,7 +181,7 @@ class RunDriver:
                 level=Level.WARNING,
                 data={"round": record.round_number},
             )
-            return await asyncio.to_thread(GlobalModel.of, parameters), record.round_number
+            return await self._global_model(parameters), record.round_number
         self._context.events.emit(
             "run.started",
             f"Run started: {spec.num_rounds} rounds of {spec.app} {spec.app_version}",
@@ -193,7 +195,7 @@ class RunDriver:
         clients = await self._wait_for_clients()
         names = {client_id: client.name for client_id, client in clients.items()}
         parameters = await self._unless_stopped(Initialisation(self._context).first_of(names))
-        model = await asyncio.to_thread(GlobalModel.of, parameters)
+        model = await self._global_model(parameters)
         manifest = {"app": f"{spec.app} {spec.app_version}", "seed": spec.seed, "parent": None}
         stored = await self._context.models.save(spec.run_id, 0, parameters, {}, manifest)
         metrics = await self._context.evaluate_on_server(parameters)
@@ -214,6 +216,9 @@ class RunDriver:
             },
         )
         return model
+
+    async def _global_model(self, parameters: Parameters) -> GlobalModel:
+        return await asyncio.to_thread(GlobalModel.of, parameters, self._context.strategy.shared_of(parameters))
 
     async def _wait_for_clients(self) -> dict[str, ClientIdentity]:
         """The eligible clients, when there are enough for a round. Raises `RunFailed` if they don't come in time."""

@@ -22,6 +22,8 @@ Parameters = dict[str, Array]
 """Named arrays in the order of their signature."""
 
 ALIGNMENT = 64
+AUXILIARY = "~"
+"""The names of tensors that travel beside a model begin with it (a method's control variates); those of a model don't."""
 DTYPES: Mapping[str, np.dtype[Any]] = {
     name: np.dtype(name).newbyteorder("<")
     for name in (

@@ -65,6 +65,12 @@ class WeightedMean:
                 raise _too_large(name, num_examples) from None
         self._weight += num_examples
 
+    def subtract(self, parameters: Mapping[str, Array], num_examples: int) -> None:
+        """Undo `add`; as sums are exact, nothing of it remains."""
+        for name, sums in self._sums.items():
+            sums.subtract(parameters[name], num_examples)
+        self._weight -= num_examples
+
     def check(self, parameters: Mapping[str, Array], num_examples: int) -> None:
         """Of integer and bool tensors alone: raises `AccumulatorOverflow` if `add` would."""
         if num_examples < 1:

@@ -1,6 +1,6 @@
 """The configuration of a strategy: one typed, versioned schema for forms, API and engine.
 
-Its parts are separate: who is asked, what they are told, how their updates become one, how that becomes the next
+Its parts are separate: who is asked, what they are told, how they train, how their updates become one, how that becomes the next
 model, when to stop. An older version of the schema is read by the same class, which brings it up to date.
 """
 
@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 
 from aggregator.core import registry
 from aggregator.core.schedule import Constant, Schedule
-from aggregator.core.strategies.base import OptimizerConfig, Part, RuleConfig
-from aggregator.core.strategies.fedavg import Mean, NoOptimizer
+from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part, RuleConfig
+from aggregator.core.strategies.fedavg import Mean, NoMethod, NoOptimizer
 from protos.convert import ScalarValue
 
 if TYPE_CHECKING:
     AnyRule = RuleConfig
     AnyOptimizer = OptimizerConfig
+    AnyMethod = MethodConfig
 else:
     # The parts that are installed, told apart by `name`: so errors, JSON Schema and forms know each one's own settings.
     def _one_of(parts: Mapping[str, type[Part]]) -> Any:
@@ -28,6 +29,7 @@ else:
         return types[0] if len(types) == 1 else Annotated[Union[types], Field(discriminator="name")]  # noqa: UP007  # made at run time
 
     AnyRule, AnyOptimizer = _one_of(registry.rules()), _one_of(registry.optimizers())
+    AnyMethod = _one_of(registry.methods())
 
 
 class _Section(BaseModel):
@@ -129,6 +131,7 @@ class StrategyConfig(_Section):
     schema_version: Literal[2] = 2
     cohort: CohortConfig = CohortConfig()
     local: LocalConfig = LocalConfig()
+    method: Annotated[SerializeAsAny[AnyMethod], Field(title="Method")] = NoMethod()
     update: UpdateConfig = UpdateConfig()
     aggregation: Annotated[SerializeAsAny[AnyRule], Field(title="Rule")] = Mean()
     optimizer: Annotated[SerializeAsAny[AnyOptimizer], Field(title="Optimizer")] = NoOptimizer()
@@ -154,12 +157,14 @@ class StrategyConfig(_Section):
                 f"and the quorum allows a round with {quorum}. "
                 f"Raise the quorum to {needed}, or let the rule tolerate less."
             )
+        if refusal := self.method.refusal(self.aggregation, self.optimizer):
+            raise ValueError(refusal)
         return self
 
     @property
     def algorithm(self) -> str:
-        """The parts in short: "mean", "median + adam"."""
-        parts = [registry.part_name(type(part)) for part in (self.aggregation, self.optimizer)]
+        """The parts in short: "mean", "scaffold + mean", "median + adam"."""
+        parts = [registry.part_name(type(part)) for part in (self.method, self.aggregation, self.optimizer)]
         return " + ".join(name for name in parts if name != "none")
 
     @classmethod

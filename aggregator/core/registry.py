@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from typing import Literal, TypeVar, get_args, get_origin
 
 from aggregator.core import strategies
-from aggregator.core.strategies.base import OptimizerConfig, Part, RuleConfig
+from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part, RuleConfig
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ def rules() -> dict[str, type[RuleConfig]]:
 def optimizers() -> dict[str, type[OptimizerConfig]]:
     """Server optimisers by name."""
     return _parts(OptimizerConfig)
+
+
+@cache
+def methods() -> dict[str, type[MethodConfig]]:
+    """Methods of training by name."""
+    return _parts(MethodConfig)
 
 
 def _parts(kind: type[P]) -> dict[str, type[P]]:

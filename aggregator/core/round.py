@@ -202,7 +202,12 @@ class RoundMachine:
 
     @property
     def received(self) -> int:
-        return sum(p.outcome is Outcome.COMPLETED for p in self.participations.values())
+        return len(self.completed)
+
+    @property
+    def completed(self) -> tuple[str, ...]:
+        """Clients whose updates are counted."""
+        return tuple(c for c, p in self.participations.items() if p.outcome is Outcome.COMPLETED)
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -325,12 +330,11 @@ class RoundMachine:
         return [Cancel(late, "The round's deadline has passed."), *self._aggregate("deadline")]
 
     def _on_committed(self) -> list[Action]:
-        completed = tuple(c for c, p in self.participations.items() if p.outcome is Outcome.COMPLETED)
         if not self._evaluate:
             return self._finish(evaluated=False)
         self.phase = RoundPhase.EVALUATING
-        self._evaluating = set(completed)
-        return [SendEvaluate(completed), SetDeadline(self._deadline_seconds)]
+        self._evaluating = set(self.completed)
+        return [SendEvaluate(self.completed), SetDeadline(self._deadline_seconds)]
 
     def _on_stop(self) -> list[Action]:
         match self.phase:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from aggregator.core.accumulator import WeightedMean
 from aggregator.core.config import StrategyConfig
-from aggregator.core.strategies.base import Aggregator, RoundContext, Update, UpdateRejected
+from aggregator.core.registry import part_name
+from aggregator.core.strategies.base import Aggregator, Contributions, RoundContext, Update, UpdateRejected
 from protos.convert import Scalars
 from protos.tensors import Array, Parameters, Signature, first_non_finite
+
+METHOD_STATE = "~method/"
+"""What the names of the method's state begin with, beside the optimiser's."""
 
 
 class AggregationFailed(Exception):
@@ -22,62 +28,124 @@ class AggregationFailed(Exception):
 
 
 class Strategy:
-    """The parts of one run. Keeps the server optimiser's state between rounds."""
+    """The parts of one run. Keeps between rounds what the server's half of the method and the server optimiser keep."""
 
     def __init__(self, config: StrategyConfig, signature: Signature) -> None:
+        """Raises `ValueError` if the method can't be used on such a model."""
         self._config = config
-        self._signature = signature
-        self._optimizer = config.optimizer.build(signature)
+        self._local = config.method.local_tensors(signature)
+        self.local_tensors = tuple(t.name for t in signature.tensors if t.name in self._local)
+        """Those that stay at the clients."""
+        self.shared = Signature(tuple(t for t in signature.tensors if t.name not in self._local))
+        """The tensors that travel and are aggregated."""
+        self._optimizer = config.optimizer.build(self.shared)
+        self._method = config.method.build(self.shared)
+
+    @property
+    def uploaded(self) -> Signature:
+        """What an update holds: the shared tensors, then what the method's other half adds."""
+        return Signature((*self.shared.tensors, *self._method.returned().tensors))
 
     def fit_config(self, round_number: int, num_rounds: int) -> Scalars:
         """What the clients of the round are told about their training."""
-        return self._config.local.as_scalars(round_number, num_rounds)
+        told = self._config.local.as_scalars(round_number, num_rounds)
+        if (method := part_name(type(self._config.method))) != "none":
+            told |= {"method": method, **self._config.method.settings()}
+        return told
+
+    def shared_of(self, model: Parameters) -> Parameters:
+        """What of a global model the clients are sent to evaluate."""
+        return {t.name: model[t.name] for t in self.shared.tensors}
+
+    def sent_to_train(self, model: Parameters) -> Parameters:
+        """What the clients are sent to train."""
+        return self.shared_of(model) | self._method.auxiliary()
 
     def begin(self, context: RoundContext) -> RoundAggregation:
-        """Raises `AggregationFailed`."""
+        """`context` is about the shared tensors. Raises `AggregationFailed`."""
         try:
-            return RoundAggregation(self._config, context, self._config.aggregation.begin(context))
+            aggregator = self._config.aggregation.begin(context)
         except Exception as error:
             raise _failure(self._config.aggregation.title, "begin", error) from error
+        return RoundAggregation(self._config, context, aggregator, self._method.returned())
 
-    def next_model(self, current: Parameters, aggregate: Parameters) -> Parameters:
+    def next_model(self, current: Parameters, aggregation: RoundAggregation) -> Parameters:
         """The global model after the round. Raises `AggregationFailed`: then `load` the last state before going on."""
+        shared, aggregate = self.shared_of(current), aggregation.result()
+        aggregate = self._corrected(shared, aggregate, aggregation.contributions())
+        title = self._config.optimizer.title
         try:
-            model = self._optimizer.step(current, aggregate)
+            model = self._optimizer.step(shared, aggregate)
         except Exception as error:
-            raise _failure(self._config.optimizer.title, "step", error) from error
-        return _checked(model, self._signature, self._config.optimizer.title)
+            raise _failure(title, "step", error) from error
+        return current | _checked(model, self.shared, title)
+
+    def _corrected(self, shared: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
+        title = self._config.method.title
+        try:
+            corrected = self._method.correct(shared, aggregate, contributions)
+        except Exception as error:
+            raise _failure(title, "correct", error) from error
+        return _checked(corrected, self.shared, title)
 
     def state(self) -> Parameters:
-        """The server optimiser's state after the last round, to be stored with the round's model."""
-        return self._optimizer.state()
+        """What must be stored with the last round's model to go on from it."""
+        method = {METHOD_STATE + name: array for name, array in self._method.state().items()}
+        return self._optimizer.state() | method
 
     def load(self, state: Parameters) -> None:
         """Go on from where `state` was returned; an empty one is the beginning. What a failed round did is forgotten."""
-        self._optimizer = self._config.optimizer.build(self._signature)
-        if state:
-            self._optimizer.load(state)
+        self._optimizer = self._config.optimizer.build(self.shared)
+        self._method = self._config.method.build(self.shared)
+        method = {n.removeprefix(METHOD_STATE): a for n, a in state.items() if n.startswith(METHOD_STATE)}
+        optimizer = {n: a for n, a in state.items() if not n.startswith(METHOD_STATE)}
+        if method:
+            self._method.load(method)
+        if optimizer:
+            self._optimizer.load(optimizer)
 
 
 class RoundAggregation:
     """One round's updates on their way into one aggregate."""
 
-    def __init__(self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator) -> None:
+    def __init__(
+        self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator, returned: Signature
+    ) -> None:
         self._clip_norm = config.update.clip_norm
         self._title = config.aggregation.title
         self._context = context
         self._aggregator = aggregator
+        self._returned = returned
+        self._auxiliary = WeightedMean(returned)
+        self._count = 0
 
     def add(self, update: Update) -> None:
         """Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's."""
+        auxiliary, update = self._taken_apart(update)
         if self._clip_norm is not None:
             update = _clipped(update, self._context.current, self._clip_norm)
+        self._auxiliary.add(auxiliary, 1)
         try:
             self._aggregator.add(update)
         except UpdateRejected:
+            self._auxiliary.subtract(auxiliary, 1)
             raise
         except Exception as error:
             raise _failure(self._title, "add", error) from error
+        self._count += 1
+
+    def contributions(self) -> Contributions:
+        """May be called once, after `result`."""
+        mean = self._auxiliary.result() if self._returned.tensors else {}
+        return Contributions(self._count, self._context.population or self._context.cohort_size, mean)
+
+    def _taken_apart(self, update: Update) -> tuple[Parameters, Update]:
+        """What came beside the model's tensors, and the update without it."""
+        auxiliary = {t.name: update.parameters[t.name] for t in self._returned.tensors}
+        if not auxiliary:
+            return {}, update
+        model = {name: array for name, array in update.parameters.items() if name not in auxiliary}
+        return auxiliary, replace(update, parameters=model)
 
     def result(self) -> Parameters:
         """Raises `AggregationFailed`."""

@@ -148,6 +148,9 @@ def _state_of(run: Run) -> RunState:
     attempts = run.rounds.filter(number=run.rounds_done + 1).aggregate(last=Max("attempt"))
     stopping = spec.strategy.stopping
     deciding = run.metrics.filter(source=stopping.source, name=stopping.metric).values_list("round_number", "value")
+    counted = Participation.objects.filter(
+        round__run=run, round__status=RoundStatus.COMMITTED, outcome=Outcome.COMPLETED
+    ).values_list("client_id")
     return RunState(
         spec=spec,
         lease=Lease(run.pk, run.lease_owner, run.lease_fencing),
@@ -155,6 +158,7 @@ def _state_of(run: Run) -> RunState:
         last_attempt=attempts["last"] or 0,
         last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
         deciding=dict(deciding),
+        counted={str(client_id): last for client_id, last in counted.annotate(last=Max("round__number")).order_by()},
     )
 
 

@@ -86,6 +86,12 @@ def _check(
         )
     if app.federation_id != federation.pk:
         raise RunRefused(f"{app} belongs to another federation.", hint=f"Choose an app of {federation}.")
+    try:
+        strategy_version.parsed.method.local_tensors(app.model_signature)
+    except ValueError as error:
+        raise RunRefused(
+            f"{strategy_version} can't train {app}. {error}", hint="Change the strategy's method."
+        ) from error
     if not 1 <= num_rounds <= MAX_ROUNDS:
         raise RunRefused(f"A run can't have {num_rounds} rounds.", hint=f"Choose 1 to {MAX_ROUNDS:,}.")
     if not 0 <= seed <= MAX_SEED:

@@ -1,9 +1,9 @@
 """The parts that a strategy is made of, and how they meet.
 
-A round goes through them in this order: the updates of the cohort arrive one by one, each is transformed (clipped),
-an *aggregation rule* turns them into one aggregate, and a *server optimiser* makes the next global model from the
-current one and the aggregate. Rules and optimisers don't know of each other, so any rule can be followed by any
-optimiser.
+A round goes through them in this order: the clients train by a *method*, their updates arrive one by one, each is
+transformed (clipped), an *aggregation rule* turns them into one aggregate, the method's half at the server corrects that,
+and a *server optimiser* makes the next global model from the current one and the aggregate. Rules and optimisers don't
+know of each other, so any rule can be followed by any optimiser; a method says with which it can't go.
 
 A part is a pydantic model: its fields are its settings, typed and bounded, and its methods make what does the work. A
 custom part is a subclass in an installed package, named by an entry point of the group `fedui.strategies`.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from protos.convert import ScalarValue
 from protos.tensors import Array, Parameters, Signature
 
 
@@ -76,6 +77,8 @@ class RoundContext:
     current: Parameters
     cohort_size: int
     spool: SpoolFactory
+    population: int = 0
+    """Clients that could have been asked; 0 where that isn't known, which counts as the cohort."""
 
 
 class Aggregator(Protocol):
@@ -122,6 +125,81 @@ class ServerOptimizer(Protocol):
     def state(self) -> Parameters: ...
 
     def load(self, state: Parameters) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Contributions:
+    """What a round's updates brought beside the model's tensors."""
+
+    count: int
+    """Updates that were counted."""
+    population: int
+    """Clients that could have been asked."""
+    auxiliary: Parameters
+    """The plain mean of the tensors that came with the updates."""
+
+
+class ServerHalf(Protocol):
+    """A method's half at the server. Keeps its state between rounds; `state` and `load` are inverse, bit for bit."""
+
+    def auxiliary(self) -> Parameters:
+        """What goes to the clients with the model; the names begin with `AUXILIARY`."""
+        ...
+
+    def returned(self) -> Signature:
+        """What comes back with each update beside the model's tensors; names likewise."""
+        ...
+
+    def correct(self, current: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
+        """The aggregate as the server optimizer is given it; updates the state. Mutates no argument."""
+        ...
+
+    def state(self) -> Parameters: ...
+
+    def load(self, state: Parameters) -> None: ...
+
+
+class Stateless:
+    """The server's half of a method that works at the clients alone."""
+
+    def auxiliary(self) -> Parameters:
+        return {}
+
+    def returned(self) -> Signature:
+        return Signature(())
+
+    def correct(self, current: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
+        return aggregate
+
+    def state(self) -> Parameters:
+        return {}
+
+    def load(self, state: Parameters) -> None:
+        """There is none."""
+
+
+class MethodConfig(Part):
+    """How clients train when their data differ. Its other half runs at the clients (`client_agent.methods`)."""
+
+    def settings(self) -> dict[str, ScalarValue]:
+        """What the clients' half is told, among the app's configuration."""
+        return {}
+
+    def local_tensors(self, signature: Signature) -> frozenset[str]:
+        """Names of the tensors that never leave the clients."""
+        return frozenset()
+
+    def refusal(self, rule: RuleConfig, optimizer: OptimizerConfig) -> str | None:
+        """Why the method can't go with these, for the operator; None if it can."""
+        return None
+
+    def build(self, shared: Signature) -> ServerHalf:
+        """The server's half, for the tensors that travel."""
+        return Stateless()
+
+    def explain(self) -> str:
+        """One or two sentences for the operator."""
+        return ""
 
 
 class OptimizerConfig(Part):

@@ -1,7 +1,7 @@
 """FedAvg: McMahan et al., "Communication-efficient learning of deep networks from decentralized data" (AISTATS 2017).
 
 Algorithm 1: the server's next model is the mean of the clients' models after local training, weighted by their numbers of examples:
-w_{t+1} = Σ_k (n_k / n) w_{t+1}^k. As parts: the rule `mean`, and no server optimiser.
+w_{t+1} = Σ_k (n_k / n) w_{t+1}^k. As parts: the rule `mean`, no method beside it and no server optimiser.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from aggregator.core.accumulator import WeightedMean
 from aggregator.core.strategies.base import (
     Aggregator,
+    MethodConfig,
     OptimizerConfig,
     RoundContext,
     RuleConfig,
@@ -46,6 +47,13 @@ class _MeanAggregator:
 
     def close(self) -> None:
         """Everything is in memory."""
+
+
+class NoMethod(MethodConfig):
+    """Each client minimises its own loss, beginning at the global model."""
+
+    title: ClassVar[str] = "None: plain local training"
+    name: Literal["none"] = "none"
 
 
 class NoOptimizer(OptimizerConfig):
