@@ -14,6 +14,7 @@ from client_agent import backoff, scalars
 from client_agent.connection import Connection
 from client_agent.hosting import HostedApp, HostedApps
 from client_agent.identity import Home, Identity
+from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
@@ -43,7 +44,8 @@ async def serve(home: Home, identity: Identity, apps: HostedApps, max_delay: flo
     state = StateFile(home.state_file)
     outbox = Outbox()
     transfer = Transfer(identity, max_delay)
-    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)))
+    states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
+    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states)
     greeting = hello(apps)
 
     def hello_now() -> fleet_pb2.Hello:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from client_agent import scalars
+from client_agent.errors import TaskRefused
 from client_agent.hosting import HostedApp
+from client_agent.methods import METHODS, PERSONAL, SERVED_BY_THE_AGENT, Method, Setting
 from client_agent.scalars import ProtoScalars
-from client_agent.sdk import Arrays
+from client_agent.sdk import Arrays, NumPyClient
 from protos import limits, tensors
 from protos.convert import Scalars
 from protos.tensors import CodecError, Parameters, Signature
+
+LOCAL = "local/"
+"""What the names of a client's own tensors begin with among what it keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +40,96 @@ class Evaluation:
     metrics: ProtoScalars
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a task brings, and what this client kept for it."""
+
+    shared: Parameters
+    """The server's tensors of the app's model."""
+    auxiliary: Parameters = field(default_factory=dict)
+    """Those that the run's method sends beside it."""
+    kept: Parameters = field(default_factory=dict)
+    """What `Trained.kept` was in the last round of this client that counted."""
+    local_tensors: tuple[str, ...] = ()
+
+    def model(self, hosted: HostedApp, config: Scalars) -> Parameters:
+        """The whole model: where the server has no say, this client's own tensors, which begin as the app makes them."""
+        if not self.local_tensors:
+            return self.shared
+        own = {name: self.kept.get(LOCAL + name) for name in self.local_tensors}
+        if any(array is None for array in own.values()):
+            own = hosted.app.named(hosted.client.get_parameters({"seed": config.get("seed", 0)}))  # type: ignore[assignment]
+        merged = {**own, **self.shared}
+        return {t.name: np.array(merged[t.name]) for t in hosted.signature.tensors}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    update: Update
+    kept: Parameters
+    """For this client's next round in the run; it never leaves the machine."""
+
+
 def initialise(hosted: HostedApp, config: Scalars) -> Update:
     arrays = hosted.client.get_parameters(config)
     return _update(hosted, arrays, 0, {})
 
 
-def fit(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Update:
-    result: object = hosted.client.fit(_writable(parameters), config)
+def fit(hosted: HostedApp, given: Given, config: Scalars) -> Trained:
+    """Raises `TaskRefused` if the app can't train by the run's method."""
+    model = given.model(hosted, config)
+    method = _method(hosted, given, model, config)
+    client = hosted.client
+    if not isinstance(client, NumPyClient):
+        return _trained(hosted, given, method, client.fit(_writable(model), config))
+    client.train_by(method)
+    try:
+        return _trained(hosted, given, method, client.fit(_writable(model), config))
+    finally:
+        client.train_by(None)
+
+
+def _method(hosted: HostedApp, given: Given, model: Parameters, config: Scalars) -> Method:
+    name = str(config.get("method", "none"))
+    if name not in METHODS:
+        raise TaskRefused(f"This agent doesn't know the method {name!r}: update fedagent.")
+    if name not in SERVED_BY_THE_AGENT and name not in hosted.app.methods:
+        raise TaskRefused(
+            f"App {hosted.app.name} {hosted.app.version} can't train by the method {name!r}. "
+            "Its loop must go through self.method.phases, and its App say so in `methods`."
+        )
+    local = frozenset(given.local_tensors)
+    names, arrays = tuple(model), list(model.values())
+    return METHODS[name](Setting(names, arrays, config, given.auxiliary, given.kept, local))
+
+
+def _trained(hosted: HostedApp, given: Given, method: Method, result: object) -> Trained:
     match result:
         case (list() as arrays, num_examples, dict() as metrics):
-            return _update(hosted, arrays, _checked_count(num_examples), scalars.to_proto(metrics))
+            trained = [np.asarray(array) for array in arrays]
+            named = hosted.app.named(trained)
+            outcome = method.finish(trained)
+            local = {LOCAL + name: named[name] for name in given.local_tensors}
+            sent = {name: array for name, array in named.items() if name not in given.local_tensors}
+            signature = Signature.of({**given.shared, **outcome.auxiliary})
+            count, reported = _checked_count(num_examples), scalars.to_proto(metrics)
+            return Trained(_encoded({**sent, **outcome.auxiliary}, signature, count, reported), local | outcome.kept)
     raise TypeError("fit must return (list of arrays, number of examples, metrics)")
 
 
-def evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Evaluation:
+def evaluate(hosted: HostedApp, given: Given, config: Scalars) -> Evaluation:
+    """Of the model that this client uses: its personal one if the run's method makes one, and then of the global one too."""
+    shared = _evaluate(hosted, given.model(hosted, config), config)
+    personal = {n.removeprefix(PERSONAL): a for n, a in given.kept.items() if n.startswith(PERSONAL)}
+    if personal.keys() != {t.name for t in hosted.signature.tensors}:
+        return shared
+    own = _evaluate(hosted, {t.name: personal[t.name] for t in hosted.signature.tensors}, config)
+    of_global = {f"global_{name}": value for name, value in shared.metrics.items()}
+    metrics = {**own.metrics, **of_global, **scalars.to_proto({"global_loss": shared.loss})}
+    return replace(own, metrics=metrics)
+
+
+def _evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Evaluation:
     result: object = hosted.client.evaluate(_writable(parameters), config)
     match result:
         case (int() | float() | np.number() as loss, num_examples, dict() as metrics):
@@ -58,12 +139,16 @@ def evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Eval
 
 def _update(hosted: HostedApp, arrays: Arrays, num_examples: int, metrics: ProtoScalars) -> Update:
     parameters = hosted.app.named([np.asarray(array) for array in arrays])
-    if difference := hosted.signature.difference(Signature.of(parameters)):
+    return _encoded(parameters, hosted.signature, num_examples, metrics)
+
+
+def _encoded(parameters: Parameters, signature: Signature, num_examples: int, metrics: ProtoScalars) -> Update:
+    if difference := signature.difference(Signature.of(parameters)):
         raise CodecError(f"The update doesn't fit the model: {difference}.")
     if name := tensors.first_non_finite(parameters):
         raise CodecError(f"Tensor {name!r} of the update holds NaN or infinity: try a smaller learning rate.")
     content = tensors.encode(parameters)
-    return Update(content, hashlib.sha256(content).hexdigest(), hosted.signature, num_examples, metrics)
+    return Update(content, hashlib.sha256(content).hexdigest(), signature, num_examples, metrics)
 
 
 def _writable(parameters: Parameters) -> Arrays:

@@ -7,15 +7,16 @@ It may also report progress from inside its training loop, and is told there whe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from client_agent.errors import BrokenApp
+from client_agent.methods import Method, Setting
 from protos.convert import ScalarValue
-from protos.tensors import Parameters, Signature
+from protos.tensors import AUXILIARY, Parameters, Signature
 
 Arrays = list[NDArray[Any]]
 Config = dict[str, ScalarValue]
@@ -61,6 +62,14 @@ class NumPyClient:
     """Trains and evaluates on one site's data. Inherit, and override what the app needs."""
 
     _progress: Progress = Silent()
+    _method: Method | None = None
+
+    @property
+    def method(self) -> Method:
+        """How the run's strategy wants `fit` to train: see `client_agent.methods`. Outside an agent: plainly."""
+        if self._method is None:
+            self._method = Method(Setting((), ()))
+        return self._method
 
     def get_parameters(self, config: Config) -> Arrays:
         """The parameters that a run begins with. `config["seed"]` fixes their random part."""
@@ -90,6 +99,10 @@ class NumPyClient:
         """Wait, but no longer than until the task is cancelled; then raise `TaskCancelled`."""
         self._progress.sleep(seconds)
 
+    def train_by(self, method: Method | None) -> None:
+        """For whoever drives the client: how the next `fit` trains; None for plainly."""
+        self._method = method
+
     def send_progress_to(self, progress: Progress) -> None:
         """For whoever drives the client: an agent, or a simulation."""
         self._progress = progress
@@ -117,10 +130,18 @@ class App:
     client_fn: Callable[[Context], ClientLike]
     tensor_names: Sequence[str] | None = None
     """In the order of `get_parameters`; "0", "1", ... when left out."""
+    methods: Collection[str] = frozenset()
+    """Methods for unlike clients that the app's loop serves: `client_agent.methods.WITH_PHASES` or `ALL`."""
 
     def signature_of(self, client: ClientLike) -> Signature:
-        """The model's signature, read from the client's initial parameters."""
-        return Signature.of(self.named(client.get_parameters({"seed": 0})))
+        """The model's signature, read from the client's initial parameters. Raises `BrokenApp` for a reserved name."""
+        signature = Signature.of(self.named(client.get_parameters({"seed": 0})))
+        for spec in signature.tensors:
+            if spec.name.startswith(AUXILIARY):
+                raise BrokenApp(
+                    f"Tensor {spec.name!r} of app {self.name!r}: names that begin with {AUXILIARY} are reserved."
+                )
+        return signature
 
     def named(self, arrays: Sequence[NDArray[Any]]) -> Parameters:
         """`arrays` under the model's tensor names. Raises `BrokenApp` if their number differs."""

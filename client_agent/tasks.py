@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from client_agent import execution
 from client_agent.errors import TaskRefused, TransferError
-from client_agent.execution import Update
+from client_agent.execution import Given, Update
 from client_agent.hosting import HostedApp, HostedApps
 from client_agent.memory import Memory, Outcome
+from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
 from client_agent.progress import TaskProgress
 from client_agent.sdk import NumPyClient, Silent
@@ -20,7 +21,7 @@ from client_agent.transfer import Report, Transfer
 from protos import limits, tensors
 from protos.convert import Scalars, scalars_from_proto, signature_from_proto
 from protos.fedui.v1 import task_pb2
-from protos.tensors import CodecError, Parameters
+from protos.tensors import CodecError, Parameters, Signature
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,13 @@ class Tasks:
         transfer: Transfer,
         outbox: Outbox,
         on_change: Callable[[task_pb2.Task | None], None],
+        states: MethodStates,
     ) -> None:
         self._apps = apps
         self._transfer = transfer
         self._outbox = outbox
         self._on_change = on_change
+        self._states = states
         self._memory = Memory()
         self._waiting: dict[str, task_pb2.Task] = {}
         self._arrived = asyncio.Event()
@@ -112,6 +115,8 @@ class Tasks:
         except ClientError as error:
             if isinstance(error.__cause__, CodecError):
                 return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error.__cause__))
+            if isinstance(error.__cause__, TaskRefused):
+                return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error.__cause__))
             log.error("The app failed", exc_info=error.__cause__)
             return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
         except Exception as error:
@@ -146,18 +151,31 @@ class Tasks:
             case task_pb2.TASK_KIND_INITIALISE:
                 return await _run_client(hosted, progress, lambda: execution.initialise(hosted, config))
             case task_pb2.TASK_KIND_FIT:
-                parameters = await self._download(task, hosted, progress)
+                given = await self._given(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_TRAINING)
-                return await _run_client(hosted, progress, lambda: execution.fit(hosted, parameters, config))
+                trained = await _run_client(hosted, progress, lambda: execution.fit(hosted, given, config))
+                if trained.kept:
+                    keep = self._states.save
+                    await asyncio.to_thread(keep, task.run_id, task.round, task.counted_round, trained.kept)
+                return trained.update
             case task_pb2.TASK_KIND_EVALUATE:
-                parameters = await self._download(task, hosted, progress)
+                given = await self._given(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_EVALUATING)
-                return await _run_client(hosted, progress, lambda: execution.evaluate(hosted, parameters, config))
+                return await _run_client(hosted, progress, lambda: execution.evaluate(hosted, given, config))
         raise TaskRefused(f"This agent doesn't know tasks of kind {task.kind}: update fedagent.")
+
+    async def _given(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Given:
+        tensors_sent = await self._download(task, hosted, progress)
+        auxiliary = {name: tensors_sent.pop(name) for name in list(tensors_sent) if name.startswith(tensors.AUXILIARY)}
+        kept = await asyncio.to_thread(self._states.load, task.run_id, task.counted_round)
+        return Given(tensors_sent, auxiliary, kept, tuple(task.local_tensors))
 
     async def _download(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Parameters:
         signature = signature_from_proto(task.model.signature)
-        if difference := hosted.signature.difference(signature):
+        local = frozenset(task.local_tensors)
+        expected = Signature(tuple(t for t in hosted.signature.tensors if t.name not in local))
+        model = Signature(tuple(t for t in signature.tensors if not t.name.startswith(tensors.AUXILIARY)))
+        if difference := expected.difference(model):
             raise TaskRefused(
                 f"The run's model isn't that of this agent's {task.app} {task.app_version}: {difference}."
             )

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client_agent import methods
 from client_agent.apps.datasets import Samples, breast_cancer
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer
+from client_agent.methods import Phase
 from client_agent.sdk import App, Arrays, Context
 
 FEATURES = 30
@@ -26,12 +28,14 @@ class LogisticRegression:
     def parameters(self) -> Arrays:
         return [self._weight, self._bias]
 
-    def step(self, samples: Samples, learning_rate: float) -> float:
+    def step(self, samples: Samples, learning_rate: float, phase: Phase | None = None) -> float:
         logits = self._logits(samples)
         by_logits = (_sigmoid(logits) - samples.labels.astype(np.float32)) / np.float32(len(samples))
-        rate = np.float32(learning_rate)
-        self._weight -= rate * (samples.features.T @ by_logits)
-        self._bias -= rate * by_logits.sum()
+        gradients = [samples.features.T @ by_logits, by_logits.sum(keepdims=True)]
+        if phase:
+            phase.correct(self.parameters(), gradients, learning_rate)
+        for array, gradient in zip(self.parameters(), gradients, strict=True):
+            np.subtract(array, np.float32(learning_rate) * gradient, out=array)
         return _loss(logits, samples)
 
     def loss_and_accuracy(self, samples: Samples) -> tuple[float, float]:
@@ -69,4 +73,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES)
+app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.WITH_PHASES)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client_agent import methods
 from client_agent.apps.datasets import Samples, digits
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer, he_normal, softmax_cross_entropy
+from client_agent.methods import Phase
 from client_agent.sdk import App, Arrays, Context
 
 INPUTS, HIDDEN, CLASSES = 64, 32, 10
@@ -26,16 +28,31 @@ class MLP:
     def parameters(self) -> Arrays:
         return [self._w1, self._b1, self._w2, self._b2]
 
-    def step(self, samples: Samples, learning_rate: float) -> float:
+    def step(self, samples: Samples, learning_rate: float, phase: Phase | None = None) -> float:
         hidden, logits = self._forward(samples.features)
         loss, by_logits = softmax_cross_entropy(logits, samples.labels)
-        by_hidden = (by_logits @ self._w2.T) * (hidden > 0)
-        rate = np.float32(learning_rate)
-        self._w2 -= rate * (hidden.T @ by_logits)
-        self._b2 -= rate * by_logits.sum(axis=0)
-        self._w1 -= rate * (samples.features.T @ by_hidden)
-        self._b1 -= rate * by_hidden.sum(axis=0)
+        by_hidden = by_logits @ self._w2.T
+        if phase and phase.contrast:
+            seen_by = [
+                MLP(list(arrays)).represent(samples) for arrays in (phase.contrast.anchor, phase.contrast.previous)
+            ]
+            by_hidden += phase.contrast.loss(hidden, *seen_by)[1]
+        by_hidden *= hidden > 0
+        gradients = [
+            samples.features.T @ by_hidden,
+            by_hidden.sum(axis=0),
+            hidden.T @ by_logits,
+            by_logits.sum(axis=0),
+        ]
+        if phase:
+            phase.correct(self.parameters(), gradients, learning_rate)
+        for array, gradient in zip(self.parameters(), gradients, strict=True):
+            np.subtract(array, np.float32(learning_rate) * gradient, out=array)
         return loss
+
+    def represent(self, samples: Samples) -> NDArray[np.float32]:
+        """What the hidden layer makes of the samples, shape (samples, HIDDEN)."""
+        return self._forward(samples.features)[0]
 
     def loss_and_accuracy(self, samples: Samples) -> tuple[float, float]:
         _, logits = self._forward(samples.features)
@@ -69,4 +86,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES)
+app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.ALL)

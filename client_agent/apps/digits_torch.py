@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from client_agent import methods
 from client_agent.apps.datasets import Samples, digits
 from client_agent.apps.digits_numpy import CLASSES, HIDDEN, INPUTS, TENSOR_NAMES, initialise
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer
+from client_agent.methods import Phase
 from client_agent.sdk import App, Arrays, Context
+from client_agent.torch_methods import contrastive_loss
 
 
 class TorchMLP:
@@ -25,14 +28,28 @@ class TorchMLP:
     def parameters(self) -> Arrays:
         return [np.ascontiguousarray(tensor.detach().numpy().T) for tensor in self._module.parameters()]
 
-    def step(self, samples: Samples, learning_rate: float) -> float:
-        loss = self._loss(self._module(torch.from_numpy(samples.features)), samples)
+    def step(self, samples: Samples, learning_rate: float, phase: Phase | None = None) -> float:
+        hidden = self.represent(samples)
+        loss = total = self._loss(self._module[2](hidden), samples)
+        if phase and (contrast := phase.contrast):
+            with torch.no_grad():
+                by_global, by_previous = (
+                    TorchMLP(list(arrays)).represent(samples) for arrays in (contrast.anchor, contrast.previous)
+                )
+            total = loss + contrast.mu * contrastive_loss(hidden, by_global, by_previous, contrast.temperature)
         parameters = list(self._module.parameters())
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(total, parameters)
+        if phase:  # whose arrays have the layout of the app's tensors, not of PyTorch's
+            phase.correct(self.parameters(), [gradient.numpy().T for gradient in gradients], learning_rate)
         with torch.no_grad():
             for tensor, gradient in zip(parameters, gradients, strict=True):
                 tensor.sub_(gradient, alpha=learning_rate)
         return float(loss.item())
+
+    def represent(self, samples: Samples) -> torch.Tensor:
+        """What the hidden layer makes of the samples, shape (samples, HIDDEN)."""
+        hidden: torch.Tensor = self._module[:2](torch.from_numpy(samples.features))
+        return hidden
 
     def loss_and_accuracy(self, samples: Samples) -> tuple[float, float]:
         with torch.no_grad():
@@ -49,4 +66,4 @@ def client_fn(context: Context) -> Trainer:
     return Trainer(Site.of(digits().shared, SiteOptions.parse(context.options)), initialise, TorchMLP)
 
 
-app = App("digits-mlp", "1.0", "torch", client_fn, TENSOR_NAMES)
+app = App("digits-mlp", "1.0", "torch", client_fn, TENSOR_NAMES, methods.ALL)

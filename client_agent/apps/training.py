@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from client_agent.apps.datasets import Samples
 from client_agent.apps.partition import Indices
 from client_agent.apps.site import Site
+from client_agent.methods import Phase
 from client_agent.sdk import Arrays, Config, EvaluateResult, FitResult, Metrics, NumPyClient
 
 
@@ -20,8 +21,8 @@ class Model(Protocol):
 
     def parameters(self) -> Arrays: ...
 
-    def step(self, samples: Samples, learning_rate: float) -> float:
-        """One step of gradient descent; returns the loss before it."""
+    def step(self, samples: Samples, learning_rate: float, phase: Phase | None = None) -> float:
+        """One step of gradient descent, corrected as the phase wants it; returns the loss before it."""
         ...
 
     def loss_and_accuracy(self, samples: Samples) -> tuple[float, float]: ...
@@ -64,25 +65,38 @@ class Trainer(NumPyClient):
 
     def fit(self, parameters: Arrays, config: Config) -> FitResult:
         settings = Hyperparameters.read(config)
-        model = self._model(parameters)
         train = self._site.train
-        batches = list(_shuffled_batches(len(train), settings, self._site.options.partition))
-        initial_loss, _ = model.loss_and_accuracy(train)
-        pause = self._site.options.slowdown * settings.epochs / len(batches)
-        for number, batch in enumerate(batches, start=1):
-            loss = model.step(train.take(batch), settings.learning_rate)
-            if pause:
-                self.sleep(pause)
-            self.report_progress(number / len(batches), loss=loss)
+        initial_loss, _ = self._model(parameters).loss_and_accuracy(train)
+        batches_per_epoch = -(-len(train) // settings.batch_size)
+        total = batches_per_epoch * self.method.total_epochs(settings.epochs)
+        done = local_steps = 0
+        for number, phase in enumerate(self.method.phases(parameters, settings.epochs)):
+            self._train(phase, settings, number, (done, total))
+            done += batches_per_epoch * phase.epochs
+            local_steps += 0 if phase.personal else batches_per_epoch * phase.epochs
+        model = self._model(self.method.result)
         loss, accuracy = model.loss_and_accuracy(train)
         # The last two are what fair and normalised averaging ask for (q-FedAvg, FedNova).
         metrics: Metrics = {
             "loss": loss,
             "accuracy": accuracy,
             "initial_loss": initial_loss,
-            "local_steps": len(batches),
+            "local_steps": local_steps,
         }
         return model.parameters(), len(train), metrics
+
+    def _train(self, phase: Phase, settings: Hyperparameters, number: int, progress: tuple[int, int]) -> None:
+        """Through the epochs of a phase, the `number`-th; `progress` is the steps done before it and those of all phases."""
+        train, options, model = self._site.train, self._site.options, self._model(phase.parameters)
+        batches = list(_shuffled_batches(len(train), settings, phase.epochs, options.partition, number))
+        pause = options.slowdown * phase.epochs / len(batches)
+        done, total = progress
+        for step, batch in enumerate(batches, start=done + 1):
+            loss = model.step(train.take(batch), settings.learning_rate, phase)
+            if pause:
+                self.sleep(pause)
+            self.report_progress(step / total, loss=loss)
+        phase.end(model.parameters())
 
     def evaluate(self, parameters: Arrays, config: Config) -> EvaluateResult:
         loss, accuracy = self._model(parameters).loss_and_accuracy(self._site.validation)
@@ -105,9 +119,12 @@ def he_normal(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.fl
     return weights.astype(np.float32)
 
 
-def _shuffled_batches(count: int, settings: Hyperparameters, partition: int) -> Iterator[Indices]:
-    rng = np.random.default_rng((settings.seed, settings.round, partition))
-    for _ in range(settings.epochs):
+def _shuffled_batches(
+    count: int, settings: Hyperparameters, epochs: int, partition: int, phase: int
+) -> Iterator[Indices]:
+    seeds = (settings.seed, settings.round, partition)
+    rng = np.random.default_rng((*seeds, phase) if phase else seeds)
+    for _ in range(epochs):
         order = rng.permutation(count)
         for start in range(0, count, settings.batch_size):
             yield order[start : start + settings.batch_size]
