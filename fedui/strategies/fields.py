@@ -25,12 +25,17 @@ _KINDS: dict[Any, str] = {
 }  # fmt: skip
 _TITLES = {
     "local": "Local training",
+    "method": "Unlike clients",
     "update": "Each update",
     "optimizer": "Server optimizer",
     "stopping": "Early stop",
     "faults": "Slow and lost clients",
 }
-_PARTS = {"aggregation": "How updates become one.", "optimizer": "How that becomes the next global model."}
+_PARTS = {
+    "method": "How they train where their data differ. The app must serve it.",
+    "aggregation": "How updates become one.",
+    "optimizer": "How that becomes the next global model.",
+}
 
 
 @dataclass(slots=True)

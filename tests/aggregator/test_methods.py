@@ -130,7 +130,7 @@ def test_fedrep_trains_the_head_before_the_body() -> None:
 
 
 def test_a_method_and_an_optimizer_keep_their_states_bit_for_bit() -> None:
-    parts = {"optimizer": {"name": "momentum", "momentum": 0.9}}
+    parts: dict[str, Any] = {"optimizer": {"name": "momentum", "momentum": 0.9}}
     whole = simulation({"name": "scaffold"}, **parts)
     whole.run(3)
     resumed = simulation({"name": "scaffold"}, **parts)

@@ -99,7 +99,7 @@ async def test_a_run_that_changes_engines_has_the_same_bits(federation: Federati
     port = federation.engine.port
     await federation.engine.stop()
     await driving
-    assert run.outcome is None
+    assert max(run.models) < 4
     await federation.start(port)
     await drive(federation, run)
     assert run.outcome is RunOutcome.COMPLETED, run.reason

@@ -58,7 +58,7 @@ def test_fit_leaves_the_given_parameters_alone() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(parameters, before, strict=True))
 
 
-METHODS = {
+METHODS: dict[str, Config] = {
     "fedprox": {"proximal_mu": 0.1},
     "scaffold": {},
     "feddyn": {"feddyn_alpha": 0.1},
@@ -105,7 +105,8 @@ def test_a_module_and_its_optimizer_are_corrected_as_arrays_are() -> None:
             assert parameter.grad is None
             continue
         expected = plain[name] + 0.5 * (values[name] - anchor[names.index(name)]) + 0.25
-        np.testing.assert_allclose(parameter.grad, expected, rtol=1e-5)
+        assert parameter.grad is not None
+        np.testing.assert_allclose(parameter.grad.numpy(), expected, rtol=1e-5)
     assert phase.rates == pytest.approx(0.1)
     load(module, phase)
     for array, tensor in zip(anchor, unload(module, names), strict=True):
@@ -115,5 +116,5 @@ def test_a_module_and_its_optimizer_are_corrected_as_arrays_are() -> None:
 def test_the_contrastive_loss_is_that_of_the_arrays() -> None:
     z, z_global, z_previous = np.random.default_rng(1).standard_normal((3, 4, 6))
     expected, _ = Contrast(1.0, 0.5, (), ()).loss(z, z_global, z_previous)
-    found = contrastive_loss(*(torch.from_numpy(a) for a in (z, z_global, z_previous)), temperature=0.5)
+    found = contrastive_loss(torch.from_numpy(z), torch.from_numpy(z_global), torch.from_numpy(z_previous), 0.5)
     assert float(found) == pytest.approx(expected)
