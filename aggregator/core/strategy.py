@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from aggregator.core.config import StrategyConfig
-from aggregator.core.strategies.base import Aggregator, RoundContext, Update, UpdateRejected
+from aggregator.core.statistics import RoundStatistics, Sketcher, UpdateStatistics
+from aggregator.core.strategies.base import Aggregator, ObservedAggregator, RoundContext, Update, UpdateRejected
 from protos.convert import Scalars
 from protos.tensors import Array, Parameters, Signature, first_non_finite
 
@@ -60,24 +61,41 @@ class Strategy:
 
 
 class RoundAggregation:
-    """One round's updates on their way into one aggregate."""
+    """One round's updates on their way into one aggregate, and what each looked like."""
 
     def __init__(self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator) -> None:
         self._clip_norm = config.update.clip_norm
         self._title = config.aggregation.title
         self._context = context
         self._aggregator = aggregator
+        self._sketcher = Sketcher(context.signature, (context.seed, context.round_number))
+        self._statistics: dict[str, UpdateStatistics] = {}
+        self._weights: dict[str, int] = {}
 
-    def add(self, update: Update) -> None:
-        """Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's."""
-        if self._clip_norm is not None:
-            update = _clipped(update, self._context.current, self._clip_norm)
+    def add(self, update: Update) -> UpdateStatistics:
+        """What the update looked like as the client sent it, which is before it is clipped.
+
+        Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's; then nothing is kept of it.
+        """
         try:
-            self._aggregator.add(update)
+            statistics = self._take_in(update)
         except UpdateRejected:
             raise
         except Exception as error:
             raise _failure(self._title, "add", error) from error
+        self._statistics[update.client_id] = statistics
+        self._weights[update.client_id] = update.num_examples
+        return statistics
+
+    def _take_in(self, update: Update) -> UpdateStatistics:
+        current = self._context.current
+        if self._clip_norm is None and isinstance(self._aggregator, ObservedAggregator):
+            observation = self._sketcher.observe(current)
+            self._aggregator.add_observed(update, observation)
+            return observation.statistics()
+        statistics = self._sketcher.measure(update.parameters, current)
+        self._aggregator.add(update if self._clip_norm is None else _clipped(update, current, self._clip_norm))
+        return statistics
 
     def result(self) -> Parameters:
         """Raises `AggregationFailed`."""
@@ -86,6 +104,11 @@ class RoundAggregation:
         except Exception as error:
             raise _failure(self._title, "result", error) from error
         return _checked(aggregate, self._context.signature, self._title)
+
+    def compare(self, aggregate: Parameters) -> RoundStatistics:
+        """The updates beside one another, and beside the aggregate that `result` has returned."""
+        step = self._sketcher.measure(aggregate, self._context.current)
+        return RoundStatistics.of(self._statistics, self._weights, step.sketch)
 
     def close(self) -> None:
         self._aggregator.close()

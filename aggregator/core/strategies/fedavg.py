@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from aggregator.core.accumulator import WeightedMean
 from aggregator.core.strategies.base import (
     Aggregator,
+    Observer,
     OptimizerConfig,
     RoundContext,
     RuleConfig,
@@ -40,6 +41,9 @@ class _MeanAggregator:
 
     def add(self, update: Update) -> None:
         self._mean.add(update.parameters, update.num_examples)
+
+    def add_observed(self, update: Update, observe: Observer) -> None:
+        self._mean.add(update.parameters, update.num_examples, observe)
 
     def result(self) -> Parameters:
         return self._mean.result()
