@@ -14,6 +14,7 @@ from client_agent.scalars import ProtoScalars
 from client_agent.sdk import Arrays
 from protos import limits, tensors
 from protos.convert import Scalars
+from protos.encodings import PLAIN, Encoding, encode
 from protos.tensors import CodecError, Parameters, Signature
 
 
@@ -26,6 +27,7 @@ class Update:
     signature: Signature
     num_examples: int
     metrics: ProtoScalars
+    encoding: Encoding = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,20 @@ class Evaluation:
 
 def initialise(hosted: HostedApp, config: Scalars) -> Update:
     arrays = hosted.client.get_parameters(config)
-    return _update(hosted, arrays, 0, {})
+    return _update(hosted, encode(_checked_parameters(hosted, arrays), PLAIN), 0, {}, PLAIN)
 
 
-def fit(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Update:
+def fit(
+    hosted: HostedApp, parameters: Parameters, config: Scalars, encoding: Encoding = PLAIN, rounding_seed: int = 0
+) -> Update:
+    """The update travels as `encoding` says; what that rounds at random, `rounding_seed` decides."""
+    given = {name: array.copy() for name, array in parameters.items()} if encoding.delta else None
     result: object = hosted.client.fit(_writable(parameters), config)
     match result:
         case (list() as arrays, num_examples, dict() as metrics):
-            return _update(hosted, arrays, _checked_count(num_examples), scalars.to_proto(metrics))
+            count, reported = _checked_count(num_examples), scalars.to_proto(metrics)
+            parameters = _checked_parameters(hosted, arrays)
+            return _update(hosted, encode(parameters, encoding, given, rounding_seed), count, reported, encoding)
     raise TypeError("fit must return (list of arrays, number of examples, metrics)")
 
 
@@ -56,14 +64,20 @@ def evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Eval
     raise TypeError("evaluate must return (loss, number of examples, metrics)")
 
 
-def _update(hosted: HostedApp, arrays: Arrays, num_examples: int, metrics: ProtoScalars) -> Update:
+def _checked_parameters(hosted: HostedApp, arrays: Arrays) -> Parameters:
     parameters = hosted.app.named([np.asarray(array) for array in arrays])
     if difference := hosted.signature.difference(Signature.of(parameters)):
         raise CodecError(f"The update doesn't fit the model: {difference}.")
     if name := tensors.first_non_finite(parameters):
         raise CodecError(f"Tensor {name!r} of the update holds NaN or infinity: try a smaller learning rate.")
-    content = tensors.encode(parameters)
-    return Update(content, hashlib.sha256(content).hexdigest(), hosted.signature, num_examples, metrics)
+    return parameters
+
+
+def _update(
+    hosted: HostedApp, content: bytearray, num_examples: int, metrics: ProtoScalars, encoding: Encoding
+) -> Update:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Update(content, sha256, hosted.signature, num_examples, metrics, encoding)
 
 
 def _writable(parameters: Parameters) -> Arrays:

@@ -18,7 +18,7 @@ from client_agent.sdk import NumPyClient, Silent
 from client_agent.threads import ClientError, in_thread
 from client_agent.transfer import Report, Transfer
 from protos import limits, tensors
-from protos.convert import Scalars, scalars_from_proto, signature_from_proto
+from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters
 
@@ -146,9 +146,12 @@ class Tasks:
             case task_pb2.TASK_KIND_INITIALISE:
                 return await _run_client(hosted, progress, lambda: execution.initialise(hosted, config))
             case task_pb2.TASK_KIND_FIT:
+                encoding, seed = encoding_from_proto(task.encoding), task.rounding_seed
                 parameters = await self._download(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_TRAINING)
-                return await _run_client(hosted, progress, lambda: execution.fit(hosted, parameters, config))
+                return await _run_client(
+                    hosted, progress, lambda: execution.fit(hosted, parameters, config, encoding, seed)
+                )
             case task_pb2.TASK_KIND_EVALUATE:
                 parameters = await self._download(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_EVALUATING)

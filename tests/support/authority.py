@@ -31,9 +31,12 @@ class TestAuthority:
         return TLSMaterial(key, certificate, self.pem)
 
     def client(self, client_id: str, life: timedelta = timedelta(hours=1)) -> grpc.ChannelCredentials:
-        names = [x509.UniformResourceIdentifier(f"{URI_PREFIX}{client_id}")]
-        key, certificate = self._certify(client_id, names, life)
+        key, certificate = self.key_and_certificate(client_id, life)
         return grpc.ssl_channel_credentials(self.pem, key, certificate)
+
+    def key_and_certificate(self, client_id: str, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
+        """PEM."""
+        return self._certify(client_id, [x509.UniformResourceIdentifier(f"{URI_PREFIX}{client_id}")], life)
 
     def _certify(self, name: str, names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
