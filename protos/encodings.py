@@ -273,7 +273,8 @@ def encode(
                 chunk = chunk.astype(np.float64) - base[start : start + CHUNK]
             with np.errstate(over="ignore", invalid="ignore"):  # seen by what is read back
                 form.write(start, chunk, random)
-            if not np.isfinite(form.read(start, start + chunk.size)).all():
+                back = form.read(start, start + chunk.size)
+            if not np.isfinite(back).all():
                 raise _out_of_range(spec, encoding, chunk)
     return buffer
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def test_float16_rounds_to_nearest_even(array: NDArray[Any]) -> None:
 @given(floats(Float, 1e38))
 def test_bfloat16_is_off_by_half_of_its_last_place(array: NDArray[Any]) -> None:
     decoded = whole(through({"w": array}, Encoding("bfloat16"))["w"]).astype("f8")
-    assert (np.abs(decoded - array) <= np.maximum(np.abs(array.astype("f8")) * 2**-9, 2.0**-134)).all()
+    assert (np.abs(decoded - array) <= np.maximum(np.abs(array.astype("f8")) * 2**-8, 2.0**-134)).all()
     assert not (decoded.astype("f4").view("u4") & 0xFFFF).any()
 
 
@@ -101,6 +101,19 @@ def test_int8_is_unbiased_and_decided_by_the_seed() -> None:
     assert encode(model, Encoding("int8"), seed=3) != encode(model, Encoding("int8"), seed=4)
 
 
+def held(content: bytes, size: int, dtype: str, compression: Compression) -> NDArray[Any]:
+    """What the wire form of a single tensor holds, read in the plainest way."""
+    if compression == "int8":
+        scales = np.frombuffer(content, "<f4", -(-size // SCALE_BLOCK))
+        codes = np.frombuffer(content, "i1", size, scales.nbytes)
+        return np.array([float(scales[k // SCALE_BLOCK]) * int(code) for k, code in enumerate(codes)])
+    if compression == "bfloat16" and dtype != "f2":
+        halves = np.frombuffer(content, "<u2", size)
+        return np.stack([np.zeros(size, "<u2"), halves], axis=1).reshape(-1).view("<f4").astype("f8")
+    return np.frombuffer(content, "<f2" if compression == "float16" else f"<{dtype}", size).astype("f8")
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["f2", "f4", "f8"]), st.sampled_from(COMPRESSIONS), st.integers(0, 2**32))
 def test_a_difference_is_added_by_the_law_whatever_part_is_read(
     dtype: str, compression: Compression, seed: int
@@ -112,11 +125,8 @@ def test_a_difference_is_added_by_the_law_whatever_part_is_read(
     encoding = Encoding(compression, delta=True)
     content = encode(model, encoding, current, seed)
     tensor: Any = decode(content, Signature.of(model), encoding, current)["w"]
-    stored = {"w": np.empty(size, np.float64)}  # what the wire form holds, from a model of zeros in the widest dtype
-    wide = decode(content, Signature.of(model), Encoding(compression), None)["w"] if dtype == "f4" else None
-    if wide is not None:
-        stored["w"] = current["w"].astype("f8") + whole(wide)
-        np.testing.assert_array_equal(whole(tensor), stored["w"].astype(dtype))
+    expected = (current["w"].astype("f8") + held(bytes(content), size, dtype, compression)).astype(dtype)
+    np.testing.assert_array_equal(whole(tensor), expected)
     start, stop = sorted(rng.integers(0, size + 1, 2).tolist())
     np.testing.assert_array_equal(tensor.reshape(-1)[start:stop], whole(tensor)[start:stop])
     np.testing.assert_array_equal(np.concatenate(list(tensor.blocks())), whole(tensor))

@@ -49,6 +49,7 @@ class ScriptedAgent:
         self.goodbye: asyncio.Future[fleet_pb2.Goodbye] = asyncio.get_running_loop().create_future()
         self.welcome: asyncio.Future[fleet_pb2.Welcome] = asyncio.get_running_loop().create_future()
         self.in_hand: list[str] = []
+        self.metrics: dict[str, ScalarValue] = {}
         self.protocol, self.protocol_minor = limits.PROTOCOL_MAJOR, protocol_minor
         self._outgoing: asyncio.Queue[fleet_pb2.AgentMessage | None] = asyncio.Queue()
         self._channel = aio.secure_channel(f"127.0.0.1:{port}", authority.client(client_id))
@@ -144,7 +145,7 @@ class ScriptedAgent:
         return await self.send_upload(self.header(task, update, data, **header), data)
 
     def header(self, task: task_pb2.Task, update: Parameters, data: bytes, **changes: Any) -> transfer_pb2.UploadHeader:
-        metrics: Mapping[str, ScalarValue] = {"loss": 1.0 / self.num_examples}
+        metrics: Mapping[str, ScalarValue] = {"loss": 1.0 / self.num_examples, **self.metrics}
         fields: dict[str, Any] = {
             "task_id": task.task_id,
             "size": len(data),
