@@ -233,7 +233,7 @@ async def test_digits_learns_as_well_from_int8_differences(federation: Federatio
     async with digits_agents(federation, tmp_path, 3) as signature:
         for run_id, compression in enumerate(("none", "int8", "int8"), start=1):
             stored = federation.add_run(run_id=run_id, clients=3, num_rounds=5, evaluate=False, deadline=60)
-            update = UpdateConfig(send="delta", compression=compression)  # type: ignore[arg-type]  # one of the literals
+            update = UpdateConfig(send="delta", compression=compression)
             spec = RunSpec(
                 run_id, "digits", "tests", digits_app.name, digits_app.version, signature,
                 stored.spec.strategy.model_copy(update={"update": update}), 7, 5,
