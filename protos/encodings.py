@@ -47,7 +47,7 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.compression not in get_args(Compression):
             raise CodecError(
-                f"Updates can't travel as {self.compression!r}, which is not known here: update this side."
+                f"Updates can't travel as {self.compression!r}, which is not known here: update fedagent or the server."
             )
 
     def __str__(self) -> str:

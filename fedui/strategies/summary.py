@@ -84,7 +84,8 @@ def _training(config: LocalConfig) -> str:
 
 def _transfer(config: UpdateConfig) -> str:
     how, size = _SIZES[config.compression]
-    return f"Updates travel as {how}differences from the global model: {size} in float32. Clients whose fedagent is too old for that are left out."
+    what = f"Updates travel as {how}differences from the global model: {size} in float32."
+    return f"{what} Clients whose fedagent is too old for that are left out."
 
 
 def _schedule(schedule: Schedule) -> str:
