@@ -13,9 +13,10 @@ from aggregator.events import EventLog
 from aggregator.hub import Assignment, Hub, Listener, Update, UpdateRefused
 from aggregator.models import Payload
 from aggregator.ports import Evaluator, Lease, MetricRecord, ModelStore, RunSpec, RunStore
-from protos.convert import ScalarValue, scalars_to_proto
+from protos.convert import ScalarValue, encoding_to_proto, scalars_to_proto
+from protos.encodings import PLAIN, decode, first_non_finite
 from protos.fedui.v1 import task_pb2
-from protos.tensors import CodecError, Parameters, Signature, decode, first_non_finite
+from protos.tensors import CodecError, Parameters, Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class RunContext:
         counted_round: int = 0,
     ) -> Assignment:
         """A task of this run for one client. Its id is a function of what it is, so that sending it twice changes nothing."""
+        encoding = self.spec.strategy.update.encoding if kind == task_pb2.TASK_KIND_FIT else PLAIN
         name = f"{self.spec.run_id}|{self.lease.fencing}|{round_number}|{attempt}|{kind}|{client_id}"
         task = task_pb2.Task(
             task_id=hashlib.sha256(name.encode()).hexdigest()[:32],
@@ -56,6 +58,8 @@ class RunContext:
             deadline_seconds=self.spec.strategy.faults.deadline_seconds,
             local_tensors=self.strategy.local_tensors if model else (),
             counted_round=counted_round,
+            encoding=encoding_to_proto(encoding),
+            rounding_seed=_rounding_seed(self.spec.seed, round_number, client_id) if encoding != PLAIN else 0,
         )
         return Assignment(client_id, task, listener, model.encoded if model else b"")
 
@@ -68,12 +72,23 @@ class RunContext:
         return [MetricRecord("server", name, value, num_examples) for name, value in values.items()]
 
 
-async def checked_parameters(update: Update, signature: Signature) -> Parameters:
-    """The update's tensors, if they fit the run's model. Raises `UpdateRefused` with a reason that an operator can read."""
+def _rounding_seed(seed: int, round_number: int, client_id: str) -> int:
+    """The same for every attempt at a round, so that a client that is asked again sends the same bytes; of its own for each client,
+    so that their rounding errors cancel."""
+    digest = hashlib.sha256(f"rounding|{seed}|{round_number}|{client_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+async def checked_parameters(update: Update, signature: Signature, current: Parameters | None = None) -> Parameters:
+    """The update's tensors, if they fit the run's model. Raises `UpdateRefused` with a reason that an operator can read.
+
+    `current` is the global model that the client was given. Tensors that came encoded stay so, and are decoded chunk by chunk
+    where they are read (`protos.encodings.EncodedTensor`).
+    """
     if difference := signature.difference(update.signature):
         raise UpdateRefused(f"The update doesn't fit the model: {difference}.")
     try:
-        parameters = decode(update.buffer, signature)
+        parameters = await asyncio.to_thread(decode, update.buffer, signature, update.encoding, current)
     except CodecError as error:
         raise UpdateRefused(str(error)) from error
     if tensor := await asyncio.to_thread(first_non_finite, parameters):

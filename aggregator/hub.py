@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from protos.encodings import PLAIN, Encoding
 from protos.fedui.v1 import fleet_pb2, task_pb2
 from protos.tensors import Signature
 
@@ -49,6 +50,7 @@ class Update:
     sha256: str
     num_examples: int
     metrics: Mapping[str, bool | int | float | str | bytes]
+    encoding: Encoding = PLAIN
 
 
 @dataclass(slots=True, eq=False)
@@ -173,12 +175,15 @@ class Hub:
 
     # --- assignments, called by drivers and the Transfer servicer ---------------------------------------------------
 
-    def eligible(self, federation_id: str, app: str, version: str, signature: Signature) -> dict[str, ClientIdentity]:
-        """Connected clients of the federation that offer this very app."""
+    def eligible(
+        self, federation_id: str, app: str, version: str, signature: Signature, least_minor: int = 0
+    ) -> dict[str, ClientIdentity]:
+        """Connected clients of the federation that offer this very app and speak the protocol's minor version `least_minor`, or newer."""
         return {
             client_id: session.client
             for client_id, session in self._sessions.items()
             if session.client.federation_id == federation_id
+            and session.info.protocol_minor >= least_minor
             and any(o.name == app and o.version == version and o.signature == signature for o in session.info.apps)
         }
 

@@ -211,6 +211,7 @@ class AgentInfo:
     platform: str
     apps: Sequence[AppOffer]
     properties: Scalars
+    protocol_minor: int = 0
 
 
 @dataclass(frozen=True, slots=True)

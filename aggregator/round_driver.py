@@ -177,7 +177,7 @@ class RoundDriver:
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         try:
             _check_num_examples(update)
-            parameters = await checked_parameters(update, self._context.strategy.uploaded)
+            parameters = await checked_parameters(update, self._context.strategy.uploaded, self._model.parameters)
         except UpdateRefused as refusal:
             self._reject(assignment.client_id, str(refusal))
             raise

@@ -25,6 +25,8 @@ from aggregator.ports import (
     RunState,
 )
 from aggregator.round_driver import Cohort, CommittedRound, RoundDriver
+from protos import limits
+from protos.encodings import PLAIN
 from protos.tensors import Parameters
 
 T = TypeVar("T")
@@ -235,7 +237,7 @@ class RunDriver:
                 announced = len(clients)
                 self._context.events.emit(
                     "run.waiting",
-                    f"Waiting for clients: {announced} of {need} are online",
+                    f"Waiting for clients: {announced} of {need} are online{self._outdated()}",
                     level=Level.WARNING,
                     data={"have": announced, "need": need},
                 )
@@ -245,12 +247,22 @@ class RunDriver:
             except TimeoutError:
                 raise RunFailed(
                     f"Only {len(clients)} of {need} clients that offer {self._context.spec.app} "
-                    f"{self._context.spec.app_version} came online within {faults.wait_for_clients_seconds:g} s."
+                    f"{self._context.spec.app_version} came online within {faults.wait_for_clients_seconds:g} s"
+                    f"{self._outdated()}."
                 ) from None
 
-    def _eligible(self) -> dict[str, ClientIdentity]:
+    def _outdated(self) -> str:
+        """Words about clients that are left out because their agents can't send what the strategy asks for; empty of none."""
+        number = len(self._eligible(any_agent=True)) - len(self._eligible())
+        encoding = self._context.spec.strategy.update.encoding
+        return f"; {number} more must update fedagent to send {encoding}" if number else ""
+
+    def _eligible(self, *, any_agent: bool = False) -> dict[str, ClientIdentity]:
         spec = self._context.spec
-        clients = self._context.hub.eligible(spec.federation_id, spec.app, spec.app_version, spec.signature)
+        encoded = spec.strategy.update.encoding != PLAIN and not any_agent
+        clients = self._context.hub.eligible(
+            spec.federation_id, spec.app, spec.app_version, spec.signature, limits.ENCODINGS_MINOR if encoded else 0
+        )
         wanted = spec.strategy.cohort.labels.items()
         return {client_id: client for client_id, client in clients.items() if wanted <= client.labels.items()}
 

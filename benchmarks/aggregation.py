@@ -9,6 +9,7 @@ import os
 import resource
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import reduce
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from aggregator.core.accumulator import WeightedMean
 from aggregator.core.statistics import Sketcher
 from aggregator.core.strategies.fedadam import Adam
 from benchmarks.reporting import report
+from protos.encodings import Compression, Encoding, decode, encode, first_non_finite
 from protos.tensors import Parameters, Signature
 
 CASES = [(1_000_000, 10), (1_000_000, 100), (10_000_000, 10), (10_000_000, 100), (100_000_000, 10)]
@@ -122,6 +124,35 @@ def measure_statistics(size: int) -> None:
     report("observed_sum_seconds", observed, "s", plain, elements=size, against="the sum alone")
 
 
+def measure_compressed(size: int) -> None:
+    """Bytes of one update on the wire, what is allocated while it is checked and summed, and the time that takes."""
+    rng = np.random.default_rng(1)
+    current = {"w": rng.standard_normal(size, np.float32)}
+    signature, update = (
+        Signature.of(current),
+        {"w": current["w"] + np.float32(0.01) * rng.standard_normal(size, np.float32)},
+    )
+    compressions: tuple[Compression, ...] = ("none", "float16", "bfloat16", "int8")
+    for compression in compressions:
+        encoding, mean = Encoding(compression, delta=True), WeightedMean(signature)
+        content = encode(update, encoding, current)
+
+        def take_in() -> None:
+            parameters = decode(content, signature, encoding, current)  # noqa: B023  # called in this turn of the loop
+            first_non_finite(parameters)
+            mean.add(parameters, 3)  # noqa: B023
+
+        take_in()
+        seconds = median_seconds(take_in)
+        tracemalloc.start()
+        take_in()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        report("compressed_update_mb", len(content) / 1e6, "MB", signature.size / 1e6, compression=compression,
+               elements=size, against="the model", allocated_mb=round(peak / 1e6, 1),
+               gigabytes_per_second=round(signature.size / 1e9 / seconds, 2))  # fmt: skip
+
+
 def measure_server_step(size: int) -> None:
     rng = np.random.default_rng(1)
     current: Parameters = {"w": rng.standard_normal(size, np.float32)}
@@ -138,6 +169,7 @@ def main() -> None:
     measure_memory(*BAR)
     measure_order(100_000, 10)
     measure_statistics(10_000_000)
+    measure_compressed(10_000_000)
     measure_server_step(10_000_000)
     for case in CASES:
         measure_speed(*case)

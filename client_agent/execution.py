@@ -16,6 +16,7 @@ from client_agent.scalars import ProtoScalars
 from client_agent.sdk import Arrays, NumPyClient
 from protos import limits, tensors
 from protos.convert import Scalars
+from protos.encodings import PLAIN, Encoding, encode
 from protos.tensors import CodecError, Parameters, Signature
 
 LOCAL = "local/"
@@ -31,6 +32,7 @@ class Update:
     signature: Signature
     num_examples: int
     metrics: ProtoScalars
+    encoding: Encoding = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +74,31 @@ class Trained:
 
 def initialise(hosted: HostedApp, config: Scalars) -> Update:
     arrays = hosted.client.get_parameters(config)
-    return _update(hosted, arrays, 0, {})
+    return _update(encode(_checked_parameters(hosted, arrays), PLAIN), hosted.signature, 0, {}, PLAIN)
 
 
-def fit(hosted: HostedApp, given: Given, config: Scalars) -> Trained:
-    """Raises `TaskRefused` if the app can't train by the run's method."""
+def fit(
+    hosted: HostedApp, given: Given, config: Scalars, encoding: Encoding = PLAIN, rounding_seed: int = 0
+) -> Trained:
+    """The update travels as `encoding` says; what that rounds at random, `rounding_seed` decides.
+
+    Raises `TaskRefused` if the app can't train by the run's method.
+    """
+    before = {name: array.copy() for name, array in given.shared.items()} if encoding.delta else None
     model = given.model(hosted, config)
     method = _method(hosted, given, model, config)
+    sent, kept, num_examples, metrics = _trained(hosted, given, method, _fit(hosted, method, model, config))
+    content = encode(sent, encoding, before, rounding_seed)
+    return Trained(_update(content, Signature.of(sent), num_examples, metrics, encoding), kept)
+
+
+def _fit(hosted: HostedApp, method: Method, model: Parameters, config: Scalars) -> object:
     client = hosted.client
     if not isinstance(client, NumPyClient):
-        return _trained(hosted, given, method, client.fit(_writable(model), config))
+        return client.fit(_writable(model), config)
     client.train_by(method)
     try:
-        return _trained(hosted, given, method, client.fit(_writable(model), config))
+        return client.fit(_writable(model), config)
     finally:
         client.train_by(None)
 
@@ -103,17 +117,19 @@ def _method(hosted: HostedApp, given: Given, model: Parameters, config: Scalars)
     return METHODS[name](Setting(names, arrays, config, given.auxiliary, given.kept, local))
 
 
-def _trained(hosted: HostedApp, given: Given, method: Method, result: object) -> Trained:
+def _trained(
+    hosted: HostedApp, given: Given, method: Method, result: object
+) -> tuple[Parameters, Parameters, int, ProtoScalars]:
+    """What is sent, what is kept, the number of examples, the metrics."""
     match result:
         case (list() as arrays, num_examples, dict() as metrics):
-            trained = [np.asarray(array) for array in arrays]
-            named = hosted.app.named(trained)
-            outcome = method.finish(trained)
-            local = {LOCAL + name: named[name] for name in given.local_tensors}
-            sent = {name: array for name, array in named.items() if name not in given.local_tensors}
-            signature = Signature.of({**given.shared, **outcome.auxiliary})
+            trained = _checked_parameters(hosted, arrays)
+            outcome = method.finish(list(trained.values()))
+            local = {LOCAL + name: trained[name] for name in given.local_tensors}
+            sent = {name: array for name, array in trained.items() if name not in given.local_tensors}
+            _raise_if_not_finite(outcome.auxiliary)
             count, reported = _checked_count(num_examples), scalars.to_proto(metrics)
-            return Trained(_encoded({**sent, **outcome.auxiliary}, signature, count, reported), local | outcome.kept)
+            return sent | outcome.auxiliary, local | outcome.kept, count, reported
     raise TypeError("fit must return (list of arrays, number of examples, metrics)")
 
 
@@ -137,18 +153,23 @@ def _evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Eva
     raise TypeError("evaluate must return (loss, number of examples, metrics)")
 
 
-def _update(hosted: HostedApp, arrays: Arrays, num_examples: int, metrics: ProtoScalars) -> Update:
+def _checked_parameters(hosted: HostedApp, arrays: Arrays) -> Parameters:
     parameters = hosted.app.named([np.asarray(array) for array in arrays])
-    return _encoded(parameters, hosted.signature, num_examples, metrics)
-
-
-def _encoded(parameters: Parameters, signature: Signature, num_examples: int, metrics: ProtoScalars) -> Update:
-    if difference := signature.difference(Signature.of(parameters)):
+    if difference := hosted.signature.difference(Signature.of(parameters)):
         raise CodecError(f"The update doesn't fit the model: {difference}.")
+    _raise_if_not_finite(parameters)
+    return parameters
+
+
+def _raise_if_not_finite(parameters: Parameters) -> None:
     if name := tensors.first_non_finite(parameters):
         raise CodecError(f"Tensor {name!r} of the update holds NaN or infinity: try a smaller learning rate.")
-    content = tensors.encode(parameters)
-    return Update(content, hashlib.sha256(content).hexdigest(), signature, num_examples, metrics)
+
+
+def _update(
+    content: bytearray, signature: Signature, num_examples: int, metrics: ProtoScalars, encoding: Encoding
+) -> Update:
+    return Update(content, hashlib.sha256(content).hexdigest(), signature, num_examples, metrics, encoding)
 
 
 def _writable(parameters: Parameters) -> Arrays:

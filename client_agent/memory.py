@@ -14,7 +14,7 @@ KEPT_BYTES = 512 * 1024**2
 class Memory:
     """The last few outcomes, so that a restarted server gets its updates again without any training.
 
-    They are found by what was asked, not by the task's id: a server that repeats a round does so by a new attempt.
+    They are found by what was asked, the encoding included, not by the task's id: a server that repeats a round does so by a new attempt.
     """
 
     def __init__(self) -> None:

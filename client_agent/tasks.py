@@ -19,7 +19,7 @@ from client_agent.sdk import NumPyClient, Silent
 from client_agent.threads import ClientError, in_thread
 from client_agent.transfer import Report, Transfer
 from protos import limits, tensors
-from protos.convert import Scalars, scalars_from_proto, signature_from_proto
+from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters, Signature
 
@@ -151,9 +151,12 @@ class Tasks:
             case task_pb2.TASK_KIND_INITIALISE:
                 return await _run_client(hosted, progress, lambda: execution.initialise(hosted, config))
             case task_pb2.TASK_KIND_FIT:
+                encoding, seed = encoding_from_proto(task.encoding), task.rounding_seed
                 given = await self._given(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_TRAINING)
-                trained = await _run_client(hosted, progress, lambda: execution.fit(hosted, given, config))
+                trained = await _run_client(
+                    hosted, progress, lambda: execution.fit(hosted, given, config, encoding, seed)
+                )
                 if trained.kept:
                     keep = self._states.save
                     await asyncio.to_thread(keep, task.run_id, task.round, task.counted_round, trained.kept)

@@ -16,7 +16,7 @@ from client_agent.errors import TransferError
 from client_agent.execution import Update
 from client_agent.identity import Identity
 from protos import limits
-from protos.convert import signature_to_proto
+from protos.convert import encoding_to_proto, signature_to_proto
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ async def _messages(
             signature=signature_to_proto(update.signature),
             num_examples=update.num_examples,
             metrics=update.metrics,
+            encoding=encoding_to_proto(update.encoding),
         )
     )
     view = memoryview(update.content)

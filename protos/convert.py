@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from protos import limits
+from protos.encodings import PLAIN, Compression, Encoding
 from protos.fedui.v1 import tensor_pb2
 from protos.tensors import CodecError, Signature, TensorSpec
 
@@ -21,6 +23,18 @@ def signature_to_proto(signature: Signature) -> tensor_pb2.ModelSignature:
 def signature_from_proto(message: tensor_pb2.ModelSignature) -> Signature:
     """Raises `CodecError` for a signature that breaks a limit."""
     return Signature(tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in message.tensors))
+
+
+def encoding_to_proto(encoding: Encoding) -> tensor_pb2.UpdateEncoding | None:
+    """None for the plain one, which peers of protocol 1.0 understand."""
+    if encoding == PLAIN:
+        return None
+    return tensor_pb2.UpdateEncoding(compression=encoding.compression, delta=encoding.delta)
+
+
+def encoding_from_proto(message: tensor_pb2.UpdateEncoding) -> Encoding:
+    """Raises `CodecError` for one that isn't known here."""
+    return Encoding(cast(Compression, message.compression or "none"), message.delta)  # checks the name
 
 
 def scalars_to_proto(values: Mapping[str, ScalarValue]) -> dict[str, tensor_pb2.Scalar]:

@@ -1,7 +1,9 @@
 """Numbers that both sides of the wire hold each other to."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 0
+PROTOCOL_MINOR = 1
+ENCODINGS_MINOR = 1
+"""The first minor version whose agents can encode updates. Older ones send parameters as they are."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit for one message, kept as protection: everything larger is cut into chunks."""

@@ -17,6 +17,7 @@ from aggregator.core.schedule import Constant, Schedule
 from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part, RuleConfig
 from aggregator.core.strategies.fedavg import Mean, NoMethod, NoOptimizer
 from protos.convert import ScalarValue
+from protos.encodings import Compression, Encoding
 
 if TYPE_CHECKING:
     AnyRule = RuleConfig
@@ -60,19 +61,40 @@ class LocalConfig(_Section):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, title="Batch size")] = 16
     learning_rate: Annotated[float, Field(gt=0, le=10, title="Learning rate")] = 0.2
     schedule: Annotated[Schedule, Field(title="Learning rate by round")] = Constant()
+    epochs_schedule: Annotated[
+        Schedule, Field(title="Epochs by round", description="Rounded to whole epochs, at least one.")
+    ] = Constant()
     extra: Annotated[dict[str, bool | int | float | str], Field(title="More values for the app")] = {}
 
     def as_scalars(self, round_number: int, num_rounds: int) -> dict[str, ScalarValue]:
         return {
             **self.extra,
-            "epochs": self.epochs,
+            "epochs": self.epochs_at(round_number, num_rounds),
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate * self.schedule.factor_at(round_number, num_rounds),
         }
 
+    def epochs_at(self, round_number: int, num_rounds: int) -> int:
+        return max(1, round(self.epochs * self.epochs_schedule.factor_at(round_number, num_rounds)))
+
 
 class UpdateConfig(_Section):
-    """What is done to each update before it is aggregated."""
+    """How each update travels, and what is done to it before it is aggregated."""
+
+    send: Annotated[
+        Literal["parameters", "delta"],
+        Field(
+            title="What is sent",
+            description="The trained parameters, or their difference (delta) from the global model. Rules see the same.",
+        ),
+    ] = "parameters"
+    compression: Annotated[
+        Compression,
+        Field(
+            title="Compression",
+            description="Of differences: 16 bits a value, or 8 with a scale for every 1,024 and random rounding.",
+        ),
+    ] = "none"
 
     clip_norm: Annotated[
         float | None,
@@ -82,6 +104,19 @@ class UpdateConfig(_Section):
             description="An update further than this (L2) from the global model is drawn in. Empty: no limit.",
         ),
     ] = None
+
+    @model_validator(mode="after")
+    def _only_differences_are_compressed(self) -> UpdateConfig:
+        if self.compression != "none" and self.send != "delta":
+            raise ValueError(
+                f"{self.compression} would round the parameters themselves, and small steps of training would be lost: a weight "
+                "plus its step rounds back to the weight. Compress differences (send: delta), or send parameters uncompressed."
+            )
+        return self
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.compression, delta=self.send == "delta")
 
 
 class StoppingConfig(_Section):

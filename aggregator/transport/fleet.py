@@ -108,7 +108,7 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
         properties = scalars_from_proto(hello.properties)
     except CodecError as error:
         raise HelloRefused(f"The agent's first message can't be read: {error}") from error
-    return AgentInfo(hello.agent_version[:32], hello.platform[:120], apps, properties)
+    return AgentInfo(hello.agent_version[:32], hello.platform[:120], apps, properties, hello.protocol_minor)
 
 
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:

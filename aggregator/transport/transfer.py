@@ -15,7 +15,8 @@ from aggregator.ports import ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.uploads import PartialUpload, Uploads
 from protos import limits
-from protos.convert import scalars_from_proto, signature_from_proto
+from protos.convert import encoding_from_proto, scalars_from_proto, signature_from_proto
+from protos.encodings import encoded_size
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
 from protos.tensors import CodecError
 
@@ -70,14 +71,17 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         if not assignment.uploads:
             raise UpdateRefused("This task asks for no update.")
         signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
-        upload = self._uploads.begin(header, signature.size)
+        encoding, wanted = encoding_from_proto(header.encoding), encoding_from_proto(assignment.task.encoding)
+        if encoding != wanted:
+            raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
+        upload = self._uploads.begin(header, encoded_size(signature, encoding))
         if upload.complete:
             return transfer_pb2.UploadReceipt(duplicate=True)
         assignment.listener.on_phase(assignment, task_pb2.PHASE_UPLOADING)
         async for message in messages:
             upload.append(message.chunk.data)
         await asyncio.to_thread(upload.check)
-        update = Update(upload.buffer, signature, header.sha256, header.num_examples, metrics)
+        update = Update(upload.buffer, signature, header.sha256, header.num_examples, metrics, encoding)
         await assignment.listener.on_update(assignment, update)
         self._complete(upload)
         return transfer_pb2.UploadReceipt()

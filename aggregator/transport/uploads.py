@@ -46,7 +46,9 @@ class Uploads:
     def begin(self, header: transfer_pb2.UploadHeader, expected_size: int) -> PartialUpload:
         """The upload that the header continues, or a new one. Raises `UpdateRefused` if it can't be."""
         if header.size != expected_size:
-            raise UpdateRefused(f"The update has {header.size:,} bytes; the run's model has {expected_size:,}.")
+            raise UpdateRefused(
+                f"The update has {header.size:,} bytes; the run's model has {expected_size:,} as it is to be sent."
+            )
         upload = self._uploads.get(header.task_id)
         if upload is None or (upload.sha256 != header.sha256 and not upload.complete):
             upload = self._uploads[header.task_id] = PartialUpload(header.size, header.sha256)

@@ -8,14 +8,29 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from aggregator.core.config import CohortConfig, EvaluationConfig, LocalConfig, StoppingConfig, StrategyConfig
+from aggregator.core.config import (
+    CohortConfig,
+    EvaluationConfig,
+    LocalConfig,
+    StoppingConfig,
+    StrategyConfig,
+    UpdateConfig,
+)
 from aggregator.core.registry import part_name
-from aggregator.core.schedule import Cosine, Schedule, Step
+from aggregator.core.schedule import Constant, Cosine, Schedule, Step
 from aggregator.core.strategies.base import Part
 from fedui.clients.models import Client, Presence
 from fedui.web.figures import duration, percent
+from protos.encodings import Compression
 
 logger = logging.getLogger(__name__)
+
+_SIZES: dict[Compression, tuple[str, str]] = {
+    "none": ("", "the size of a model"),
+    "float16": ("float16 ", "half the size of a model"),
+    "bfloat16": ("bfloat16 ", "half the size of a model"),
+    "int8": ("int8 ", "about a quarter of the size of a model"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,8 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     """Of the configuration alone, whoever is there to run it."""
     yield Statement("Cohort", " ".join(_cohort(config.cohort)))
     yield Statement("Training", _training(config.local))
+    if config.update.send == "delta":
+        yield Statement("Transfer", _transfer(config.update))
     if (longest := config.update.clip_norm) is not None:
         yield Statement("Clipping", f"A step longer than {longest:g} is drawn in before it is aggregated.")
     if part_name(type(config.method)) != "none":
@@ -62,8 +79,17 @@ def _cohort(config: CohortConfig) -> Iterator[str]:
 
 
 def _training(config: LocalConfig) -> str:
+    epochs = _count(config.epochs, "epoch")
+    if not isinstance(config.epochs_schedule, Constant):
+        epochs = f"{epochs}{_schedule(config.epochs_schedule)}, rounded to at least 1,"
     rate = f"{config.learning_rate:g}{_schedule(config.schedule)}"
-    return f"Each trains {_count(config.epochs, 'epoch')} in batches of {config.batch_size}, at rate {rate}."
+    return f"Each trains {epochs} in batches of {config.batch_size}, at rate {rate}."
+
+
+def _transfer(config: UpdateConfig) -> str:
+    how, size = _SIZES[config.compression]
+    what = f"Updates travel as {how}differences from the global model: {size} in float32."
+    return f"{what} Clients whose fedagent is too old for that are left out."
 
 
 def _schedule(schedule: Schedule) -> str:

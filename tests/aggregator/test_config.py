@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aggregator.core import registry
-from aggregator.core.config import LocalConfig, StrategyConfig
+from aggregator.core.config import LocalConfig, StrategyConfig, UpdateConfig
 from aggregator.core.schedule import Constant, Cosine, Step
 
 
@@ -91,6 +91,19 @@ def test_schedules() -> None:
     assert cosine.factor_at(1, 1) == 1.0
     local = LocalConfig(learning_rate=0.4, schedule=Step(factor=0.5, every=1))
     assert local.as_scalars(3, 10)["learning_rate"] == 0.1
+
+
+def test_epochs_follow_a_schedule_of_their_own_and_are_never_none() -> None:
+    local = LocalConfig(epochs=7, epochs_schedule=Step(factor=0.5, every=2), schedule=Step(factor=0.1, every=1))
+    assert [local.as_scalars(number, 9)["epochs"] for number in range(1, 10)] == [7, 7, 4, 4, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("compression", ["float16", "bfloat16", "int8"])
+def test_only_differences_are_compressed(compression: str) -> None:
+    with pytest.raises(ValidationError, match="Compress differences"):
+        UpdateConfig.model_validate({"compression": compression})
+    update = UpdateConfig.model_validate({"compression": compression, "send": "delta"})
+    assert str(update.encoding) == f"{compression} differences from the global model"
 
 
 @given(st.floats(0, 1), st.integers(2, 200))

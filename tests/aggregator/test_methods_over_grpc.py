@@ -38,7 +38,7 @@ async def launch(federation: Federation, tmp_path: Path) -> AsyncIterator[Launch
         app = App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, served)
         for number, site in enumerate(SITES):
             federation.registry.add(site)
-            key, certificate = federation.authority.client_pair(site)
+            key, certificate = federation.authority.key_and_certificate(site)
             expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
             enrolment = Enrolment(site, site, "tests", "http://x", f"127.0.0.1:{federation.engine.port}", expiry)
             home = Home(tmp_path / site)
@@ -105,6 +105,15 @@ async def test_a_run_that_changes_engines_has_the_same_bits(federation: Federati
     assert run.outcome is RunOutcome.COMPLETED, run.reason
     expected, found = model(federation, undisturbed, 4), model(federation, run, 4)
     assert all(expected[tensor].tobytes() == found[tensor].tobytes() for tensor in expected)
+
+
+@pytest.mark.parametrize("name", ["scaffold", "fedper"])
+async def test_differences_in_int8_go_with_a_method(federation: Federation, launch: Launch, name: str) -> None:
+    await launch()
+    run = add_run(federation, 1, 2, method={"name": name}, update={"send": "delta", "compression": "int8"})
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert [p.outcome for p in run.rounds[2, 1].participations] == ["completed"] * 2
 
 
 async def test_an_app_that_does_not_serve_the_method_says_why(federation: Federation, launch: Launch) -> None:

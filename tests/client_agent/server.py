@@ -10,7 +10,8 @@ from typing import TypeVar
 import grpc
 
 from protos import limits, tensors
-from protos.convert import ScalarValue, scalars_to_proto, signature_to_proto
+from protos.convert import ScalarValue, encoding_to_proto, scalars_to_proto, signature_to_proto
+from protos.encodings import PLAIN, Encoding
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, task_pb2, transfer_pb2, transfer_pb2_grpc
 from protos.tensors import Parameters, Signature
 from tests.client_agent.pki import Authority
@@ -79,10 +80,11 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         config: Mapping[str, ScalarValue] | None = None,
         app: str = "toy",
         attempt: int = 1,
+        encoding: Encoding = PLAIN,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
             task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version="1.0",
-            config=scalars_to_proto(config or {}), deadline_seconds=60,
+            config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding), rounding_seed=5,
         )  # fmt: skip
         if model is not None:
             content = bytes(tensors.encode(model))

@@ -9,8 +9,9 @@ import pytest
 
 from client_agent.hosting import host
 from client_agent.sdk import App, Arrays, Config, Context, EvaluateResult, FitResult, Metrics
-from protos import tensors
-from protos.convert import scalars_from_proto, signature_from_proto
+from protos import encodings, tensors
+from protos.convert import encoding_from_proto, scalars_from_proto, signature_from_proto
+from protos.encodings import Compression, Encoding
 from protos.fedui.v1 import fleet_pb2, task_pb2
 from tests.client_agent.server import ScriptedServer
 from tests.client_agent.toy import TOY_SHAPE, Launch, ToyClient, toy_model
@@ -61,6 +62,59 @@ async def test_progress_names_the_phases_and_ends_with_the_last_value(server: Sc
     training = [message for message in server.progress if message.phase == task_pb2.PHASE_TRAINING]
     assert training[-1].fraction == 1.0
     assert scalars_from_proto(training[-1].metrics) == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("compression", ["none", "float16", "bfloat16", "int8"])
+async def test_an_update_travels_as_the_task_asks_though_the_app_trains_in_place(
+    server: ScriptedServer, launch: Launch, compression: Compression
+) -> None:
+    encoding, model = Encoding(compression, delta=True), toy_model(3.0)
+    launch()
+    server.push_task("t", task_pb2.TASK_KIND_FIT, model, encoding=encoding)
+    assert (await server.result("t")).outcome == COMPLETED
+    (header,) = server.headers
+    assert encoding_from_proto(header.encoding) == encoding
+    signature = signature_from_proto(header.signature)
+    decoded = encodings.decode(server.uploads["t"], signature, encoding, model)
+    np.testing.assert_allclose(np.asarray(decoded["weight"]), 4.0, atol=1 / 127 + 1e-6)
+
+
+async def test_the_same_work_in_another_encoding_is_encoded_anew(server: ScriptedServer, launch: Launch) -> None:
+    launch()
+    asked: list[Compression] = ["int8", "float16", "int8"]
+    for attempt, compression in enumerate(asked, start=1):
+        encoding = Encoding(compression, delta=True)
+        server.push_task(f"t{attempt}", task_pb2.TASK_KIND_FIT, toy_model(), attempt=attempt, encoding=encoding)
+        assert (await server.result(f"t{attempt}")).outcome == COMPLETED
+    assert [header.encoding.compression for header in server.headers] == asked
+    assert server.uploads["t1"] == server.uploads["t3"] != server.uploads["t2"]
+
+
+async def test_a_step_beyond_float16_fails_the_task_with_advice(server: ScriptedServer, launch: Launch) -> None:
+    launch()
+    encoding = Encoding("float16", delta=True)
+    server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model(), {"factor": 1e6}, encoding=encoding)
+    result = await server.result("t")
+    assert result.outcome == FAILED
+    assert "can't travel as float16 differences" in result.reason
+    assert "Let the strategy send bfloat16 or int8" in result.reason
+    assert "t" not in server.uploads
+
+
+async def test_an_encoding_of_a_later_version_fails_the_task_before_training(
+    server: ScriptedServer, launch: Launch, client: ToyClient
+) -> None:
+    launch()
+    task = server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
+    await server.result("t")
+    later = task_pb2.Task()
+    later.CopyFrom(task)
+    later.task_id, later.encoding.compression = "u", "int4"
+    server.push(task=later)
+    result = await server.result("u")
+    assert (result.outcome, client.fits) == (FAILED, 1)
+    assert "'int4'" in result.reason
+    assert "update fedagent" in result.reason
 
 
 async def test_an_upload_goes_on_where_it_broke(server: ScriptedServer, launch: Launch) -> None:

@@ -31,10 +31,11 @@ class TestAuthority:
         return TLSMaterial(key, certificate, self.pem)
 
     def client(self, client_id: str, life: timedelta = timedelta(hours=1)) -> grpc.ChannelCredentials:
-        return grpc.ssl_channel_credentials(self.pem, *self.client_pair(client_id, life))
+        key, certificate = self.key_and_certificate(client_id, life)
+        return grpc.ssl_channel_credentials(self.pem, key, certificate)
 
-    def client_pair(self, client_id: str, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
-        """Key and certificate."""
+    def key_and_certificate(self, client_id: str, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
+        """PEM."""
         return self._certify(client_id, [x509.UniformResourceIdentifier(f"{URI_PREFIX}{client_id}")], life)
 
     def _certify(self, name: str, names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:

@@ -11,9 +11,17 @@ import numpy as np
 from grpc import aio
 
 from protos import limits
-from protos.convert import ScalarValue, scalars_to_proto, signature_from_proto, signature_to_proto
+from protos.convert import (
+    ScalarValue,
+    encoding_from_proto,
+    encoding_to_proto,
+    scalars_to_proto,
+    signature_from_proto,
+    signature_to_proto,
+)
+from protos.encodings import encode
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, task_pb2, transfer_pb2, transfer_pb2_grpc
-from protos.tensors import Parameters, Signature, TensorSpec, decode, encode
+from protos.tensors import Parameters, Signature, TensorSpec, decode
 from tests.support.authority import TestAuthority
 
 SIGNATURE = Signature((TensorSpec("w", "float32", (4, 3)), TensorSpec("steps", "int64", ())))
@@ -32,6 +40,7 @@ class ScriptedAgent:
         step: float = 1.0,
         automatic: bool = True,
         signature: Signature = SIGNATURE,
+        protocol_minor: int = limits.PROTOCOL_MINOR,
     ) -> None:
         self.client_id, self.num_examples, self.step, self.automatic = client_id, num_examples, step, automatic
         self.signature = signature
@@ -40,7 +49,8 @@ class ScriptedAgent:
         self.goodbye: asyncio.Future[fleet_pb2.Goodbye] = asyncio.get_running_loop().create_future()
         self.welcome: asyncio.Future[fleet_pb2.Welcome] = asyncio.get_running_loop().create_future()
         self.in_hand: list[str] = []
-        self.protocol = limits.PROTOCOL_MAJOR
+        self.metrics: dict[str, ScalarValue] = {}
+        self.protocol, self.protocol_minor = limits.PROTOCOL_MAJOR, protocol_minor
         self._outgoing: asyncio.Queue[fleet_pb2.AgentMessage | None] = asyncio.Queue()
         self._channel = aio.secure_channel(f"127.0.0.1:{port}", authority.client(client_id))
         self.transfer = transfer_pb2_grpc.TransferStub(self._channel)
@@ -86,7 +96,11 @@ class ScriptedAgent:
     async def _messages(self) -> AsyncIterator[fleet_pb2.AgentMessage]:
         offer = fleet_pb2.AppOffer(name="toy", version="1", signature=signature_to_proto(self.signature))
         hello = fleet_pb2.Hello(
-            protocol_major=self.protocol, agent_version="0", apps=[offer], tasks_in_hand=self.in_hand
+            protocol_major=self.protocol,
+            protocol_minor=self.protocol_minor,
+            agent_version="0",
+            apps=[offer],
+            tasks_in_hand=self.in_hand,
         )
         yield fleet_pb2.AgentMessage(hello=hello)
         while message := await self._outgoing.get():
@@ -105,7 +119,7 @@ class ScriptedAgent:
             case task_pb2.TASK_KIND_FIT:
                 model = await self.download(task)
                 self.send(progress=task_pb2.Progress(task_id=task.task_id, phase=task_pb2.PHASE_TRAINING, fraction=1.0))
-                await self.upload(task, self.trained(model))
+                await self.upload(task, self.trained(model), given=model)
             case task_pb2.TASK_KIND_EVALUATE:
                 model = await self.download(task)
                 self.report(task, loss=float(model["w"].mean()), num_examples=self.num_examples)
@@ -124,12 +138,14 @@ class ScriptedAgent:
         assert hashlib.sha256(data).hexdigest() == task.model.sha256 or offset
         return decode(data, signature_from_proto(task.model.signature))
 
-    async def upload(self, task: task_pb2.Task, update: Parameters, **header: Any) -> transfer_pb2.UploadReceipt:
-        data = bytes(encode(update))
+    async def upload(
+        self, task: task_pb2.Task, update: Parameters, given: Parameters | None = None, **header: Any
+    ) -> transfer_pb2.UploadReceipt:
+        data = bytes(encode(update, encoding_from_proto(task.encoding), given, task.rounding_seed))
         return await self.send_upload(self.header(task, update, data, **header), data)
 
     def header(self, task: task_pb2.Task, update: Parameters, data: bytes, **changes: Any) -> transfer_pb2.UploadHeader:
-        metrics: Mapping[str, ScalarValue] = {"loss": 1.0 / self.num_examples}
+        metrics: Mapping[str, ScalarValue] = {"loss": 1.0 / self.num_examples, **self.metrics}
         fields: dict[str, Any] = {
             "task_id": task.task_id,
             "size": len(data),
@@ -137,6 +153,7 @@ class ScriptedAgent:
             "signature": signature_to_proto(Signature.of(update)),
             "num_examples": self.num_examples,
             "metrics": scalars_to_proto(metrics),
+            "encoding": encoding_to_proto(encoding_from_proto(task.encoding)),
         }
         return transfer_pb2.UploadHeader(**(fields | changes))
 

@@ -46,6 +46,17 @@ def test_the_default_is_said_without_parts_that_do_nothing() -> None:
             "Training",
             "falling along half a cosine to 10 % of it in the last round",
         ),
+        (
+            {"local": {"epochs": 4, "epochs_schedule": {"name": "step", "every": 2}}},
+            "Training",
+            "Each trains 4 epochs, times 0.5 after every 2 rounds, rounded to at least 1, in batches of 16",
+        ),
+        (
+            {"update": {"send": "delta", "compression": "int8"}},
+            "Transfer",
+            "travel as int8 differences from the global model: about a quarter of the size of a model in float32.",
+        ),
+        ({"update": {"send": "delta"}}, "Transfer", "travel as differences from the global model: the size of a model"),
         ({"update": {"clip_norm": 1.5}}, "Clipping", "longer than 1.5 is drawn in"),
         ({"optimizer": {"name": "adam"}}, "Server optimizer", "Adam."),
         ({"stopping": {"target": 0.95}}, "Early stop", "Ends when server accuracy reaches 0.95 or higher."),

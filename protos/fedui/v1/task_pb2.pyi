@@ -158,6 +158,8 @@ class Task(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    ROUNDING_SEED_FIELD_NUMBER: _builtins.int
     LOCAL_TENSORS_FIELD_NUMBER: _builtins.int
     COUNTED_ROUND_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
@@ -169,6 +171,8 @@ class Task(_message.Message):
     app_version: _builtins.str
     deadline_seconds: _builtins.float
     """from receipt; the server's clock decides"""
+    rounding_seed: _builtins.int
+    """decides what an encoding rounds at random"""
     counted_round: _builtins.int
     """The last round of the run in which this client's update was counted; 0 before the first. What the client keeps between
     rounds for the run's method goes on from there.
@@ -179,6 +183,10 @@ class Task(_message.Message):
 
     @_builtins.property
     def config(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Scalar]: ...
+    @_builtins.property
+    def encoding(self) -> _tensor_pb2.UpdateEncoding:
+        """of the update; absent: parameters as they are"""
+
     @_builtins.property
     def local_tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tensors of the app's model that are not part of `model`: they are the client's own, and stay there."""
@@ -196,12 +204,14 @@ class Task(_message.Message):
         model: Global___ModelRef | None = ...,
         config: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
         deadline_seconds: _builtins.float = ...,
+        encoding: _tensor_pb2.UpdateEncoding | None = ...,
+        rounding_seed: _builtins.int = ...,
         local_tensors: _abc.Iterable[_builtins.str] | None = ...,
         counted_round: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "round", b"round", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

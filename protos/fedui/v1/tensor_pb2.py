@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/fedui/v1/tensor.proto\x12\x08\x66\x65\x64ui.v1\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"7\n\x0eModelSignature\x12%\n\x07tensors\x18\x01 \x03(\x0b\x32\x14.fedui.v1.TensorSpec\"h\n\x06Scalar\x12\x10\n\x06\x64ouble\x18\x01 \x01(\x01H\x00\x12\x10\n\x06sint64\x18\x02 \x01(\x12H\x00\x12\x0e\n\x04\x62ool\x18\x03 \x01(\x08H\x00\x12\x10\n\x06string\x18\x04 \x01(\tH\x00\x12\x0f\n\x05\x62ytes\x18\x05 \x01(\x0cH\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/fedui/v1/tensor.proto\x12\x08\x66\x65\x64ui.v1\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"7\n\x0eModelSignature\x12%\n\x07tensors\x18\x01 \x03(\x0b\x32\x14.fedui.v1.TensorSpec\"h\n\x06Scalar\x12\x10\n\x06\x64ouble\x18\x01 \x01(\x01H\x00\x12\x10\n\x06sint64\x18\x02 \x01(\x12H\x00\x12\x0e\n\x04\x62ool\x18\x03 \x01(\x08H\x00\x12\x10\n\x06string\x18\x04 \x01(\tH\x00\x12\x0f\n\x05\x62ytes\x18\x05 \x01(\x0cH\x00\x42\x07\n\x05value\"4\n\x0eUpdateEncoding\x12\x13\n\x0b\x63ompression\x18\x01 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,4 +37,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSIGNATURE']._serialized_end=155
   _globals['_SCALAR']._serialized_start=157
   _globals['_SCALAR']._serialized_end=261
+  _globals['_UPDATEENCODING']._serialized_start=263
+  _globals['_UPDATEENCODING']._serialized_end=315
 # @@protoc_insertion_point(module_scope)

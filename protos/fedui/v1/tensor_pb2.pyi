@@ -105,3 +105,29 @@ class Scalar(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___Scalar: _TypeAlias = Scalar  # noqa: Y015
+
+@_typing.final
+class UpdateEncoding(_message.Message):
+    """How the floating tensors of an update travel; the laws are in protos/encodings.py. Absent: the parameters as they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    compression: _builtins.str
+    """"none", "float16", "bfloat16" or "int8" """
+    delta: _builtins.bool
+    """differences from the task's model instead of parameters"""
+    def __init__(
+        self,
+        *,
+        compression: _builtins.str = ...,
+        delta: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "delta", b"delta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEncoding: _TypeAlias = UpdateEncoding  # noqa: Y015

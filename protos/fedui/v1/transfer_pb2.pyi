@@ -134,6 +134,7 @@ class UploadHeader(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     offset: _builtins.int
     """where the chunks begin: UploadStatus.received"""
@@ -146,6 +147,10 @@ class UploadHeader(_message.Message):
     def signature(self) -> _tensor_pb2.ModelSignature: ...
     @_builtins.property
     def metrics(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Scalar]: ...
+    @_builtins.property
+    def encoding(self) -> _tensor_pb2.UpdateEncoding:
+        """the task's"""
+
     def __init__(
         self,
         *,
@@ -156,10 +161,11 @@ class UploadHeader(_message.Message):
         signature: _tensor_pb2.ModelSignature | None = ...,
         num_examples: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
+        encoding: _tensor_pb2.UpdateEncoding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "num_examples", b"num_examples", "offset", b"offset", "sha256", b"sha256", "signature", b"signature", "size", b"size", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "metrics", b"metrics", "num_examples", b"num_examples", "offset", b"offset", "sha256", b"sha256", "signature", b"signature", "size", b"size", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
