@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggregator.core.cohort import Attendance
+from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
     ClientIdentity,
@@ -50,6 +52,14 @@ class StoredRun:
             if (metric.source, metric.name) == wanted
         }
 
+    def attendance(self) -> dict[str, Attendance]:
+        found: dict[str, Attendance] = {}
+        for record in self.rounds.values():
+            for report in record.participations:
+                before = found.get(report.client_id, Attendance())
+                found[report.client_id] = before.after(completed=report.outcome is Outcome.COMPLETED)
+        return found
+
     def metrics(self, round_number: int) -> list[MetricRecord]:
         return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
 
@@ -76,6 +86,7 @@ class MemoryRunStore:
             last_attempt=max(attempts, default=0),
             last_event=self.last_events.get(run_id, 0),
             deciding=run.deciding(),
+            attendance=run.attendance(),
         )
 
     async def renew(self, lease: Lease) -> Directive:

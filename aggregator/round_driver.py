@@ -110,6 +110,12 @@ class RoundDriver:
             return None
         return CommittedRound(self._next, self._stored, self._record.metrics)
 
+    @property
+    def completed(self) -> frozenset[str]:
+        """The clients whose update has been taken in."""
+        reports = self._machine.participations.values()
+        return frozenset(report.client_id for report in reports if report.outcome is Outcome.COMPLETED)
+
     def stop(self) -> None:
         """The operator wants the run to end."""
         self._inbox.put_nowait(machine.StopRequested(time.monotonic()))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from aggregator.context import RunContext
-from aggregator.core.cohort import select_cohort, updates_wanted
+from aggregator.core.cohort import Attendance, select_cohort, updates_wanted
 from aggregator.core.stopping import reason_to_stop
 from aggregator.initialisation import Initialisation, InitialisationFailed
 from aggregator.models import GlobalModel
@@ -49,6 +49,7 @@ class RunDriver:
         self._lease_lost = False
         self._last_stored = state.model
         self._deciding = dict(state.deciding)
+        self._attendance = dict(state.attendance)
         self._round: RoundDriver | None = None
         self._stopping = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -140,6 +141,11 @@ class RunDriver:
             if (metric.source, metric.name) == (stopping.source, stopping.metric):
                 self._deciding[number] = metric.value
 
+    def _note_attendance(self, cohort: Iterable[str], completed: Collection[str]) -> None:
+        for client_id in cohort:
+            before = self._attendance.get(client_id, Attendance())
+            self._attendance[client_id] = before.after(completed=client_id in completed)
+
     async def _complete_round(self, number: int, last_attempt: int, model: GlobalModel) -> CommittedRound:
         """What was committed of the round, which is attempted until it is. Raises `RunFailed` after too many attempts."""
         allowed = self._context.spec.strategy.faults.max_abandoned
@@ -148,6 +154,7 @@ class RunDriver:
             cohort, wanted = await self._select_cohort(number)
             self._round = RoundDriver(self._context, number, attempt, cohort, wanted, model)
             committed = await self._round.execute()
+            self._note_attendance(cohort, self._round.completed)
             reason, self._round = self._round.reason, None
             if committed:
                 return committed
@@ -163,7 +170,7 @@ class RunDriver:
     async def _select_cohort(self, number: int) -> tuple[dict[str, str], int]:
         """The names of the round's clients by their ids, and how many updates it is after."""
         spec, clients = self._context.spec, await self._wait_for_clients()
-        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients)
+        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients, self._attendance)
         cohort = {client_id: clients[client_id].name for client_id in chosen}
         return cohort, updates_wanted(spec.strategy.cohort, len(clients))
 

@@ -39,6 +39,15 @@ class CohortConfig(_Section):
 
     fraction: Annotated[float, Field(gt=0, le=1, title="Fraction of the clients")] = 1.0
     min_clients: Annotated[int, Field(ge=1, le=100_000, title="Fewest clients to begin a round")] = 2
+    max_clients: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=100_000,
+            title="Most clients of a round",
+            description="A round is after no more updates than this, whatever the fraction. Empty: no limit.",
+        ),
+    ] = None
     over_selection: Annotated[
         float,
         Field(
@@ -48,6 +57,13 @@ class CohortConfig(_Section):
             description="Asks so many times the clients, and closes with the first to answer.",
         ),
     ] = 1.0
+    order: Annotated[
+        Literal["random", "cyclic", "available"],
+        Field(
+            title="Whom to ask first",
+            description="random: drawn anew in each round. cyclic: in turn. available: those that have answered most reliably in this run.",
+        ),
+    ] = "random"
     labels: Annotated[dict[str, str], Field(title="Only clients with these labels")] = {}
 
 
@@ -147,6 +163,11 @@ class StrategyConfig(_Section):
         if quorum > least:
             raise ValueError(
                 f"The quorum ({quorum}) is larger than the fewest clients that begin a round ({least}): such a round could never count."
+            )
+        if (most := self.cohort.max_clients) is not None and most < least:
+            raise ValueError(
+                f"A round begins with {least} clients or more, and may have no more than {most}. "
+                f"Raise the most clients of a round to {least}, or lower the fewest, and the quorum ({quorum}) with it."
             )
         if (needed := self.aggregation.fewest_updates()) > quorum:
             raise ValueError(

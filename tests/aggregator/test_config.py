@@ -56,6 +56,13 @@ def test_version_1_is_read() -> None:
         ({"aggregation": {"name": "os.system"}}, "does not match any of the expected tags"),
         ({"aggregation": {"name": "mean", "code": "import os"}}, "Extra inputs are not permitted"),
         ({"faults": {"quorum": 9}}, "such a round could never count"),
+        (
+            {"cohort": {"min_clients": 5, "max_clients": 4}},
+            "begins with 5 clients or more, and may have no more than 4",
+        ),
+        ({"cohort": {"max_clients": 1}}, r"or lower the fewest, and the quorum \(2\) with it"),
+        ({"cohort": {"max_clients": 0}}, "greater than or equal to 1"),
+        ({"cohort": {"order": "alphabetical"}}, "'random', 'cyclic' or 'available'"),
         ({"local": {"learning_rate": float("nan")}}, "finite number"),
         ({"stopping": {"target": float("inf")}}, "finite number"),
         ({"optimizer": {"name": "momentum", "learning_rate": float("inf")}}, "finite number"),
