@@ -54,7 +54,7 @@ class RunContext:
             config=scalars_to_proto({**config, "seed": self.spec.seed, "round": round_number}),
             deadline_seconds=self.spec.strategy.faults.deadline_seconds,
         )
-        return Assignment(client_id, task, listener, model.encoded if model else b"")
+        return Assignment(client_id, task, listener, model.encoded if model else b"", self.spec.signature.size)
 
     async def evaluate_on_server(self, parameters: Parameters) -> list[MetricRecord]:
         """What the evaluator says of the model; nothing where there is none. An evaluator's error is logged, not fatal."""
@@ -67,10 +67,10 @@ class RunContext:
 
 async def checked_parameters(update: Update, signature: Signature) -> Parameters:
     """The update's tensors, if they fit the run's model. Raises `UpdateRefused` with a reason that an operator can read."""
-    if difference := signature.difference(update.signature):
-        raise UpdateRefused(f"The update doesn't fit the model: {difference}.")
+    if misfit := signature.misfit(update.signature):
+        raise UpdateRefused(f"The update doesn't fit the model: {misfit}.")
     try:
-        parameters = decode(update.buffer, signature)
+        parameters = decode(update.buffer, update.signature)
     except CodecError as error:
         raise UpdateRefused(str(error)) from error
     if tensor := await asyncio.to_thread(first_non_finite, parameters):

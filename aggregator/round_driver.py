@@ -76,6 +76,7 @@ class RoundDriver:
         self._context = context
         self._number, self._attempt = number, attempt
         self._cohort = cohort
+        self._wanted = wanted
         self._model = model
         self._next: GlobalModel | None = None
         self._stored: ModelRecord | None = None
@@ -233,7 +234,7 @@ class RoundDriver:
     async def _perform(self, action: machine.Action) -> None:
         match action:
             case machine.SendFit(clients):
-                config = self._context.strategy.fit_config(self._number, self._context.spec.num_rounds)
+                config = self._context.strategy.fit_config(self._number, self._context.spec.num_rounds, self._wanted)
                 self._send(clients, task_pb2.TASK_KIND_FIT, self._model, config)
             case machine.SendEvaluate(clients):
                 assert self._next is not None  # an evaluation follows a commit

@@ -124,6 +124,8 @@ class RunDriver:
     async def _run_rounds(self) -> str:
         """Why the run is complete."""
         spec = self._context.spec
+        if refusal := spec.strategy.aggregation.refusal(spec.signature):
+            raise RunFailed(refusal)
         model, done = await self._starting_point()
         for number in range(done + 1, spec.num_rounds + 1):
             if reason := reason_to_stop(spec.strategy.stopping, self._deciding):
@@ -211,7 +213,9 @@ class RunDriver:
         self._note_deciding(0, metrics)
         self._context.events.emit(
             "model.initialised",
-            f"Initial model of {spec.signature.num_parameters:,} parameters",
+            f"Initial model of {stored.size:,} bytes"
+            if spec.signature.is_open
+            else f"Initial model of {spec.signature.num_parameters:,} parameters",
             level=Level.ROUND,
             round_number=0,
             data={

@@ -58,12 +58,13 @@ def evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Eval
 
 def _update(hosted: HostedApp, arrays: Arrays, num_examples: int, metrics: ProtoScalars) -> Update:
     parameters = hosted.app.named([np.asarray(array) for array in arrays])
-    if difference := hosted.signature.difference(Signature.of(parameters)):
-        raise CodecError(f"The update doesn't fit the model: {difference}.")
+    signature = Signature.of(parameters)
+    if misfit := hosted.signature.misfit(signature):
+        raise CodecError(f"The update doesn't fit the model: {misfit}.")
     if name := tensors.first_non_finite(parameters):
         raise CodecError(f"Tensor {name!r} of the update holds NaN or infinity: try a smaller learning rate.")
     content = tensors.encode(parameters)
-    return Update(content, hashlib.sha256(content).hexdigest(), hosted.signature, num_examples, metrics)
+    return Update(content, hashlib.sha256(content).hexdigest(), signature, num_examples, metrics)
 
 
 def _writable(parameters: Parameters) -> Arrays:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from client_agent.errors import BrokenApp
 from protos.convert import ScalarValue
-from protos.tensors import Parameters, Signature
+from protos.tensors import OPEN, CodecError, Parameters, Signature, TensorSpec
 
 Arrays = list[NDArray[Any]]
 Config = dict[str, ScalarValue]
@@ -117,10 +117,23 @@ class App:
     client_fn: Callable[[Context], ClientLike]
     tensor_names: Sequence[str] | None = None
     """In the order of `get_parameters`; "0", "1", ... when left out."""
+    open_tensors: Sequence[str] = ()
+    """Names of uint8 tensors of one dimension whose length changes from round to round, up to `MAX_OPEN_BYTES`."""
 
     def signature_of(self, client: ClientLike) -> Signature:
-        """The model's signature, read from the client's initial parameters."""
-        return Signature.of(self.named(client.get_parameters({"seed": 0})))
+        """The model's signature, read from the client's initial parameters. Raises `CodecError` for one that can't be sent."""
+        signature = Signature.of(self.named(client.get_parameters({"seed": 0})))
+        if unknown := sorted(set(self.open_tensors) - {spec.name for spec in signature.tensors}):
+            raise BrokenApp(
+                f"App {self.name!r} leaves the length of {unknown[0]!r} open, which is no tensor of its model."
+            )
+        declared = Signature(tuple(self._declared(spec) for spec in signature.tensors))
+        if misfit := declared.misfit(signature):
+            raise CodecError(misfit)
+        return declared
+
+    def _declared(self, spec: TensorSpec) -> TensorSpec:
+        return replace(spec, shape=OPEN) if spec.name in self.open_tensors else spec
 
     def named(self, arrays: Sequence[NDArray[Any]]) -> Parameters:
         """`arrays` under the model's tensor names. Raises `BrokenApp` if their number differs."""

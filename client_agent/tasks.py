@@ -157,10 +157,8 @@ class Tasks:
 
     async def _download(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Parameters:
         signature = signature_from_proto(task.model.signature)
-        if difference := hosted.signature.difference(signature):
-            raise TaskRefused(
-                f"The run's model isn't that of this agent's {task.app} {task.app_version}: {difference}."
-            )
+        if misfit := hosted.signature.misfit(signature):
+            raise TaskRefused(f"The run's model isn't that of this agent's {task.app} {task.app_version}: {misfit}.")
         if task.model.size != signature.size:
             raise TransferError(f"The server's model has {task.model.size:,} bytes, not {signature.size:,}.")
         progress.enter(task_pb2.PHASE_DOWNLOADING)

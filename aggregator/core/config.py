@@ -175,7 +175,20 @@ class StrategyConfig(_Section):
                 f"and the quorum allows a round with {quorum}. "
                 f"Raise the quorum to {needed}, or let the rule tolerate less."
             )
+        if refusal := self._what_the_rule_refuses():
+            raise ValueError(f"{_title(self.aggregation)} {refusal}")
         return self
+
+    def _what_the_rule_refuses(self) -> str:
+        """Which other part doesn't go with the rule, and what to do; empty if all do."""
+        rule, cohort = self.aggregation, self.cohort
+        if not rule.vectors and not isinstance(self.optimizer, NoOptimizer):
+            return f"makes no vector that a server optimizer could work on: choose none instead of {_title(self.optimizer)}."
+        if not rule.vectors and self.update.clip_norm is not None:
+            return "takes no updates that have a length: leave the longest step empty."
+        if rule.in_turn and (cohort.order, cohort.max_clients, cohort.over_selection) != ("cyclic", 1, 1.0):
+            return "trains with one client a round, in turn: ask the clients in cyclic order, one at most, without over-selection."
+        return ""
 
     @property
     def algorithm(self) -> str:

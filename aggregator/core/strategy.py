@@ -29,9 +29,10 @@ class Strategy:
         self._signature = signature
         self._optimizer = config.optimizer.build(signature)
 
-    def fit_config(self, round_number: int, num_rounds: int) -> Scalars:
+    def fit_config(self, round_number: int, num_rounds: int, updates_wanted: int) -> Scalars:
         """What the clients of the round are told about their training."""
-        return self._config.local.as_scalars(round_number, num_rounds)
+        local = self._config.local.as_scalars(round_number, num_rounds)
+        return {**local, **self._config.aggregation.fit_config(updates_wanted)}
 
     def begin(self, context: RoundContext) -> RoundAggregation:
         """Raises `AggregationFailed`."""
@@ -98,8 +99,8 @@ def _failure(title: str, method: str, error: Exception) -> AggregationFailed:
 def _checked(model: object, signature: Signature, title: str) -> Parameters:
     if not isinstance(model, dict) or not all(isinstance(array, np.ndarray) for array in model.values()):
         raise AggregationFailed(f"{title} returned no model: a dict of NumPy arrays is expected.")
-    if difference := signature.difference(Signature.of(model)):
-        raise AggregationFailed(f"{title} returned another model than the run's: {difference}.")
+    if misfit := signature.misfit(Signature.of(model)):
+        raise AggregationFailed(f"{title} returned another model than the run's: {misfit}.")
     if tensor := first_non_finite(model):
         raise AggregationFailed(f"{title} returned NaN or infinity in tensor {tensor!r}.")
     return model

@@ -70,6 +70,10 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         if not assignment.uploads:
             raise UpdateRefused("This task asks for no update.")
         signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
+        if header.size > assignment.largest_update:
+            raise UpdateRefused(
+                f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."
+            )
         upload = self._uploads.begin(header, signature.size)
         if upload.complete:
             return transfer_pb2.UploadReceipt(duplicate=True)
