@@ -95,19 +95,20 @@ def test_a_forest_is_told_and_kept() -> None:
     ("told", "rule_settings", "message"),
     [
         ({"epochs": 5}, {"max_trees": 4}, "5 new trees; between 1 and 4"),
-        ({"max_depth": 6}, {"max_depth": 2}, "deep; at most 2"),
+        ({"max_depth": 6}, {"max_depth": 1}, "deep; at most 1"),
         ({"num_parallel_tree": 2}, {}, "2 trees a boosting round; the strategy says 1"),
-        ({"epochs": 0}, {}, "0 new trees"),
     ],
 )
 def test_an_update_that_the_settings_do_not_allow_is_rejected(
     told: dict[str, int], rule_settings: dict[str, int], message: str
 ) -> None:
     start = initial()
-    update = boosted(0, start, **told) if told.get("epochs") != 0 else Ensemble.parse(start)
+    update = boosted(0, start, **told)
     for name in ("xgboost_bagging", "xgboost_cyclic"):
         with pytest.raises(UpdateRejected, match=message):
             aggregate(rule(name, **rule_settings), start, {"0": update})
+        with pytest.raises(UpdateRejected, match="0 new trees"):
+            aggregate(rule(name), start, {"0": start})
 
 
 @pytest.mark.parametrize(
