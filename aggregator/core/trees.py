@@ -14,6 +14,10 @@ from protos.convert import Scalars
 from protos.tensors import Array, Parameters, Signature
 from protos.trees import BadEnsemble, Ensemble
 
+BYTES_OF_A_TREE = 4_096
+BYTES_OF_A_NODE = 256
+"""More than XGBoost writes: twelve numbers of at most fifteen characters a node, and some names."""
+
 
 class TreeRule(RuleConfig):
     """A rule for apps whose model is an ensemble of trees. The settings are told to the clients, and held against their updates."""
@@ -64,10 +68,20 @@ class Ensembles:
     def read(self, update: Update) -> Ensemble:
         """The update's ensemble, made for what the current one is made for. Raises `UpdateRejected`."""
         (content,) = update.parameters.values()
+        if content.nbytes > (most := self._largest_update()):
+            raise UpdateRejected(
+                f"The update has {content.nbytes:,} bytes; the trees that the strategy allows have at most {most:,}."
+            )
         ensemble = parse(content)
         if misfit := self.current().header.misfit(ensemble.header):
             raise UpdateRejected(f"The update's trees don't fit the ensemble: {misfit}.")
         return ensemble
+
+    def _largest_update(self) -> int:
+        """Bytes of the current ensemble and as many new trees as are allowed: what is longer is not even read."""
+        (current,) = self._context.current.values()
+        tree = BYTES_OF_A_TREE + BYTES_OF_A_NODE * 2 ** (self._config.max_depth + 1)
+        return current.nbytes + self._config.max_trees * tree
 
     def check_new(self, ensemble: Ensemble, *, after: int = 0) -> None:
         """Of the trees from number `after` on: raises `UpdateRejected` if the settings don't allow them."""

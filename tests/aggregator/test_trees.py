@@ -128,6 +128,13 @@ def test_trees_for_another_problem_are_rejected(change: dict[str, Any], message:
         aggregate(rule("xgboost_bagging"), start, {"0": update})
 
 
+def test_an_update_longer_than_all_trees_that_are_allowed_is_not_even_read() -> None:
+    config = rule("xgboost_bagging", max_trees=2, max_depth=2)
+    longest = 2 * (4096 + 8 * 256)
+    with pytest.raises(UpdateRejected, match="the trees that the strategy allows have at most"):
+        aggregate(config, initial(), {"0": np.full(initial().nbytes + longest + 1, ord("["), np.uint8)})
+
+
 def test_an_update_that_is_no_ensemble_is_rejected_and_the_others_count() -> None:
     start = initial()
     aggregator = rule("xgboost_bagging").begin(RoundContext(1, 0, OPEN_SIGNATURE, {TENSOR: start}, 2, MemorySpool))

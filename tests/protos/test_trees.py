@@ -169,7 +169,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_whatever_stands_in_a_place_it_is_refused_or_harmless(data: st.DataObject) -> None:
     raw = json.loads(example())
