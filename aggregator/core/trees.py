@@ -80,7 +80,7 @@ class Ensembles:
     def _largest_update(self) -> int:
         """Bytes of the current ensemble and as many new trees as are allowed: what is longer is not even read."""
         (current,) = self._context.current.values()
-        tree = BYTES_OF_A_TREE + BYTES_OF_A_NODE * 2 ** (self._config.max_depth + 1)
+        tree = BYTES_OF_A_TREE + BYTES_OF_A_NODE * (2 << self._config.max_depth)
         return current.nbytes + self._config.max_trees * tree
 
     def check_new(self, ensemble: Ensemble, *, after: int = 0) -> None:
