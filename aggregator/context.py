@@ -43,6 +43,7 @@ class RunContext:
         counted_round: int = 0,
     ) -> Assignment:
         """A task of this run for one client. Its id is a function of what it is, so that sending it twice changes nothing."""
+        largest = max(self.spec.signature.size, self.strategy.uploaded.size)
         encoding = self.spec.strategy.update.encoding if kind == task_pb2.TASK_KIND_FIT else PLAIN
         name = f"{self.spec.run_id}|{self.lease.fencing}|{round_number}|{attempt}|{kind}|{client_id}"
         task = task_pb2.Task(
@@ -61,7 +62,7 @@ class RunContext:
             encoding=encoding_to_proto(encoding),
             rounding_seed=_rounding_seed(self.spec.seed, round_number, client_id) if encoding != PLAIN else 0,
         )
-        return Assignment(client_id, task, listener, model.encoded if model else b"")
+        return Assignment(client_id, task, listener, model.encoded if model else b"", largest)
 
     async def evaluate_on_server(self, parameters: Parameters) -> list[MetricRecord]:
         """What the evaluator says of the model; nothing where there is none. An evaluator's error is logged, not fatal."""
@@ -85,10 +86,10 @@ async def checked_parameters(update: Update, signature: Signature, current: Para
     `current` is the global model that the client was given. Tensors that came encoded stay so, and are decoded chunk by chunk
     where they are read (`protos.encodings.EncodedTensor`).
     """
-    if difference := signature.difference(update.signature):
-        raise UpdateRefused(f"The update doesn't fit the model: {difference}.")
+    if misfit := signature.misfit(update.signature):
+        raise UpdateRefused(f"The update doesn't fit the model: {misfit}.")
     try:
-        parameters = await asyncio.to_thread(decode, update.buffer, signature, update.encoding, current)
+        parameters = await asyncio.to_thread(decode, update.buffer, update.signature, update.encoding, current)
     except CodecError as error:
         raise UpdateRefused(str(error)) from error
     if tensor := await asyncio.to_thread(first_non_finite, parameters):

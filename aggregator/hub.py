@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from protos import limits
 from protos.encodings import PLAIN, Encoding
 from protos.fedui.v1 import fleet_pb2, task_pb2
 from protos.tensors import Signature
@@ -55,12 +56,16 @@ class Update:
 
 @dataclass(slots=True, eq=False)
 class Assignment:
-    """A task for one client, from its making until it is done or cancelled. `model` is shared by the whole cohort."""
+    """A task for one client, from its making until it is done or cancelled. `model` is shared by the whole cohort.
+
+    `largest_update` is what a model of the run may have in bytes: nothing larger is taken in.
+    """
 
     client_id: str
     task: task_pb2.Task
     listener: Listener
     model: bytes | bytearray = b""
+    largest_update: int = limits.MAX_MODEL_BYTES
     bytes_down: int = 0
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aggregator.context import RunContext, checked_parameters
+from aggregator.core.strategies.base import UpdateRejected
 from aggregator.hub import Assignment, Update, UpdateRefused
 from protos.fedui.v1 import task_pb2
 from protos.tensors import Parameters
@@ -63,11 +64,18 @@ class Initialisation:
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         try:
             parameters = await checked_parameters(update, self._context.spec.signature)
+            await asyncio.to_thread(self._check, parameters)
         except UpdateRefused as refusal:
             self._fail(str(refusal))
             raise
         if not self._answer.done():
             self._answer.set_result(parameters)
+
+    def _check(self, parameters: Parameters) -> None:
+        try:
+            self._context.spec.strategy.aggregation.check_initial(parameters)
+        except UpdateRejected as rejection:
+            raise UpdateRefused(str(rejection)) from rejection
 
     def _fail(self, reason: str) -> None:
         if not self._answer.done():

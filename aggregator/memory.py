@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggregator.core.cohort import Attendance
 from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
@@ -52,10 +53,21 @@ class StoredRun:
         }
 
     def counted(self) -> dict[str, int]:
-        committed = sorted((n, record) for (n, _), record in self.rounds.items() if record.committed_at and n)
+        records = [(n, record) for (n, _), record in self.rounds.items() if record.committed_at and n]
         return {
-            p.client_id: n for n, record in committed for p in record.participations if p.outcome is Outcome.COMPLETED
+            p.client_id: n
+            for n, record in sorted(records, key=lambda pair: pair[0])
+            for p in record.participations
+            if p.outcome is Outcome.COMPLETED
         }
+
+    def attendance(self) -> dict[str, Attendance]:
+        found: dict[str, Attendance] = {}
+        for record in self.rounds.values():
+            for report in record.participations:
+                before = found.get(report.client_id, Attendance())
+                found[report.client_id] = before.after(completed=report.outcome is Outcome.COMPLETED)
+        return found
 
     def metrics(self, round_number: int) -> list[MetricRecord]:
         return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
@@ -84,6 +96,7 @@ class MemoryRunStore:
             last_event=self.last_events.get(run_id, 0),
             deciding=run.deciding(),
             counted=run.counted(),
+            attendance=run.attendance(),
         )
 
     async def renew(self, lease: Lease) -> Directive:

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
 from aggregator.core.round import ParticipationReport
 from protos.convert import Scalars
@@ -57,7 +58,8 @@ class Lease:
 class RunState:
     """Where a run stands when an engine takes it up: `model` is the last committed one, None before the first.
 
-    `deciding` holds the values so far, by round, of the metric that the strategy's stopping rule looks at.
+    `deciding` holds the values so far, by round, of the metric that the strategy's stopping rule looks at. `attendance`
+    counts for each client the attempts at rounds in which it was asked, whatever became of them, and those it completed.
     """
 
     spec: RunSpec
@@ -68,6 +70,7 @@ class RunState:
     deciding: Mapping[int, float] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
     """Of each client the last committed round in which its update was counted."""
+    attendance: Mapping[str, Attendance] = field(default_factory=dict)
 
 
 class Directive(StrEnum):

@@ -98,7 +98,7 @@ class RoundDriver:
         self._context = context
         self._number, self._attempt = number, attempt
         self._cohort = cohort.names
-        self._population = cohort.population
+        self._wanted, self._population = cohort.wanted, cohort.population
         self._counted = counted
         self._model = model
         self._next: GlobalModel | None = None
@@ -133,6 +133,11 @@ class RoundDriver:
         if self._next is None or self._stored is None:
             return None
         return CommittedRound(self._next, self._stored, self._record.metrics, self._machine.completed)
+
+    @property
+    def completed(self) -> frozenset[str]:
+        """The clients whose update has been taken in."""
+        return frozenset(self._machine.completed)
 
     def stop(self) -> None:
         """The operator wants the run to end."""
@@ -253,7 +258,7 @@ class RoundDriver:
         match action:
             case machine.SendFit(clients):
                 strategy = self._context.strategy
-                config = strategy.fit_config(self._number, self._context.spec.num_rounds)
+                config = strategy.fit_config(self._number, self._context.spec.num_rounds, self._wanted)
                 payload = await self._to_train()
                 self._send(clients, task_pb2.TASK_KIND_FIT, payload, config, self._counted)
             case machine.SendEvaluate(clients):

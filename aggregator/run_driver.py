@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from aggregator.context import RunContext
-from aggregator.core.cohort import select_cohort, updates_wanted
+from aggregator.core.cohort import Attendance, select_cohort, updates_wanted
 from aggregator.core.stopping import reason_to_stop
 from aggregator.initialisation import Initialisation, InitialisationFailed
 from aggregator.models import GlobalModel
@@ -53,6 +53,7 @@ class RunDriver:
         self._last_stored = state.model
         self._deciding = dict(state.deciding)
         self._counted = dict(state.counted)
+        self._attendance = dict(state.attendance)
         self._round: RoundDriver | None = None
         self._stopping = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -127,6 +128,8 @@ class RunDriver:
     async def _run_rounds(self) -> str:
         """Why the run is complete."""
         spec = self._context.spec
+        if refusal := spec.strategy.aggregation.refusal(spec.signature):
+            raise RunFailed(refusal)
         model, done = await self._starting_point()
         for number in range(done + 1, spec.num_rounds + 1):
             if reason := reason_to_stop(spec.strategy.stopping, self._deciding):
@@ -144,6 +147,11 @@ class RunDriver:
             if (metric.source, metric.name) == (stopping.source, stopping.metric):
                 self._deciding[number] = metric.value
 
+    def _note_attendance(self, cohort: Iterable[str], completed: Collection[str]) -> None:
+        for client_id in cohort:
+            before = self._attendance.get(client_id, Attendance())
+            self._attendance[client_id] = before.after(completed=client_id in completed)
+
     async def _complete_round(self, number: int, last_attempt: int, model: GlobalModel) -> CommittedRound:
         """What was committed of the round, which is attempted until it is. Raises `RunFailed` after too many attempts."""
         allowed = self._context.spec.strategy.faults.max_abandoned
@@ -152,6 +160,7 @@ class RunDriver:
             cohort = await self._select_cohort(number)
             self._round = RoundDriver(self._context, number, attempt, cohort, model, self._counted)
             committed = await self._round.execute()
+            self._note_attendance(cohort.names, self._round.completed)
             reason, self._round = self._round.reason, None
             if committed:
                 self._counted |= dict.fromkeys(committed.counted, number)
@@ -167,7 +176,7 @@ class RunDriver:
 
     async def _select_cohort(self, number: int) -> Cohort:
         spec, clients = self._context.spec, await self._wait_for_clients()
-        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients)
+        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients, self._attendance)
         names = {client_id: clients[client_id].name for client_id in chosen}
         return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients))
 
@@ -208,7 +217,9 @@ class RunDriver:
         self._note_deciding(0, metrics)
         self._context.events.emit(
             "model.initialised",
-            f"Initial model of {spec.signature.num_parameters:,} parameters",
+            f"Initial model of {stored.size:,} bytes"
+            if spec.signature.is_open
+            else f"Initial model of {spec.signature.num_parameters:,} parameters",
             level=Level.ROUND,
             round_number=0,
             data={

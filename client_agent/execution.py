@@ -74,7 +74,8 @@ class Trained:
 
 def initialise(hosted: HostedApp, config: Scalars) -> Update:
     arrays = hosted.client.get_parameters(config)
-    return _update(encode(_checked_parameters(hosted, arrays), PLAIN), hosted.signature, 0, {}, PLAIN)
+    parameters = _checked_parameters(hosted, arrays)
+    return _update(encode(parameters, PLAIN), Signature.of(parameters), 0, {}, PLAIN)
 
 
 def fit(
@@ -155,8 +156,8 @@ def _evaluate(hosted: HostedApp, parameters: Parameters, config: Scalars) -> Eva
 
 def _checked_parameters(hosted: HostedApp, arrays: Arrays) -> Parameters:
     parameters = hosted.app.named([np.asarray(array) for array in arrays])
-    if difference := hosted.signature.difference(Signature.of(parameters)):
-        raise CodecError(f"The update doesn't fit the model: {difference}.")
+    if misfit := hosted.signature.misfit(Signature.of(parameters)):
+        raise CodecError(f"The update doesn't fit the model: {misfit}.")
     _raise_if_not_finite(parameters)
     return parameters
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from client_agent.errors import BrokenApp
 from client_agent.methods import Method, Setting
 from protos.convert import ScalarValue
-from protos.tensors import AUXILIARY, Parameters, Signature
+from protos.tensors import AUXILIARY, OPEN, CodecError, Parameters, Signature, TensorSpec
 
 Arrays = list[NDArray[Any]]
 Config = dict[str, ScalarValue]
@@ -132,16 +132,27 @@ class App:
     """In the order of `get_parameters`; "0", "1", ... when left out."""
     methods: Collection[str] = frozenset()
     """Methods for unlike clients that the app's loop serves: `client_agent.methods.WITH_PHASES` or `ALL`."""
+    open_tensors: Sequence[str] = ()
+    """Names of uint8 tensors of one dimension whose length changes from round to round, up to `MAX_OPEN_BYTES`."""
 
     def signature_of(self, client: ClientLike) -> Signature:
-        """The model's signature, read from the client's initial parameters. Raises `BrokenApp` for a reserved name."""
+        """The model's signature, read from the client's initial parameters. Raises `CodecError` for one that can't be sent."""
         signature = Signature.of(self.named(client.get_parameters({"seed": 0})))
-        for spec in signature.tensors:
-            if spec.name.startswith(AUXILIARY):
-                raise BrokenApp(
-                    f"Tensor {spec.name!r} of app {self.name!r}: names that begin with {AUXILIARY} are reserved."
-                )
-        return signature
+        if unknown := sorted(set(self.open_tensors) - {spec.name for spec in signature.tensors}):
+            raise BrokenApp(
+                f"App {self.name!r} leaves the length of {unknown[0]!r} open, which is no tensor of its model."
+            )
+        if reserved := [spec.name for spec in signature.tensors if spec.name.startswith(AUXILIARY)]:
+            raise BrokenApp(
+                f"Tensor {reserved[0]!r} of app {self.name!r}: names that begin with {AUXILIARY} are reserved."
+            )
+        declared = Signature(tuple(self._declared(spec) for spec in signature.tensors))
+        if misfit := declared.misfit(signature):
+            raise CodecError(misfit)
+        return declared
+
+    def _declared(self, spec: TensorSpec) -> TensorSpec:
+        return replace(spec, shape=OPEN) if spec.name in self.open_tensors else spec
 
     def named(self, arrays: Sequence[NDArray[Any]]) -> Parameters:
         """`arrays` under the model's tensor names. Raises `BrokenApp` if their number differs."""

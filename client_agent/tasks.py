@@ -178,10 +178,8 @@ class Tasks:
         local = frozenset(task.local_tensors)
         expected = Signature(tuple(t for t in hosted.signature.tensors if t.name not in local))
         model = Signature(tuple(t for t in signature.tensors if not t.name.startswith(tensors.AUXILIARY)))
-        if difference := expected.difference(model):
-            raise TaskRefused(
-                f"The run's model isn't that of this agent's {task.app} {task.app_version}: {difference}."
-            )
+        if misfit := expected.misfit(model):
+            raise TaskRefused(f"The run's model isn't that of this agent's {task.app} {task.app_version}: {misfit}.")
         if task.model.size != signature.size:
             raise TransferError(f"The server's model has {task.model.size:,} bytes, not {signature.size:,}.")
         progress.enter(task_pb2.PHASE_DOWNLOADING)

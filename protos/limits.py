@@ -12,6 +12,8 @@ CHUNK_BYTES = 256 * 1024
 """Payload of one chunk. Measured: larger chunks are slower and delay heartbeats."""
 
 MAX_MODEL_BYTES = 4 * 1024**3
+MAX_OPEN_BYTES = 64 * 1024**2
+"""Length of a tensor whose signature leaves it open."""
 MAX_TENSORS = 10_000
 MAX_DIMENSIONS = 8
 MAX_NAME_LENGTH = 255

@@ -8,7 +8,7 @@ Nothing here can run code: there is no pickle, and a buffer that doesn't fit its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ Parameters = dict[str, Array]
 ALIGNMENT = 64
 AUXILIARY = "~"
 """The names of tensors that travel beside a model begin with it (a method's control variates); those of a model don't."""
+OPEN: tuple[int, ...] = (-1,)
+"""The shape, in an app's signature, of a uint8 tensor that has another length in every model: an ensemble of trees, say."""
 DTYPES: Mapping[str, np.dtype[Any]] = {
     name: np.dtype(name).newbyteorder("<")
     for name in (
@@ -38,7 +40,7 @@ class CodecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, dtype (a key of `DTYPES`) and shape of one tensor."""
+    """Name, dtype (a key of `DTYPES`) and shape of one tensor. The shape `OPEN` declares bytes of any length up to a limit."""
 
     name: str
     dtype: str
@@ -53,12 +55,35 @@ class TensorSpec:
             raise CodecError(
                 f"Tensor {self.name!r} has {len(self.shape)} dimensions; at most {limits.MAX_DIMENSIONS} are allowed."
             )
-        if any(n < 0 for n in self.shape):
+        if self.is_open and self.dtype != "uint8":
+            raise CodecError(f"Tensor {self.name!r} of open length has dtype {self.dtype}; only uint8 may be open.")
+        if any(n < 0 for n in self.shape) and not self.is_open:
             raise CodecError(f"Tensor {self.name!r} has a negative dimension: {self.shape}.")
 
     @property
+    def is_open(self) -> bool:
+        return self.shape == OPEN
+
+    @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+        """Of an open tensor, the most it may have."""
+        return limits.MAX_OPEN_BYTES if self.is_open else math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def difference(self, other: TensorSpec) -> str:
+        """As of `Signature`, of tensors with the same name."""
+        if other.dtype != self.dtype:
+            return f"tensor {self.name!r} has dtype {other.dtype}, not {self.dtype}"
+        return f"tensor {self.name!r} has shape {other.shape}, not {self.shape}" if other.shape != self.shape else ""
+
+    def misfit(self, concrete: TensorSpec) -> str:
+        """As of `Signature`, of tensors with the same name."""
+        if not self.is_open or concrete.dtype != self.dtype:
+            return self.difference(concrete)
+        if concrete.is_open or len(concrete.shape) != 1:
+            return f"tensor {self.name!r} has shape {concrete.shape}, where a number of bytes is expected"
+        if concrete.nbytes > limits.MAX_OPEN_BYTES:
+            return f"tensor {self.name!r} has {concrete.nbytes:,} bytes; the limit is {limits.MAX_OPEN_BYTES:,}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +103,18 @@ class Signature:
 
     @property
     def size(self) -> int:
-        """Bytes of the encoded model, padding included."""
+        """Bytes of the encoded model, padding included. With an open tensor, the most they may be."""
         return sum(_padded(spec.nbytes) for spec in self.tensors)
 
     @property
+    def is_open(self) -> bool:
+        """Some tensor's length is left open: this is an app's declaration, and no model's own signature."""
+        return any(spec.is_open for spec in self.tensors)
+
+    @property
     def num_parameters(self) -> int:
-        return sum(math.prod(spec.shape) for spec in self.tensors)
+        """Elements of the tensors whose size is known."""
+        return sum(math.prod(spec.shape) for spec in self.tensors if not spec.is_open)
 
     @classmethod
     def of(cls, parameters: Mapping[str, Array]) -> Signature:
@@ -100,16 +131,24 @@ class Signature:
 
     def difference(self, other: Signature) -> str:
         """What `other` has otherwise, in words for an operator; empty when equal."""
+        return self._first_difference(other, TensorSpec.difference)
+
+    def misfit(self, concrete: Signature) -> str:
+        """Why a model of the signature `concrete` is none of this one's, in words for an operator; empty if it is.
+
+        They are equal, but for the lengths that are open here.
+        """
+        return self._first_difference(concrete, TensorSpec.misfit)
+
+    def _first_difference(self, other: Signature, compare: Callable[[TensorSpec, TensorSpec], str]) -> str:
         mine, theirs = {t.name: t for t in self.tensors}, {t.name: t for t in other.tensors}
         if missing := [name for name in mine if name not in theirs]:
             return f"tensor {missing[0]!r} is missing"
         if extra := [name for name in theirs if name not in mine]:
             return f"tensor {extra[0]!r} is not part of the model"
         for name, spec in mine.items():
-            if spec.dtype != theirs[name].dtype:
-                return f"tensor {name!r} has dtype {theirs[name].dtype}, not {spec.dtype}"
-            if spec.shape != theirs[name].shape:
-                return f"tensor {name!r} has shape {theirs[name].shape}, not {spec.shape}"
+            if difference := compare(spec, theirs[name]):
+                return difference
         return "" if list(mine) == list(theirs) else "the tensors come in another order"
 
     def ranges(self) -> Iterator[tuple[TensorSpec, int]]:
@@ -133,8 +172,10 @@ def encode(parameters: Mapping[str, Array]) -> bytearray:
 def decode(buffer: bytes | bytearray | memoryview, signature: Signature) -> Parameters:
     """Read-only views of `buffer` as named arrays, without a copy.
 
-    Raises `CodecError` if the buffer's length is not that of the signature.
+    Raises `CodecError` if the buffer's length is not that of the signature, or the signature leaves it open.
     """
+    if signature.is_open:
+        raise CodecError("The signature leaves a length open: a model is read by its own signature.")
     if len(buffer) != signature.size:
         raise CodecError(f"The model has {len(buffer):,} bytes; its signature says {signature.size:,}.")
     parameters: Parameters = {}

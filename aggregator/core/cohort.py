@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from aggregator.core.config import CohortConfig
 
 
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """How often a client was asked in a run, by attempts at its rounds, and how often its update was taken in."""
+
+    asked: int = 0
+    completed: int = 0
+
+    @property
+    def reliability(self) -> float:
+        """The share that it completed by Laplace's rule of succession, so that one who has never been asked has 1/2."""
+        return (self.completed + 1) / (self.asked + 2)
+
+    def after(self, *, completed: bool) -> Attendance:
+        return Attendance(self.asked + 1, self.completed + completed)
+
+
 def updates_wanted(config: CohortConfig, num_eligible: int) -> int:
-    """How many updates a round is after: a fraction of the eligible clients, at least `min_clients`."""
-    return min(num_eligible, max(config.min_clients, math.ceil(config.fraction * num_eligible)))
+    """How many updates a round is after: a fraction of the eligible clients, from `min_clients` to `max_clients`."""
+    most = num_eligible if config.max_clients is None else min(num_eligible, config.max_clients)
+    return min(most, max(config.min_clients, math.ceil(config.fraction * num_eligible)))
 
 
 def cohort_size(config: CohortConfig, num_eligible: int) -> int:
@@ -19,15 +37,53 @@ def cohort_size(config: CohortConfig, num_eligible: int) -> int:
     return min(num_eligible, math.ceil(config.over_selection * updates_wanted(config, num_eligible)))
 
 
-def select_cohort(config: CohortConfig, seed: int, round_number: int, eligible: Iterable[str]) -> tuple[str, ...]:
+def select_cohort(
+    config: CohortConfig,
+    seed: int,
+    round_number: int,
+    eligible: Iterable[str],
+    attendance: Mapping[str, Attendance] | None = None,
+) -> tuple[str, ...]:
     """The clients that are asked in a round, sorted; a function of nothing but the arguments.
 
-    Drawn without replacement and uniformly: each client gets a pseudo-random rank from seed, round and its id, and the
-    lowest ranks win. So a client that comes or goes changes no other's rank.
+    `attendance` is the run's record so far, which the order "available" alone looks at.
     """
     clients = sorted(set(eligible))
-    ranked = sorted(clients, key=lambda client: _rank(seed, round_number, client))
-    return tuple(sorted(ranked[: cohort_size(config, len(clients))]))
+    size = cohort_size(config, len(clients))
+    match config.order:
+        case "random":
+            return _lowest_ranks(seed, round_number, clients, size)
+        case "cyclic":
+            return _next_in_turn(round_number, clients, size)
+        case "available":
+            return _most_reliable(seed, round_number, clients, size, attendance or {})
+
+
+def _lowest_ranks(seed: int, round_number: int, clients: list[str], size: int) -> tuple[str, ...]:
+    """Drawn without replacement and uniformly: each client gets a pseudo-random rank from seed, round and its id, and the
+    lowest ranks win. So a client that comes or goes changes no other's rank.
+    """
+    return tuple(sorted(sorted(clients, key=lambda client: _rank(seed, round_number, client))[:size]))
+
+
+def _next_in_turn(round_number: int, clients: list[str], size: int) -> tuple[str, ...]:
+    """Round r continues in the sorted ids where round r - 1 ended, and begins again after the last.
+
+    While the same clients are there, each is asked as often as any other, to within one round.
+    """
+    first = (round_number - 1) * size
+    return tuple(sorted(clients[(first + k) % len(clients)] for k in range(size)))
+
+
+def _most_reliable(
+    seed: int, round_number: int, clients: list[str], size: int, attendance: Mapping[str, Attendance]
+) -> tuple[str, ...]:
+    """Those that completed most of what they were asked for; among equals as in a random order."""
+
+    def place(client: str) -> tuple[float, bytes]:
+        return -attendance.get(client, Attendance()).reliability, _rank(seed, round_number, client)
+
+    return tuple(sorted(sorted(clients, key=place)[:size]))
 
 
 def _rank(seed: int, round_number: int, client: str) -> bytes:

@@ -42,6 +42,15 @@ class CohortConfig(_Section):
 
     fraction: Annotated[float, Field(gt=0, le=1, title="Fraction of the clients")] = 1.0
     min_clients: Annotated[int, Field(ge=1, le=100_000, title="Fewest clients to begin a round")] = 2
+    max_clients: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=100_000,
+            title="Most clients of a round",
+            description="A round is after no more updates than this, whatever the fraction. Empty: no limit.",
+        ),
+    ] = None
     over_selection: Annotated[
         float,
         Field(
@@ -51,6 +60,13 @@ class CohortConfig(_Section):
             description="Asks so many times the clients, and closes with the first to answer.",
         ),
     ] = 1.0
+    order: Annotated[
+        Literal["random", "cyclic", "available"],
+        Field(
+            title="Whom to ask first",
+            description="random: drawn anew in each round. cyclic: in turn. available: those that have answered most reliably in this run.",
+        ),
+    ] = "random"
     labels: Annotated[dict[str, str], Field(title="Only clients with these labels")] = {}
 
 
@@ -186,6 +202,11 @@ class StrategyConfig(_Section):
             raise ValueError(
                 f"The quorum ({quorum}) is larger than the fewest clients that begin a round ({least}): such a round could never count."
             )
+        if (most := self.cohort.max_clients) is not None and most < least:
+            raise ValueError(
+                f"A round begins with {least} clients or more, and may have no more than {most}. "
+                f"Raise the most clients of a round to {least}, or lower the fewest, and the quorum ({quorum}) with it."
+            )
         if (needed := self.aggregation.fewest_updates()) > quorum:
             raise ValueError(
                 f"{_title(self.aggregation)} with these settings needs at least {needed} updates, "
@@ -194,7 +215,22 @@ class StrategyConfig(_Section):
             )
         if refusal := self.method.refusal(self.aggregation, self.optimizer):
             raise ValueError(refusal)
+        if refusal := self._what_the_rule_refuses():
+            raise ValueError(f"{_title(self.aggregation)} {refusal}")
         return self
+
+    def _what_the_rule_refuses(self) -> str:
+        """Which other part doesn't go with the rule, and what to do; empty if all do."""
+        rule, cohort = self.aggregation, self.cohort
+        if not rule.vectors and not isinstance(self.optimizer, NoOptimizer):
+            return f"makes no vector that a server optimizer could work on: choose none instead of {_title(self.optimizer)}."
+        if not rule.vectors and self.update.clip_norm is not None:
+            return "takes no updates that have a length: leave the longest step empty."
+        if not rule.vectors and not isinstance(self.method, NoMethod):
+            return f"trains trees, which have no gradients for a method to correct: choose none instead of {_title(self.method)}."
+        if rule.in_turn and (cohort.order, cohort.max_clients, cohort.over_selection) != ("cyclic", 1, 1.0):
+            return "trains with one client a round, in turn: ask the clients in cyclic order, one at most, without over-selection."
+        return ""
 
     @property
     def algorithm(self) -> str:

@@ -54,9 +54,12 @@ class Strategy:
         """What an update holds: the shared tensors, then what the method's other half adds."""
         return Signature((*self.shared.tensors, *self._method.returned().tensors))
 
-    def fit_config(self, round_number: int, num_rounds: int) -> Scalars:
+    def fit_config(self, round_number: int, num_rounds: int, updates_wanted: int) -> Scalars:
         """What the clients of the round are told about their training."""
-        told = self._config.local.as_scalars(round_number, num_rounds)
+        told = {
+            **self._config.local.as_scalars(round_number, num_rounds),
+            **self._config.aggregation.fit_config(updates_wanted),
+        }
         if (method := part_name(type(self._config.method))) != "none":
             told |= {"method": method, **self._config.method.settings()}
         return told
@@ -194,8 +197,8 @@ def _failure(title: str, method: str, error: Exception) -> AggregationFailed:
 def _checked(model: object, signature: Signature, title: str) -> Parameters:
     if not isinstance(model, dict) or not all(isinstance(array, np.ndarray) for array in model.values()):
         raise AggregationFailed(f"{title} returned no model: a dict of NumPy arrays is expected.")
-    if difference := signature.difference(Signature.of(model)):
-        raise AggregationFailed(f"{title} returned another model than the run's: {difference}.")
+    if misfit := signature.misfit(Signature.of(model)):
+        raise AggregationFailed(f"{title} returned another model than the run's: {misfit}.")
     if tensor := first_non_finite(model):
         raise AggregationFailed(f"{title} returned NaN or infinity in tensor {tensor!r}.")
     return model

@@ -74,6 +74,10 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         encoding, wanted = encoding_from_proto(header.encoding), encoding_from_proto(assignment.task.encoding)
         if encoding != wanted:
             raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
+        if header.size > assignment.largest_update:
+            raise UpdateRefused(
+                f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."
+            )
         upload = self._uploads.begin(header, encoded_size(signature, encoding))
         if upload.complete:
             return transfer_pb2.UploadReceipt(duplicate=True)

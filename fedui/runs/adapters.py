@@ -8,10 +8,11 @@ from datetime import timedelta
 
 from channels.db import database_sync_to_async
 from django.db import transaction
-from django.db.models import Case, F, Max, Value, When
+from django.db.models import Case, Count, F, Max, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from aggregator.core.cohort import Attendance
 from aggregator.core.round import Outcome as EngineOutcome
 from aggregator.core.round import ParticipationReport
 from aggregator.ports import (
@@ -169,7 +170,17 @@ def _state_of(run: Run) -> RunState:
         last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
         deciding=dict(deciding),
         counted={str(client_id): last for client_id, last in counted.annotate(last=Max("round__number")).order_by()},
+        attendance=_attendance_of(run),
     )
+
+
+def _attendance_of(run: Run) -> dict[str, Attendance]:
+    by_client = (
+        Participation.objects.filter(round__run=run)
+        .values_list("client")
+        .annotate(asked=Count("pk"), completed=Count("pk", filter=Q(outcome=Outcome.COMPLETED)))
+    )
+    return {str(client): Attendance(asked, completed) for client, asked, completed in by_client}
 
 
 @transaction.atomic

@@ -24,6 +24,11 @@ class Preflight:
     """Offer the app with another model: each with the difference."""
 
     @property
+    def refusal(self) -> str:
+        """Why the strategy's rule can't aggregate the app's model; empty if it can."""
+        return self.config.aggregation.refusal(self.app.model_signature)
+
+    @property
     def enough(self) -> bool:
         return len(self.ready) >= self.config.cohort.min_clients
 

@@ -92,6 +92,8 @@ def _check(
         raise RunRefused(
             f"{strategy_version} can't train {app}. {error}", hint="Change the strategy's method."
         ) from error
+    if refusal := strategy_version.parsed.aggregation.refusal(app.model_signature):
+        raise RunRefused(refusal, hint="Choose an app and a strategy that go together.")
     if not 1 <= num_rounds <= MAX_ROUNDS:
         raise RunRefused(f"A run can't have {num_rounds} rounds.", hint=f"Choose 1 to {MAX_ROUNDS:,}.")
     if not 0 <= seed <= MAX_SEED:

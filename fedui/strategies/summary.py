@@ -72,7 +72,15 @@ def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statem
 def _cohort(config: CohortConfig) -> Iterator[str]:
     labels = ", ".join(f"{key}:{value}" for key, value in config.labels.items())
     whom = f"the clients with {labels}" if labels else "the clients"
-    yield f"A round wants updates of {percent(config.fraction, 0)} of {whom}, and begins when {config.min_clients} are connected."
+    most = f", {config.max_clients:,} at most" if config.max_clients is not None else ""
+    yield (
+        f"A round wants updates of {percent(config.fraction, 0)} of {whom}{most}, and begins when {config.min_clients} are connected."
+    )
+    match config.order:
+        case "cyclic":
+            yield "Clients are asked in turn, round after round."
+        case "available":
+            yield "Those that have answered most reliably in the run are asked first."
     if config.over_selection > 1:
         wanted, asked = config.min_clients, math.ceil(config.over_selection * config.min_clients)
         yield f"For {_count(wanted, 'update')} it asks {asked}, where there are so many, and closes with the first {wanted}."

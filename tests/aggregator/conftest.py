@@ -49,9 +49,9 @@ class Federation:
         await self._stack.aclose()
         await self.engine.stop()
 
-    async def connect(self, client_id: str, **options: Any) -> ScriptedAgent:
+    async def connect(self, client_id: str, kind: type[ScriptedAgent] = ScriptedAgent, **options: Any) -> ScriptedAgent:
         self.registry.add(client_id, labels=options.pop("labels", None))
-        agent = ScriptedAgent(self.authority, self.engine.port, client_id, **options)
+        agent = kind(self.authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
 
     def add_run(

@@ -18,8 +18,8 @@ def test_the_default_is_fedavg() -> None:
     assert StrategyConfig().algorithm == "mean"
 
 
-def test_every_rule_goes_with_every_optimizer() -> None:
-    for rule in registry.rules():
+def test_every_rule_on_vectors_goes_with_every_optimizer() -> None:
+    for rule in (name for name, part in registry.rules().items() if part.vectors):
         for optimizer in registry.optimizers():
             config = StrategyConfig.model_validate(
                 {
@@ -56,12 +56,22 @@ def test_version_1_is_read() -> None:
         ({"aggregation": {"name": "os.system"}}, "does not match any of the expected tags"),
         ({"aggregation": {"name": "mean", "code": "import os"}}, "Extra inputs are not permitted"),
         ({"faults": {"quorum": 9}}, "such a round could never count"),
+        (
+            {"cohort": {"min_clients": 5, "max_clients": 4}},
+            "begins with 5 clients or more, and may have no more than 4",
+        ),
+        ({"cohort": {"max_clients": 1}}, r"or lower the fewest, and the quorum \(2\) with it"),
+        ({"cohort": {"max_clients": 0}}, "greater than or equal to 1"),
+        ({"cohort": {"order": "alphabetical"}}, "'random', 'cyclic' or 'available'"),
         ({"local": {"learning_rate": float("nan")}}, "finite number"),
         ({"stopping": {"target": float("inf")}}, "finite number"),
         ({"optimizer": {"name": "momentum", "learning_rate": float("inf")}}, "finite number"),
         ({"cohort": {"fraction": 1.5}}, "less than or equal to 1"),
         ({"schema_version": 99}, "Input should be 2"),
         ({"update": {"clip_norm": 0}}, "greater than 0"),
+        ({"aggregation": {"name": "xgboost_bagging"}, "optimizer": {"name": "adam"}}, "choose none instead of Adam"),
+        ({"aggregation": {"name": "xgboost_bagging"}, "update": {"clip_norm": 1}}, "leave the longest step empty"),
+        ({"aggregation": {"name": "xgboost_cyclic"}}, "one client a round, in turn: ask the clients in cyclic order"),
     ],
 )
 def test_what_makes_no_sense_is_refused(config: dict[str, object], message: str) -> None:

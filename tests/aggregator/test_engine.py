@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from aggregator.ports import Directive, RunOutcome
+from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
+from aggregator.ports import Directive, RunOutcome, RunSpec
 from protos.fedui.v1 import task_pb2
 from protos.tensors import Parameters
 from tests.aggregator.conftest import Federation
+from tests.support.scripted_agent import SIGNATURE
 
 
 async def test_a_run_averages_by_examples_and_keeps_every_model(federation: Federation) -> None:
@@ -236,3 +239,29 @@ async def test_a_run_is_driven_once(federation: Federation) -> None:
     assert await federation.engine.run(1) is False
     await federation.engine.drain()
     assert await first is False
+
+
+async def test_a_client_that_fails_is_asked_last_also_by_the_engine_that_takes_the_run_up(
+    federation: Federation,
+) -> None:
+    """Each round asks two of three, the most reliable first; ids and seed are such that "b" is among the first."""
+    cohort = CohortConfig(min_clients=1, max_clients=2, order="available")
+    faults = FaultsConfig(quorum=1, deadline_seconds=20)
+    strategy = StrategyConfig(cohort=cohort, faults=faults, evaluation=EvaluationConfig(federated=False))
+    run = federation.store.add(RunSpec(1, "test", "tests", "toy", "1", SIGNATURE, strategy, seed=0, num_rounds=4))
+    federation.store.last_events[1] = 0
+    await federation.connect("a")
+    await federation.connect("c")
+    broken = await federation.connect("b", automatic=False)
+    running = asyncio.create_task(federation.engine.run(1))
+    while (task := await asyncio.wait_for(broken.tasks.get(), 10)).kind != task_pb2.TASK_KIND_FIT:
+        await broken.do(task)
+    broken.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="no data")
+    async with asyncio.timeout(20):
+        await running
+    asked = [{p.client_id for p in run.rounds[number, 1].participations} for number in range(1, 5)]
+    assert "b" in asked[task.round - 1]
+    assert all("b" not in clients for clients in asked[task.round :])
+    run.outcome, run.spec = None, replace(run.spec, num_rounds=5)
+    await federation.engine.run(1)
+    assert {p.client_id for p in run.rounds[5, 1].participations} == {"a", "c"}

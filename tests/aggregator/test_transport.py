@@ -253,6 +253,12 @@ async def test_malformed_uploads_are_refused_and_the_right_one_still_counts(fede
     lying = agent.header(task, update, data)
     lying.signature.tensors[0].shape[:] = [2**40, 2**20]
     assert "the limit is" in await refusal_of(agent.transfer.Upload(_messages(lying, data)))
+    larger = {**update, "w": np.zeros((400, 3), "f4")}
+    too_large = agent.header(task, larger, bytes(encode(larger)))
+    assert "a model of this run has at most" in await refusal_of(agent.transfer.Upload(_messages(too_large, b"x")))
+    opened = agent.header(task, update, data)
+    opened.signature.tensors[0].dtype, opened.signature.tensors[0].shape[:] = "uint8", [-1]
+    assert "the run's model has" in await refusal_of(agent.transfer.Upload(_messages(opened, data)))
     del running
     assert not (await agent.upload(task, update)).duplicate
 

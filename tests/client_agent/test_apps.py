@@ -8,14 +8,16 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from client_agent.apps import breast_cancer, datasets, digits_numpy
+from client_agent import execution
+from client_agent.apps import breast_cancer, breast_cancer_trees, breast_cancer_xgboost, datasets, digits_numpy
 from client_agent.apps.digits_numpy import MLP
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.errors import ConfigurationError, TaskCancelled
-from client_agent.hosting import host
+from client_agent.hosting import find_app, host
 from client_agent.sdk import Arrays, Config, Context, NumPyClient
 from protos.convert import ScalarValue
-from protos.tensors import TensorSpec
+from protos.tensors import OPEN, TensorSpec
+from protos.trees import BadEnsemble
 
 
 def clients(module: ModuleType, partitions: int = 5) -> list[NumPyClient]:
@@ -182,3 +184,32 @@ def test_a_wrong_option_is_named(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         client_fn(Context("site-1", options))
+
+
+def test_the_trees_are_those_of_the_same_site_and_config_and_learn() -> None:
+    first, second = (breast_cancer_xgboost.client_fn(Context("site", {})) for _ in range(2))
+    start = first.get_parameters({"seed": 1})
+    config: Config = {"epochs": 20, "learning_rate": 0.3, "max_depth": 3, "return_trees": "new"}
+    once, again = first.fit(start, config), second.fit(start, config)
+    np.testing.assert_array_equal(once[0][0], again[0][0])
+    loss, _, metrics = breast_cancer_trees.evaluate_held_out({"ensemble": once[0][0]})
+    assert (metrics["trees"], metrics["accuracy"] > 0.93, loss < 0.3) == (20, True, True)
+    with pytest.raises(BadEnsemble):
+        first.evaluate([np.zeros(5, np.uint8)], {})
+
+
+def test_the_app_of_trees_leaves_its_length_open() -> None:
+    hosted = host(find_app("breast-cancer-xgboost"), Context("site-1"))
+    assert hosted.signature.tensors == (TensorSpec("ensemble", "uint8", OPEN),)
+    given = execution.Given({"ensemble": hosted.client.get_parameters({})[0]})
+    update = execution.fit(hosted, given, {"epochs": 1}).update
+    assert hosted.signature.misfit(update.signature) == ""
+    assert not update.signature.is_open
+
+
+def test_trees_report_every_boosting_round() -> None:
+    recorder = Recorder()
+    client = breast_cancer_xgboost.client_fn(Context("slow", {"slowdown": "1.5"}))
+    client.send_progress_to(recorder)
+    client.fit(client.get_parameters({}), {"epochs": 2})
+    assert (recorder.fractions, recorder.slept) == ([0.5, 1.0], 3.0)

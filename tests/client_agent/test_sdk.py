@@ -16,6 +16,7 @@ from client_agent.progress import TaskProgress
 from client_agent.sdk import Arrays, Config
 from protos.convert import scalars_from_proto
 from protos.fedui.v1 import task_pb2
+from protos.tensors import OPEN
 
 
 def test_the_public_surface_is_this_list() -> None:
@@ -59,6 +60,35 @@ def test_tensors_without_names_are_numbered() -> None:
 def test_a_wrong_number_of_names_is_told() -> None:
     with pytest.raises(BrokenApp, match="names 1 tensors, but its client returned 2"):
         host(make_app(["weight"]), Context("site-1"))
+
+
+class GrowingBytes(NumPyClient):
+    def get_parameters(self, config: Config) -> Arrays:
+        return [np.zeros(5, np.uint8), np.zeros(3, np.float32), np.zeros((2, 2), np.uint8)]
+
+
+def growing(*open_tensors: str) -> App:
+    return App(
+        "growing", "1.0", "numpy", lambda context: GrowingBytes(), ["ensemble", "w", "grid"], open_tensors=open_tensors
+    )
+
+
+def test_a_length_is_left_open_where_the_app_says_so() -> None:
+    signature = host(growing("ensemble"), Context("site-1")).signature
+    assert [t.shape for t in signature.tensors] == [OPEN, (3,), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trees", "leaves the length of 'trees' open, which is no tensor of its model"),
+        ("w", "only uint8 may be open"),
+        ("grid", r"has shape \(2, 2\), where a number of bytes is expected"),
+    ],
+)
+def test_a_tensor_that_cannot_be_left_open_is_told(name: str, message: str) -> None:
+    with pytest.raises(BrokenApp, match=message):
+        host(growing(name), Context("site-1"))
 
 
 def test_progress_outside_an_agent_does_nothing() -> None:

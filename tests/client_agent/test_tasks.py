@@ -289,3 +289,24 @@ async def test_what_a_duck_typed_client_returns_is_checked(
     server.push_task("t", task_pb2.TASK_KIND_FIT, {"0": np.ones(3, np.float32)}, app="bare")
     result = await server.result("t")
     assert (result.outcome, result.reason) == (outcome, reason)
+
+
+class GrowingBytes(ToyClient):
+    """Appends one byte to its model."""
+
+    def get_parameters(self, config: Config) -> Arrays:
+        return [np.zeros(0, np.uint8)]
+
+    def fit(self, parameters: Arrays, config: Config) -> FitResult:
+        return [np.append(parameters[0], np.uint8(7))], 7, {}
+
+
+async def test_a_model_of_open_length_goes_down_and_up_in_its_own(server: ScriptedServer, launch: Launch) -> None:
+    app = App("toy", "1.0", "numpy", lambda context: GrowingBytes(), ["ensemble"], open_tensors=["ensemble"])
+    launch({("toy", "1.0"): host(app, Context("site-1"))})
+    server.push_task("one", task_pb2.TASK_KIND_FIT, {"ensemble": np.arange(100, dtype=np.uint8)})
+    assert (await server.result("one")).outcome == COMPLETED
+    assert uploaded(server, "one")[0].tolist() == [*range(100), 7]
+    server.push_task("two", task_pb2.TASK_KIND_FIT, {"ensemble": np.zeros((4, 4), np.uint8)})
+    refusal = await server.result("two")
+    assert (refusal.outcome, "a number of bytes is expected" in refusal.reason) == (REFUSED, True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from asgiref.sync import sync_to_async
 
+from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
 from aggregator.core.round import Outcome, ParticipationReport
 from aggregator.memory import MemoryRunStore
@@ -168,3 +170,17 @@ async def test_an_abandoned_attempt_is_counted_and_not_committed(harness: Harnes
     await harness.store.release(lease)
     state = await harness.take_up()
     assert (state.model, state.last_attempt) == (harness.model(0), 1)
+
+
+async def test_it_knows_how_often_each_client_was_asked_and_completed(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    one, two = harness.clients
+    await harness.commit(lease, 1)
+    await harness.store.begin_round(lease, harness.record(2))
+    reports = [ParticipationReport(one, Outcome.LATE), ParticipationReport(two, Outcome.COMPLETED)]
+    failed = replace(harness.record(2), participations=reports)
+    await harness.store.abandon_round(lease, failed, "no quorum")
+    pending = [ParticipationReport(one)]
+    await harness.store.begin_round(lease, replace(harness.record(2, attempt=2), participations=pending))
+    await harness.expire()  # the engine is lost in the middle of that attempt
+    assert (await harness.take_up()).attendance == {one: Attendance(3, 1), two: Attendance(2, 2)}

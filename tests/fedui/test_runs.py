@@ -87,6 +87,21 @@ def test_a_run_that_makes_no_sense_is_refused(
     assert not Run.objects.exists()
 
 
+def test_a_rule_that_is_none_for_the_apps_model_is_refused(
+    federation: Federation, owner: User, valid: dict[str, Any]
+) -> None:
+    trees = an_app(federation, "trees")
+    trees.signature = [{"name": "ensemble", "dtype": "uint8", "shape": [-1]}]
+    trees.save()
+    bagging = StrategyConfig.model_validate({"aggregation": {"name": "xgboost_bagging"}})
+    strategy = create_strategy(federation, owner, name="trees", config=bagging)
+    with pytest.raises(RunRefused, match="Mean, weighted by examples needs tensors of fixed size"):
+        create_run(federation, owner, **(valid | {"app": trees}))
+    with pytest.raises(RunRefused, match="XGBoost by bagging joins ensembles of trees"):
+        create_run(federation, owner, **(valid | {"strategy_version": strategy.latest}))
+    assert create_run(federation, owner, **(valid | {"app": trees, "strategy_version": strategy.latest})).pk
+
+
 def test_what_belongs_to_another_federation_is_refused(
     federation: Federation, owner: User, valid: dict[str, Any]
 ) -> None:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from protos.tensors import DTYPES, CodecError, Parameters, Signature, TensorSpec, decode, encode, first_non_finite
+from protos import limits
+from protos.tensors import DTYPES, OPEN, CodecError, Parameters, Signature, TensorSpec, decode, encode, first_non_finite
 
 arrays = st.sampled_from(sorted(DTYPES)).flatmap(
     lambda name: npst.arrays(np.dtype(name), npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
@@ -54,7 +55,9 @@ def test_big_endian_and_strided_arrays_are_sent_as_little_endian_and_contiguous(
         ("", "float32", (1,), "1 to 255 characters"),
         ("w", "object", (1,), "supported are"),
         ("w", "complex64", (1,), "supported are"),
-        ("w", "float32", (-1,), "negative dimension"),
+        ("w", "float32", (-1,), "only uint8 may be open"),
+        ("w", "uint8", (-2,), "negative dimension"),
+        ("w", "uint8", (-1, 4), "negative dimension"),
         ("w", "float32", (1,) * 9, "dimensions"),
     ],
 )
@@ -97,3 +100,42 @@ def test_a_bool_that_is_neither_true_nor_false_is_found() -> None:
     buffer = bytearray(signature.size)
     buffer[1] = 7
     assert first_non_finite(decode(buffer, signature)) == "mask"
+
+
+OPEN_SIGNATURE = Signature((TensorSpec("ensemble", "uint8", OPEN), TensorSpec("w", "float32", (2,))))
+
+
+@given(st.integers(0, 200))
+def test_an_open_length_fits_any_and_the_model_is_read_by_its_own(length: int) -> None:
+    model: Parameters = {"ensemble": np.arange(length, dtype=np.uint8), "w": np.ones(2, np.float32)}
+    own = Signature.of(model)
+    assert OPEN_SIGNATURE.misfit(own) == ""
+    assert OPEN_SIGNATURE.size >= own.size
+    np.testing.assert_array_equal(decode(encode(model), own)["ensemble"], model["ensemble"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "message"),
+    [
+        ("uint8", (limits.MAX_OPEN_BYTES + 1,), "the limit is 67,108,864"),
+        ("int8", (5,), "has dtype int8, not uint8"),
+        ("uint8", (5, 1), "a number of bytes is expected"),
+        ("uint8", (), "a number of bytes is expected"),
+        ("uint8", OPEN, "a number of bytes is expected"),
+    ],
+)
+def test_what_an_open_length_does_not_fit_is_named(dtype: str, shape: tuple[int, ...], message: str) -> None:
+    concrete = Signature((TensorSpec("ensemble", dtype, shape), OPEN_SIGNATURE.tensors[1]))
+    assert message in OPEN_SIGNATURE.misfit(concrete)
+
+
+def test_declarations_differ_where_one_is_open_and_the_other_is_not() -> None:
+    fixed = Signature((TensorSpec("ensemble", "uint8", (5,)), OPEN_SIGNATURE.tensors[1]))
+    assert "shape (5,), not (-1,)" in OPEN_SIGNATURE.difference(fixed)
+    assert "shape (-1,), not (5,)" in fixed.misfit(OPEN_SIGNATURE)
+    assert OPEN_SIGNATURE.difference(Signature.from_json(OPEN_SIGNATURE.to_json())) == ""
+
+
+def test_nothing_is_decoded_by_a_declaration() -> None:
+    with pytest.raises(CodecError, match="leaves a length open"):
+        decode(bytes(OPEN_SIGNATURE.size), OPEN_SIGNATURE)

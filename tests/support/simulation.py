@@ -52,7 +52,7 @@ class Simulation:
             self.rounds, self.seed, strategy.shared, current, len(cohort), MemorySpool, len(self.clients)
         )
         aggregation = strategy.begin(context)
-        config = {**strategy.fit_config(self.rounds, 100), "seed": self.seed, "round": self.rounds}
+        config = {**strategy.fit_config(self.rounds, 100, len(cohort)), "seed": self.seed, "round": self.rounds}
         for client in cohort:
             trained = execution.fit(
                 self.clients[client], self._given(client, strategy.sent_to_train(self.model)), config

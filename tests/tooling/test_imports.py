@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-HEAVY = {"torch", "sklearn", "scipy", "plotly", "pandas", "matplotlib"}
+HEAVY = {"torch", "sklearn", "scipy", "plotly", "pandas", "matplotlib", "xgboost"}
 SERVER = {"django", "celery", "channels", "redis"}
 
 

@@ -92,3 +92,16 @@ def test_lists_cost_the_same_however_long(
     client.force_login(world.owner)
     with django_assert_max_num_queries(queries):
         client.get(world.root + path)
+
+
+def test_a_model_of_open_length_is_shown_as_that(world: World, client: Browser) -> None:
+    world.run.app.signature = [{"name": "ensemble", "dtype": "uint8", "shape": [-1]}]
+    world.run.app.save()
+    client.force_login(world.owner)
+    apps = client.get(f"{world.root}apps/").content.decode()
+    assert "A model of open length" in apps
+    assert '<td class="num mono">open</td>' in apps
+    assert "at most" in client.get(f"{world.root}runs/{world.run.pk}/").content.decode()
+    new = client.get(f"{world.root}runs/new/").content.decode()
+    assert "choose a rule for trees" in new
+    assert "traffic a round: the model has up to" in new

@@ -5,6 +5,7 @@ import pytest
 from aggregator.core.config import CohortConfig, FaultsConfig, StrategyConfig
 from fedui.clients.models import Client, ClientStatus
 from fedui.runs.preflight import Preflight, preflight
+from protos import limits
 from tests.support.population import World, populate
 
 
@@ -49,3 +50,13 @@ def test_over_selection_asks_more_as_far_as_there_are(world: World) -> None:
     assert _check(world, StrategyConfig(cohort=half, faults=FaultsConfig(quorum=1))).cohort_size == 1
     more = half.model_copy(update={"over_selection": 5.0})
     assert _check(world, StrategyConfig(cohort=more, faults=FaultsConfig(quorum=1))).cohort_size == 2
+
+
+def test_a_rule_that_cannot_aggregate_the_apps_model_is_said(world: World) -> None:
+    assert _check(world).refusal == ""
+    world.run.app.signature = [{"name": "ensemble", "dtype": "uint8", "shape": [-1]}]
+    world.run.app.save()
+    assert "one of open length: choose a rule for trees" in _check(world).refusal
+    bagging = StrategyConfig.model_validate({"aggregation": {"name": "xgboost_bagging"}})
+    assert _check(world, bagging).refusal == ""
+    assert _check(world, bagging).traffic == 2 * 2 * limits.MAX_OPEN_BYTES

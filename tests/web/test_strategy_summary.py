@@ -40,6 +40,17 @@ def test_the_default_is_said_without_parts_that_do_nothing() -> None:
             "Cohort",
             "For 10 updates it asks 13, where there are so many, and closes with the first 10.",
         ),
+        (
+            {"cohort": {"fraction": 0.1, "max_clients": 9}},
+            "Cohort",
+            "updates of 10 % of the clients, 9 at most, and begins",
+        ),
+        ({"cohort": {"order": "cyclic"}}, "Cohort", "connected. Clients are asked in turn, round after round."),
+        (
+            {"cohort": {"order": "available"}},
+            "Cohort",
+            "Those that have answered most reliably in the run are asked first.",
+        ),
         ({"local": {"schedule": {"name": "step", "every": 1}}}, "Training", "rate 0.2, times 0.5 after every 1 round."),
         (
             {"local": {"schedule": {"name": "cosine", "end": 0.1}}},

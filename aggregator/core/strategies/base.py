@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from protos.convert import ScalarValue
+from protos.convert import Scalars
 from protos.tensors import Array, Parameters, Signature
 
 Observer = Callable[[str, int, Array], None]
@@ -115,6 +115,24 @@ class RuleConfig(Part):
     linear: ClassVar[bool] = False
     """A weighted sum: streams in O(model) memory, and is what secure aggregation can compute."""
 
+    vectors: ClassVar[bool] = True
+    """Its aggregate is a point near the current model: clipping before it and a server optimiser after it make sense."""
+    in_turn: ClassVar[bool] = False
+    """Needs cohorts of one client each, in cyclic order."""
+
+    def refusal(self, signature: Signature) -> str:
+        """Why models of this signature, which is an app's, can't be aggregated; empty if they can. For the operator."""
+        if not signature.is_open:
+            return ""
+        return f"{self.title} needs tensors of fixed size, and the app's model has one of open length: choose a rule for trees."
+
+    def check_initial(self, parameters: Parameters) -> None:
+        """Raises `UpdateRejected` for a model that a run can't begin with. It fits the signature and is finite."""
+
+    def fit_config(self, updates_wanted: int) -> Scalars:
+        """What the clients of a round are told for the rule's sake, beside the settings of local training."""
+        return {}
+
     def fewest_updates(self) -> int:
         """With fewer updates than this the rule's promise doesn't hold; the quorum must not be smaller."""
         return 1
@@ -193,7 +211,7 @@ class Stateless:
 class MethodConfig(Part):
     """How clients train when their data differ. Its other half runs at the clients (`client_agent.methods`)."""
 
-    def settings(self) -> dict[str, ScalarValue]:
+    def settings(self) -> Scalars:
         """What the clients' half is told, among the app's configuration."""
         return {}
 

@@ -32,7 +32,7 @@ class TensorSpec(_message.Message):
     """one of protos.tensors.DTYPES, for example "float32" """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """empty for a 0-dimensional tensor"""
+        """empty for a 0-dimensional tensor; [-1] in an app's offer: bytes of any length, at most 64 MiB"""
 
     def __init__(
         self,
