@@ -46,7 +46,7 @@ async def test_a_round_is_kept_with_all_that_its_clients_did(harness: Harness) -
             z_cosine=-1.0,
             flagged=True,
             flag_reason="its norm is 1.8 times the median",
-        ),  # fmt: skip
+        ),
         ParticipationReport(b, Outcome.LATE, "No update within 60 s."),
     ]
     fit = [MetricRecord("fit", "loss", 0.5, 30)]

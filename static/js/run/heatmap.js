@@ -15,10 +15,10 @@ const total = ({ seconds }) => Object.values(seconds).reduce((sum, s) => sum + (
 const VALUES = {
   norm: {
     label: "Update norm", of: (part) => part.normRatio, text: (v) => `${number(v, 2)} × the median`,
-    diverging: (v) => -Math.log2(Math.max(v, 0.25)), ends: ["2 × median", "½ median"],
+    diverging: (v) => -Math.log2(Math.max(v, 0.25)), ends: ["½ × the median", "2 ×"], ramp: "div turned",
   },
   cosine: {
-    label: "Cosine to the aggregate", of: (part) => part.cosine, text: (v) => number(v, 2), diverging: (v) => v, ends: ["−1", "1"],
+    label: "Cosine to the aggregate", of: (part) => part.cosine, text: (v) => number(v, 2), diverging: (v) => v, ends: ["−1", "1"], ramp: "div",
   },
   loss: { label: "Training loss", of: (part) => part.loss, text: (v) => number(v, 3) },
   duration: { label: "Duration", of: total, text: duration },
@@ -171,9 +171,9 @@ export class Heatmap {
   }
 
   #showScale({ low, high }) {
-    const { diverging, ends, text } = this.#value;
+    const { ends, ramp = "", text } = this.#value;
     const [from, to] = ends ?? (low === undefined ? ["low", "high"] : [text(low), text(high)]);
-    setHtml($("[data-ramp]", this.#panel), `<span class="ramp${diverging ? " div" : ""}">${from}<i></i>${to}</span>`);
+    setHtml($("[data-ramp]", this.#panel), `<span class="ramp ${ramp}">${from}<i></i>${to}</span>`);
   }
 }
 
