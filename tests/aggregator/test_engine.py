@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
+from aggregator.core.strategies.fedavg import Mean
+from aggregator.core.strategies.fedmedian import Median
 from aggregator.ports import Directive, RunOutcome, RunSpec
 from protos.fedui.v1 import task_pb2
 from protos.tensors import Parameters
@@ -265,3 +268,59 @@ async def test_a_client_that_fails_is_asked_last_also_by_the_engine_that_takes_t
     run.outcome, run.spec = None, replace(run.spec, num_rounds=5)
     await federation.engine.run(1)
     assert {p.client_id for p in run.rounds[5, 1].participations} == {"a", "c"}
+
+
+async def test_the_client_that_sends_a_long_step_is_flagged_and_the_others_are_not(federation: Federation) -> None:
+    for client_id, step in {"a": 1.0, "b": 1.02, "c": 0.98, "d": 1.01, "e": 9.0}.items():
+        await federation.connect(client_id, step=step)
+    run = await federation.run(clients=5, quorum=5)
+    reports = {p.client_id: p for p in run.rounds[1, 1].participations}
+    assert [c for c, report in reports.items() if report.flagged] == ["e"]
+    assert reports["e"].flag_reason == "its norm is 8.9 times the median"
+    assert reports["a"].update_norm == pytest.approx(12**0.5)
+    assert reports["e"].update_largest == pytest.approx(9)
+    assert reports["e"].cosine_to_aggregate == pytest.approx(1, abs=0.01)
+
+    (flag,) = [e for e in federation.sink.events if e.kind == "client.flagged"]
+    assert (flag.client_id, flag.level, flag.round_number) == ("e", "warning", 1)
+    assert flag.message == "site e is unlike the others: its norm is 8.9 times the median"
+    (committed,) = [e for e in federation.sink.events if e.kind == "round.committed"]
+    assert committed.data["updates"]["e"]["norm_ratio"] == pytest.approx(9 / 1.01)
+    assert {c for c, update in committed.data["updates"].items() if update["flagged"]} == {"e"}
+    completed = {e.client_id: e.data["update_norm"] for e in federation.sink.events if e.kind == "client.completed"}
+    assert completed == {client_id: report.update_norm for client_id, report in reports.items()}
+
+
+async def test_cosines_are_to_what_the_rule_made_of_the_updates(federation: Federation) -> None:
+    """The mean follows the one that is far away; the median stays with the two."""
+    for client_id, step in {"a": 1.0, "b": 1.1, "c": -9.0}.items():
+        await federation.connect(client_id, step=step)
+    cosines = {}
+    for run_id, rule in ((1, Mean()), (2, Median())):
+        run = federation.add_run(run_id=run_id, clients=3, quorum=3)
+        run.spec = replace(run.spec, strategy=run.spec.strategy.model_copy(update={"aggregation": rule}))
+        async with asyncio.timeout(30):
+            await federation.engine.run(run_id)
+        reports = {p.client_id: p.cosine_to_aggregate for p in run.rounds[1, 1].participations}
+        cosines[run_id] = [round(reports[c] or 0) for c in "abc"]
+    assert cosines == {1: [-1, -1, 1], 2: [1, 1, -1]}
+
+
+async def test_what_is_told_of_a_step_beyond_float32_is_valid_json(federation: Federation) -> None:
+    for client_id, step in {"a": 1.0, "b": 1.0, "c": -3.3e38}.items():
+        await federation.connect(client_id, step=step)
+    await federation.run(clients=3, quorum=3, evaluate=False)
+    for event in federation.sink.events:
+        json.dumps(dict(event.data), allow_nan=False)
+
+
+async def test_clipping_does_not_hide_what_a_client_sent(federation: Federation) -> None:
+    await federation.connect("a", step=4.0)
+    run = federation.add_run(clients=1)
+    clip = run.spec.strategy.update.model_copy(update={"clip_norm": 0.5})
+    run.spec = replace(run.spec, strategy=run.spec.strategy.model_copy(update={"update": clip}))
+    async with asyncio.timeout(30):
+        await federation.engine.run(1)
+    (report,) = run.rounds[1, 1].participations
+    assert report.update_norm == pytest.approx(4 * 12**0.5)
+    assert np.linalg.norm(federation.models.saved[run.models[1].key]["w"]) == pytest.approx(0.5)

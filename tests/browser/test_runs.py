@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from fedui.runs.models import Run, RunStatus
 from tests.browser.conftest import Open
-from tests.support.population import ROUNDS, World
+from tests.support.population import LONG_NAME, ROUNDS, World
 
 
 def test_a_run_shows_its_figures(sign_in: Open, world: World, complaints: list[str]) -> None:
@@ -51,10 +52,11 @@ def test_the_log_is_filtered(sign_in: Open, world: World) -> None:
 def test_a_view_of_the_chart_is_in_the_address(sign_in: Open, world: World) -> None:
     page = sign_in(world.owner)
     page.goto(f"{world.root}runs/{world.run.pk}/")
-    page.get_by_role("button", name="Loss").click()
+    loss = page.get_by_role("group", name="Metric").get_by_role("button", name="Loss")
+    loss.click()
     expect(page).to_have_url(f"{world.root}runs/{world.run.pk}/?metric=loss")
     page.reload()
-    expect(page.get_by_role("button", name="Loss")).to_have_attribute("aria-pressed", "true")
+    expect(loss).to_have_attribute("aria-pressed", "true")
 
 
 def test_starting_and_stopping_a_run(sign_in: Open, world: World) -> None:
@@ -84,3 +86,50 @@ def test_a_run_that_cant_be_is_explained(sign_in: Open, world: World) -> None:
     page.get_by_role("button", name="Start run").click()
     expect(page.locator("#id_name-error")).to_be_visible()
     expect(page.locator("#id_num_rounds-error")).to_contain_text("greater than or equal to 1")
+
+
+def test_clients_by_round_are_a_heatmap_with_the_unusual_marked(
+    sign_in: Open, world: World, complaints: list[str]
+) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    grid = page.get_by_role("grid", name="Update norm by client and round")
+    expect(grid.get_by_role("gridcell")).to_have_count(2 * ROUNDS)
+    flagged = grid.get_by_role("gridcell", name="Flagged")
+    expect(flagged).to_have_accessible_name(
+        f"hosp-elm, round {ROUNDS}: Update norm 1.80 × the median. Flagged: its norm is 1.8 times the median"
+    )
+    expect(page.locator("#anomalies")).to_contain_text(f"One update was unlike the others in round {ROUNDS}.")
+    expect(page.locator("#anomalies li")).to_have_text("hosp-elm: its norm is 1.8 times the median")
+
+    page.get_by_role("button", name="Cosine").click()
+    expect(page).to_have_url(f"{world.root}runs/{world.run.pk}/?heat=cosine")
+    expect(page.get_by_role("gridcell", name="Flagged")).to_have_accessible_name(
+        f"hosp-elm, round {ROUNDS}: Cosine to the aggregate -0.20. Flagged: its norm is 1.8 times the median"
+    )
+    assert complaints == []
+
+
+def test_the_heatmap_is_one_tab_stop_with_arrow_keys(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}runs/{world.run.pk}/?heat=duration")
+    heatmap = page.locator("#by-round")
+    expect(heatmap.locator("td[tabindex='0']")).to_have_count(1)
+    page.get_by_role("button", name="Bytes").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    focused = page.locator("td:focus")
+    expect(focused).to_have_accessible_name(f"hosp-elm, round {ROUNDS - 1}: Duration 18 s")
+    expect(heatmap.locator("[data-read]")).to_have_text(f"hosp-elm, round {ROUNDS - 1}: Duration 18 s")
+    page.keyboard.press("ArrowDown")
+    expect(focused).to_have_accessible_name(f"{LONG_NAME}, round {ROUNDS - 1}: Duration 18 s")
+    expect(heatmap.locator("td[tabindex='0']")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_the_heatmap_scrolls_and_the_page_does_not(sign_in: Open, world: World, scheme: str) -> None:
+    page = sign_in(world.owner, width=390, scheme=scheme)
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    expect(page.locator("#by-round td.flag")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -31,7 +31,21 @@ async def test_a_round_is_kept_with_all_that_its_clients_did(harness: Harness) -
     )
     reports = [
         ParticipationReport(
-            a, Outcome.COMPLETED, num_examples=30, metrics={"loss": 0.5, "raw": b"\x01"}, train_seconds=1.5, bytes_up=64
+            a,
+            Outcome.COMPLETED,
+            num_examples=30,
+            metrics={"loss": 0.5, "raw": b"\x01"},
+            train_seconds=1.5,
+            bytes_up=64,
+            update_norm=2.0,
+            update_largest=0.5,
+            update_sketch=b"\x00sketch",
+            norm_ratio=1.8,
+            cosine_to_aggregate=-0.1,
+            z_norm=4.5,
+            z_cosine=-1.0,
+            flagged=True,
+            flag_reason="its norm is 1.8 times the median",
         ),
         ParticipationReport(b, Outcome.LATE, "No update within 60 s."),
     ]
@@ -49,6 +63,12 @@ async def test_a_round_is_kept_with_all_that_its_clients_did(harness: Harness) -
     assert [(p.outcome, p.reason) for p in rows] == [("completed", ""), ("late", "No update within 60 s.")]
     assert (rows[0].metrics, rows[0].train_seconds, rows[0].bytes_up) == ({"loss": 0.5, "raw": "01"}, 1.5, 64)
     assert (rows[0].evaluation_loss, rows[0].evaluation_num_examples) == (0.25, 10)
+    assert (rows[0].update_norm, rows[0].update_largest, rows[0].norm_ratio) == (2.0, 0.5, 1.8)
+    assert (rows[0].cosine_to_aggregate, rows[0].z_norm, rows[0].z_cosine) == (-0.1, 4.5, -1.0)
+    assert (rows[0].flagged, rows[0].flag_reason) == (True, "its norm is 1.8 times the median")
+    assert (rows[1].update_norm, rows[1].z_norm, rows[1].flagged, rows[1].flag_reason) == (None, None, False, "")
+    sketches = Participation.objects.order_by("client__name").values_list("update_sketch", flat=True)
+    assert [bytes(sketch) async for sketch in sketches] == [b"\x00sketch", b""]
     metrics = {(m.source, m.name): m.value async for m in Metric.objects.filter(run=run)}
     assert metrics == {("fit", "loss"): 0.5, ("server", "accuracy"): 0.9}
     assert [m.parent is not None async for m in run.models.select_related("parent")] == [True, False]
@@ -92,3 +112,12 @@ async def test_events_are_stored_under_the_lease_and_numbered_once(harness: Harn
     await Run.objects.filter(pk=harness.run_id).aupdate(lease_fencing=99)
     with pytest.raises(LeaseLost):
         await sink.write(lease, [event(4)])
+
+
+async def test_an_update_of_an_abandoned_round_keeps_its_norm(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.commit(lease, 0)
+    reports = [ParticipationReport(c, Outcome.COMPLETED, update_norm=2.0) for c in harness.clients]
+    await harness.store.begin_round(lease, harness.record(1))
+    await harness.store.abandon_round(lease, RoundRecord(1, 1, NOW, participations=reports), "no quorum")
+    assert {p.update_norm async for p in Participation.objects.all()} == {2.0}

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import AsyncClient
 from django.test import Client as Browser
+from numpy.typing import NDArray
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from aggregator.core.statistics import WIDTH, pack
 from fedui.accounts.models import User
 from fedui.clients.models import Client
 from fedui.federations.models import Federation, Role
-from fedui.runs.models import ModelVersion, Round, RoundStatus, Run
+from fedui.runs.models import ModelVersion, Participation, Round, RoundStatus, Run
 from tests.support.domain import NOW, a_client, a_member, a_run, with_events, with_rounds
 
 DATA = b"not really safetensors " * 100_000
@@ -60,12 +64,14 @@ ADDRESSES: list[Callable[[Run], str]] = [
     lambda run: f"/api/v1/runs/{run.pk}",
     lambda run: f"/api/v1/runs/{run.pk}/events",
     lambda run: f"/api/v1/runs/{run.pk}/models/3",
+    lambda run: f"/api/v1/runs/{run.pk}/rounds/3/similarity",
 ]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("role", Role)
 def test_members_see_runs(run: Run, model: ModelVersion, role: Role, address: Callable[[Run], str]) -> None:
+    Round.objects.create(run=run, number=3, status=RoundStatus.COMMITTED, started_at=NOW)
     user = a_member(run.federation, role) if role != Role.OWNER else run.created_by
     assert user
 
@@ -202,6 +208,73 @@ def test_a_page_that_makes_no_sense_is_refused(browser: Browser, run: Run, query
     response = browser.get(f"/api/v1/runs/{run.pk}/events", query)
 
     assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
+
+
+# --- what updates looked like ----------------------------------------------------------------------------------------
+
+
+def test_a_participation_tells_what_the_update_looked_like_without_its_sketch(
+    browser: Browser, run: Run, clients: list[Client]
+) -> None:
+    with_rounds(run, clients[:1], 1)
+    looks = {
+        "update_norm": 0.5, "update_largest": 0.1, "norm_ratio": 1.8, "cosine_to_aggregate": 0.25, "z_norm": 4.0,
+        "z_cosine": None, "flagged": True, "flag_reason": "its norm is 1.8 times the median",
+    }  # fmt: skip
+    Participation.objects.update(**looks, update_sketch=sketch_of(np.ones(WIDTH)))
+
+    [told] = browser.get(f"/api/v1/runs/{run.pk}").json()["participations"]
+
+    assert told.items() >= looks.items()
+    assert "update_sketch" not in told
+
+
+def test_the_similarity_of_a_rounds_updates(browser: Browser, run: Run, clients: list[Client]) -> None:
+    with_rounds(run, clients, 1)
+    one, other = np.random.default_rng(1).standard_normal((2, WIDTH))
+    for client, step in zip(clients, (one, -2 * one, one + other), strict=True):
+        Participation.objects.filter(client=client).update(update_sketch=sketch_of(step))
+
+    body = browser.get(f"/api/v1/runs/{run.pk}/rounds/1/similarity").json()
+
+    order = [body["clients"].index(str(client.pk)) for client in clients]
+    cosines = np.array(body["cosines"])[np.ix_(order, order)]
+    half = math.sqrt(0.5)
+    expected = [[1, -1, half], [-1, 1, -half], [half, -half, 1]]
+    np.testing.assert_allclose(cosines, expected, atol=0.05)
+    assert (body["round"], body["attempt"]) == (1, 1)
+
+
+def test_an_update_without_direction_is_similar_to_none(browser: Browser, run: Run, clients: list[Client]) -> None:
+    with_rounds(run, clients[:1], 1)
+    Participation.objects.update(update_sketch=sketch_of(np.zeros(WIDTH)))
+
+    body = browser.get(f"/api/v1/runs/{run.pk}/rounds/1/similarity").json()
+
+    assert body["cosines"] == [[None]]
+
+
+def test_a_round_from_before_updates_were_measured_has_no_similarities(
+    browser: Browser, run: Run, clients: list[Client]
+) -> None:
+    with_rounds(run, clients, 1)
+
+    body = browser.get(f"/api/v1/runs/{run.pk}/rounds/1/similarity").json()
+
+    assert (body["clients"], body["cosines"]) == ([], [])
+
+
+@pytest.mark.parametrize("number", [0, 2, 2**70])
+def test_a_round_that_was_not_committed_has_no_similarity(browser: Browser, run: Run, number: int) -> None:
+    Round.objects.create(run=run, number=2, status=RoundStatus.ABANDONED, started_at=NOW)
+
+    response = browser.get(f"/api/v1/runs/{run.pk}/rounds/{number}/similarity")
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def sketch_of(step: NDArray[Any]) -> bytes:
+    return pack(step.astype(np.float32))
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

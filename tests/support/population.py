@@ -112,6 +112,7 @@ def _round(run: Run, number: int, start: datetime, clients: list[Client]) -> Non
         run=run, number=number, status="committed", started_at=start, closed_at=closed, committed_at=end, ended_at=end
     )
     for client in clients:
+        flagged = number == ROUNDS and client == clients[0]
         Participation.objects.create(
             round=round_,
             client=client,
@@ -122,6 +123,12 @@ def _round(run: Run, number: int, start: datetime, clients: list[Client]) -> Non
             bytes_up=2_600,
             bytes_down=2_600,
             num_examples=200,
+            metrics={"loss": 1.0 / number},
+            update_norm=0.9 if flagged else 0.5,
+            norm_ratio=1.8 if flagged else 1.0,
+            cosine_to_aggregate=-0.2 if flagged else 0.7,
+            flagged=flagged,
+            flag_reason="its norm is 1.8 times the median" if flagged else "",
         )
     for source in MetricSource:
         Metric.objects.create(run=run, round_number=number, source=source, name="accuracy", value=0.5 + number / 10)

@@ -3,6 +3,7 @@ import { $, announce, icon, isTyping } from "../dom.js";
 import { Checkpoints } from "./checkpoints.js";
 import { Feed } from "./feed.js";
 import { Timeline } from "./gantt.js";
+import { Heatmap, drawAnomalies } from "./heatmap.js";
 import { EventLog } from "./log.js";
 import { MetricsPanel } from "./metrics.js";
 import { drawDuration, drawKpis } from "./kpis.js";
@@ -17,6 +18,7 @@ const urlOf = (id) => clientUrl.replace("00000000-0000-0000-0000-000000000000", 
 
 const metrics = new MetricsPanel($("#metrics"));
 const timeline = new Timeline($("#timeline"));
+const heatmap = new Heatmap($("#by-round"));
 const checkpoints = new Checkpoints($("#checkpoints"));
 const feed = new Feed(api, paint);
 const log = new EventLog($("#events"), () => feed.earlier());
@@ -28,7 +30,11 @@ function paint(state) {
   drawStrip(state, urlOf);
   if (state.metrics !== drawn.metrics || state.run !== drawn.run) metrics.draw(state);
   if (state.rounds !== drawn.rounds || state.metrics !== drawn.metrics) drawKpis(state);
-  if (state.rounds !== drawn.rounds) timeline.draw(state);
+  if (state.rounds !== drawn.rounds) {
+    timeline.draw(state);
+    heatmap.draw(state);
+    drawAnomalies(state);
+  }
   if (state.models !== drawn.models || state.metrics !== drawn.metrics) checkpoints.draw(state);
   if (state.events !== drawn.events) log.draw(state);
   if (drawn.run) tell(drawn.run, state.run);

@@ -66,8 +66,19 @@ function participation(part) {
     since: {},
     endedAt: null,
     seconds: { downloading: part.download_seconds, training: part.train_seconds, uploading: part.upload_seconds },
+    bytesUp: part.bytes_up,
+    loss: part.metrics.loss ?? null,
+    ...looks(part),
   };
 }
+
+/** How an update looked beside the others: the same names in a participation and in the event of a commit. */
+const looks = (part) => ({
+  normRatio: part.norm_ratio,
+  cosine: part.cosine_to_aggregate,
+  flagged: part.flagged,
+  flagReason: part.flag_reason,
+});
 
 function withMetric(metrics, { source, name, round, value }) {
   const values = new Map(metrics.get(name)?.get(source)).set(round, value);
@@ -98,7 +109,21 @@ function patchPart(state, event, patch) {
   return patchRound(state, key, { parts: new Map(round.parts).set(event.client, { ...part, ...patch(part) }) });
 }
 
-const blankPart = () => ({ outcome: "pending", reason: "", phase: null, fraction: 0, since: {}, endedAt: null, seconds: {} });
+const blankPart = () => ({
+  outcome: "pending",
+  reason: "",
+  phase: null,
+  fraction: 0,
+  since: {},
+  endedAt: null,
+  seconds: {},
+  bytesUp: null,
+  loss: null,
+  normRatio: null,
+  cosine: null,
+  flagged: false,
+  flagReason: "",
+});
 
 function beginRound(state, event) {
   const { attempt, cohort, deadline_seconds: deadline } = event.data;
@@ -127,15 +152,23 @@ function beginRound(state, event) {
 
 function commitRound(state, event) {
   const { data, round } = event;
-  const committed = patchRound(state, newest(state, round), {
+  const key = newest(state, round);
+  const committed = patchRound(state, key, {
     status: "committed",
     committedAt: time(event.at),
     bytesUp: data.bytes_up,
     bytesDown: data.bytes_down,
+    parts: withLooks(state.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
   });
   const models = new Map(committed.models).set(round, { round, sha256: data.sha256, size: data.size });
   const measured = addMetrics({ ...committed, models }, event);
   return patchRun(measured, { roundsDone: Math.max(measured.run.roundsDone, round) });
+}
+
+function withLooks(parts, updates) {
+  const next = new Map(parts);
+  for (const [id, update] of Object.entries(updates)) next.set(id, { ...(next.get(id) ?? blankPart()), ...looks(update) });
+  return next;
 }
 
 function addMetrics(state, event) {
@@ -185,6 +218,8 @@ const HANDLERS = {
         training: event.data.train_seconds,
         uploading: event.data.upload_seconds,
       },
+      bytesUp: event.data.bytes_up,
+      loss: event.data.metrics.loss ?? null,
     })),
   "client.failed": (state, event) =>
     patchPart(state, event, () => ({ outcome: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) })),
@@ -206,6 +241,7 @@ export const hasEnded = (state) => ENDED.has(state.run.status);
 export const currentRound = (state) => state.rounds.get(state.current) ?? null;
 export const committedRounds = (state) =>
   [...state.rounds.values()].filter((r) => r.status === "committed").sort((a, b) => a.number - b.number);
+export const latestCommitted = (state) => committedRounds(state).at(-1) ?? null;
 
 /** The values of a metric by a source, as [[round, value], …] in order of rounds. */
 export const series = (state, name, source) =>
