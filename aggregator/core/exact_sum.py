@@ -42,8 +42,8 @@ from numpy.typing import NDArray
 from aggregator.core.kernels import Kernels
 from protos.tensors import Array
 
-CHUNK = 131_072
-"""Values worked on at a time, so that whoever looks at them next finds them in the processor's cache."""
+CHUNK = 262_144
+"""Values worked on at a time, so that whoever looks at them next finds them in the processor's cache (of the last level)."""
 CAPACITY_BITS = 61
 """|s| stays below 2^61. That leaves room for carries and for doubling when a sum is rounded."""
 DIGIT_BITS = 30
