@@ -6,14 +6,14 @@ nevertheless: a maximum of floats doesn't vectorise, one of their bits does, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from aggregator.core.kernels.jit import compiled, vector
 
 BLOCK = 1_024
 """Values that are added before their largest is known. If it was too large they are taken away again, from the L1 cache."""
@@ -34,28 +34,6 @@ LANES = 256
 BITS: dict[int, Any] = {4: np.int32, 8: np.int64}
 MASK: dict[int, Any] = {4: MASK32, 8: np.int64(2**63 - 1)}
 LARGEST = {4: float(np.finfo(np.float32).max), 8: float(np.finfo(np.float64).max)}
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _compiled(*signatures: str) -> Callable[[Function], Function]:
-    """For these signatures now, or for whichever are called."""
-
-    def decorate(function: Function) -> Function:
-        wanted = list(signatures) or None
-        compiled: Any
-        try:
-            compiled = numba.njit(wanted, nogil=True, cache=True)(function)
-        except RuntimeError:  # nowhere to keep the machine code: a read-only installation without a home
-            compiled = numba.njit(wanted, nogil=True)(function)
-        return cast("Function", compiled)
-
-    return decorate
-
-
-def _vector(dtype: str, *, readonly: bool = False) -> str:
-    """In numba's notation. What is only read may be read-only: those that are views of an upload are."""
-    return f"Array({dtype}, 1, 'C', {readonly})"
 
 
 def accumulate(
@@ -91,17 +69,18 @@ def observe(
     return squares, float(np.int32(largest).view(np.float32))
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba has no types
-def _bits(typing_context: Any, value: Any) -> Any:
-    """Of a float64, as int64."""
-
+def _bitcast(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.int64))
 
     return types.int64(types.float64), generate
 
 
-@_compiled()
+_bits: Any = intrinsic(_bitcast)
+"""Of a float64, as int64: numba has `view` for arrays and named variables alone."""
+
+
+@compiled()
 def _largest_bits(bits: NDArray[Any], mask: Any) -> Any:
     largest = mask & 0
     for i in range(bits.size):
@@ -109,10 +88,10 @@ def _largest_bits(bits: NDArray[Any], mask: Any) -> Any:
     return largest
 
 
-@_compiled()
+@compiled()
 def _add_rounded(
     values: NDArray[Any], bits: NDArray[Any], mask: Any, factor: float, sums: NDArray[np.int64], sign: int
-) -> tuple[int, Any]:
+) -> tuple[Any, Any]:
     """Sums += sign · round(values · factor), for products up to `ROUNDED`; sums are nonsense if one is larger.
 
     `sign` 0 adds; −1 takes away what 0 has added, also where it was nonsense: the same instructions make the same
@@ -129,10 +108,10 @@ def _add_rounded(
     return left, largest
 
 
-@_compiled()
+@compiled()
 def _add_rounded_in_halves(
     values: NDArray[Any], bits: NDArray[Any], mask: Any, factor: float, sums: NDArray[np.int64], sign: int
-) -> tuple[int, Any]:
+) -> tuple[Any, Any]:
     """As `_add_rounded`, for products up to 2^63: first what of a product are multiples of 2^32, then what is left."""
     left = np.int64(0)
     largest = mask & 0
@@ -147,7 +126,7 @@ def _add_rounded_in_halves(
     return left, largest
 
 
-@_compiled()
+@compiled()
 def _take_rests(
     values: NDArray[Any], factor: float, start: int, count: int, index: NDArray[np.int64], rest: NDArray[np.float64]
 ) -> int:
@@ -165,19 +144,19 @@ def _take_rests(
     return count
 
 
-@_compiled()
+@compiled()
 def _any_rest(values: NDArray[Any], factor: float) -> bool:
     left = np.int64(0)
     for i in range(values.size):
         product = np.float64(values[i]) * factor
         left |= _bits(product - np.rint(product))
-    return left != 0
+    return bool(left != 0)
 
 
-@_compiled(
+@compiled(
     *(
-        f"Tuple((int64, int64, {bits}))({_vector(value, readonly=True)}, {_vector(bits, readonly=True)}, {bits}, float64,"
-        f"{_vector('int64')}, {bits}, {bits}, {_vector('int64')}, {_vector('float64')})"
+        f"Tuple((int64, int64, {bits}))({vector(value, readonly=True)}, {vector(bits, readonly=True)}, {bits}, float64,"
+        f"{vector('int64')}, {bits}, {bits}, {vector('int64')}, {vector('float64')})"
         for value, bits in (("float32", "int32"), ("float64", "int64"))
     )
 )
@@ -198,7 +177,6 @@ def _accumulate(
     for start in range(0, values.size, BLOCK):
         end = min(start + BLOCK, values.size)
         block, block_bits, block_sums = values[start:end], bits[start:end], sums[start:end]
-        left, size = np.int64(0), mask & 0
         if not halves:
             left, size = _add_rounded(block, block_bits, mask, factor, block_sums, 0)
             if size > most_rounded:
@@ -215,9 +193,9 @@ def _accumulate(
     return values.size, count, largest
 
 
-@_compiled(
+@compiled(
     *(
-        f"int64({_vector('int64')}, {_vector('float64')}, {_vector('int32')}, {_vector(upper)})"
+        f"int64({vector('int64')}, {vector('float64')}, {vector('int32')}, {vector(upper)})"
         for upper in ("int64", "int32")
     )
 )
@@ -238,13 +216,13 @@ def _settle(index: NDArray[np.int64], rest: NDArray[np.float64], plane: NDArray[
     return left
 
 
-@_compiled()
+@compiled()
 def _add_squares(values: NDArray[np.float32], lanes: NDArray[np.float64]) -> None:
     for i in range(values.size):
         lanes[i] += np.float64(values[i]) * np.float64(values[i])
 
 
-@_compiled()
+@compiled()
 def _add_signed(
     row: NDArray[np.float32], signs: NDArray[np.float32], flip: np.float32, sketch: NDArray[np.float32]
 ) -> None:
@@ -252,10 +230,10 @@ def _add_signed(
         sketch[i] += row[i] * signs[i] * flip
 
 
-@_compiled(
-    f"Tuple((float64, int32))({_vector('float32', readonly=True)}, {_vector('float32', readonly=True)},"
-    f"{_vector('float32', readonly=True)}, {_vector('int64', readonly=True)}, {_vector('float32', readonly=True)},"
-    f"{_vector('float32')})"
+@compiled(
+    f"Tuple((float64, int32))({vector('float32', readonly=True)}, {vector('float32', readonly=True)},"
+    f"{vector('float32', readonly=True)}, {vector('int64', readonly=True)}, {vector('float32', readonly=True)},"
+    f"{vector('float32')})"
 )
 def _observe(
     values: NDArray[np.float32],
