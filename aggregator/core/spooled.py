@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.core.accumulator import WeightedMean
+from aggregator.core import kernels
+from aggregator.core.accumulator import WORTH_COMPILING, WeightedMean
 from aggregator.core.layout import FloatLayout
 from aggregator.core.strategies.base import RoundContext, Update
 from protos.tensors import Parameters
@@ -19,6 +20,7 @@ from protos.tensors import Parameters
 THREADS = min(4, os.cpu_count() or 1)
 COLUMNS = 32_768
 """Coordinates worked on at a time: a block of 50 rows is 6.5 MB of float32."""
+GRAM_COLUMNS = 16_384
 
 
 class SpooledAggregator(ABC):
@@ -62,10 +64,19 @@ class SpooledAggregator(ABC):
 class Rows:
     """All updates of a round: K rows of D coordinates, read in blocks of columns."""
 
-    def __init__(self, spooled: NDArray[Any], order: list[int], num_examples: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        spooled: NDArray[Any],
+        order: list[int],
+        num_examples: NDArray[np.int64],
+        *,
+        compiled: bool | None = None,
+    ) -> None:
+        """`compiled`: whether to use numba if it is installed; None leaves it to the size. The result is the same."""
         self._spooled = spooled
         self._order = order
         self.num_examples = num_examples
+        self.kernels = kernels.load_columns(compiled=self.length >= WORTH_COMPILING if compiled is None else compiled)
 
     @property
     def count(self) -> int:
@@ -87,15 +98,31 @@ class Rows:
         copy: NDArray[Any] = self._spooled[self._order, columns]
         return copy
 
-    def by_block(self, work: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-        """The vector whose every block of columns is what `work` makes of the rows' block, which it may destroy.
+    def sorted(
+        self, columns: slice, wanted: tuple[int, ...] | None = None, among: list[int] | None = None
+    ) -> NDArray[Any]:
+        """The rows `wanted` (None: all) of what `np.sort(block, axis=0)` is, of all clients or those of `among`.
 
-        Blocks are worked on in a few threads: NumPy lets go of the interpreter while it computes, and no block knows of another.
+        Shape (len(wanted), width).
+        """
+        order = (
+            np.array(self._order, np.int64) if among is None else np.array([self._order[k] for k in among], np.int64)
+        )
+        wanted = tuple(range(len(order))) if wanted is None else wanted
+        result = np.empty((len(wanted), columns.stop - columns.start), self.dtype)
+        self.kernels.sort(self._spooled, order, columns.start, wanted, result)
+        return result
+
+    def by_block(self, work: Callable[[slice], NDArray[Any]]) -> NDArray[Any]:
+        """The vector whose every block of columns is what `work` makes of those columns.
+
+        Blocks are worked on in a few threads: the kernels let go of the interpreter while they compute, and no block
+        knows of another.
         """
         result = np.empty(self.length, self.dtype)
 
         def fill(columns: slice) -> None:
-            result[columns] = work(self.block(columns))
+            result[columns] = work(columns)
 
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(fill, self.blocks()):
@@ -119,9 +146,12 @@ class Rows:
     def _gram(self, origin: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float64]:
         gram = np.zeros((self.count, self.count))
         with np.errstate(over="ignore", invalid="ignore"):  # seen by the caller, and done again in float64
-            for columns in self.blocks():
-                block = self.block(columns).astype(dtype, copy=False)
-                block -= origin[columns]
+            steps = np.empty((self.count, min(GRAM_COLUMNS, self.length)), dtype)
+            for start in range(0, self.length, GRAM_COLUMNS):
+                columns = slice(start, min(start + GRAM_COLUMNS, self.length))
+                block = steps[:, : columns.stop - start]
+                for k, step in enumerate(block):
+                    np.subtract(self.row(k)[columns], origin[columns], out=step, dtype=dtype)
                 gram += block @ block.T
         return gram
 

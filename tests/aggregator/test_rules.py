@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from random import Random
 from typing import Any
 
@@ -13,10 +14,10 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from scipy import stats
 
-from aggregator.core import registry
-from aggregator.core.sorting import NETWORK_ROWS, sorted_rows
+from aggregator.core import kernels, registry
+from aggregator.core.kernels.plain_columns import NETWORK_ROWS
+from aggregator.core.spooled import Rows
 from aggregator.core.strategies.base import RuleConfig, UpdateRejected
-from aggregator.core.strategies.bulyan import mean_around_median
 from tests.support.rounds import Vectors, aggregate, aggregate_vectors, rule
 from tests.support.spool import MemorySpool
 
@@ -116,12 +117,58 @@ def test_median_and_trimmed_mean_are_scipys(count: int) -> None:
     np.testing.assert_allclose(trimmed, stats.trim_mean(rows, 0.2, axis=0), rtol=1e-4, atol=1e-6)
 
 
-@given(npst.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 9)), elements=st.floats(-9, 9, width=32)))
-def test_the_network_sorts(block: NDArray[Any]) -> None:
-    wanted = tuple(range(len(block)))
-    np.testing.assert_array_equal(np.array(sorted_rows(block.copy(), wanted)), np.sort(block, axis=0))
+columns = npst.arrays(
+    st.sampled_from([np.float32, np.float64]),
+    st.tuples(st.integers(1, 80), st.integers(1, 9)),
+    elements=st.floats(-9, 9, width=32),
+)
+with_numba = pytest.param(True, marks=pytest.mark.skipif(not find_spec("numba"), reason="numba isn't installed"))
+both_ways = pytest.mark.parametrize("compiled", [False, with_numba])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_beforehand() -> None:
+    """So that no single example takes the seconds that it may take."""
+    kernels.load_columns(compiled=True)
+
+
+def rows_of(block: NDArray[Any], *, compiled: bool) -> Rows:
+    return Rows(block, list(range(len(block))), np.ones(len(block), np.int64), compiled=compiled)
+
+
+def around_median(block: NDArray[Any], nearest: int, *, compiled: bool) -> NDArray[np.float64]:
+    rows, result = rows_of(block, compiled=compiled), np.empty(block.shape[1])
+    rows.kernels.mean_around_median(rows.sorted(slice(0, rows.length)), nearest, result)
+    return result
+
+
+@both_ways
+@given(block=columns, random=st.randoms(use_true_random=False))
+def test_columns_are_sorted_whichever_rows_of_them_are_wanted(
+    compiled: bool, block: NDArray[Any], random: Random
+) -> None:
+    before, rows, wide = block.copy(), rows_of(block, compiled=compiled), slice(0, block.shape[1])
+    np.testing.assert_array_equal(rows.sorted(wide), np.sort(block, axis=0))
     middle = ((len(block) - 1) // 2, len(block) // 2)
-    np.testing.assert_array_equal(np.array(sorted_rows(block.copy(), middle)), np.sort(block, axis=0)[list(middle)])
+    np.testing.assert_array_equal(rows.sorted(wide, middle), np.sort(block, axis=0)[list(middle)])
+    some = random.sample(range(len(block)), random.randint(1, len(block)))
+    right = slice(block.shape[1] // 2, block.shape[1])
+    np.testing.assert_array_equal(rows.sorted(right, among=some), np.sort(block[some, right], axis=0))
+    assert block.tobytes() == before.tobytes()
+
+
+@pytest.mark.skipif(not find_spec("numba"), reason="numba isn't installed")
+@given(block=columns, data=st.data())
+def test_numba_gives_the_bits_of_numpy(block: NDArray[Any], data: st.DataObject) -> None:
+    """Zeros of either sign among them: these compare equal, but are ordered."""
+    wide, nearest = slice(0, block.shape[1]), data.draw(st.integers(1, len(block)))
+    ways = [rows_of(block, compiled=compiled) for compiled in (False, True)]
+    assert len({rows.sorted(wide).tobytes() for rows in ways}) == 1
+    assert len({around_median(block, nearest, compiled=compiled).tobytes() for compiled in (False, True)}) == 1
+    means = np.empty((2, block.shape[1]))
+    for rows, mean in zip(ways, means, strict=True):
+        rows.kernels.mean(rows.sorted(wide), mean)
+    assert means[0].tobytes() == means[1].tobytes()
 
 
 def test_krum_by_hand() -> None:
@@ -132,15 +179,17 @@ def test_krum_by_hand() -> None:
     assert kept.tolist() == [(0 + 1 + 2 * 2) / 4]
 
 
-def test_bulyans_window_by_hand() -> None:
+@both_ways
+def test_bulyans_window_by_hand(compiled: bool) -> None:
     """Median of 0 1 2 4 9 is 2; the three nearest are 2, 1 and then 0 or 4, equally far: the lower."""
     block = np.array([[9.0], [0.0], [4.0], [1.0], [2.0]], np.float32)
-    assert mean_around_median(block, 3).tolist() == [1.0]
+    assert around_median(block, 3, compiled=compiled).tolist() == [1.0]
 
 
-@given(vectors)
-def test_bulyans_window_is_the_nearest_values(rows: NDArray[Any]) -> None:
-    result = mean_around_median(rows.copy(), 5)
+@both_ways
+@given(rows=vectors)
+def test_bulyans_window_is_the_nearest_values(compiled: bool, rows: NDArray[Any]) -> None:
+    result = around_median(rows, 5, compiled=compiled)
     median = np.median(rows, axis=0)
     for column in range(D):
         gaps = np.sort(np.abs(rows[:, column] - median[column]))[:5]

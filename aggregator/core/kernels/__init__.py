@@ -57,6 +57,31 @@ class Kernels(Protocol):
         ...
 
 
+class ColumnKernels(Protocol):
+    """Matrices are float32 or float64, C-contiguous. Both implementations give the same bits."""
+
+    def sort(
+        self, matrix: NDArray[Any], order: NDArray[np.int64], start: int, wanted: tuple[int, ...], result: NDArray[Any]
+    ) -> None:
+        """Sort each column of matrix[order, start:start + width]; of the sorted rows, `wanted` go to `result`.
+
+        Shapes: matrix (rows, length), result (len(wanted), width). −0 is below 0.
+        """
+        ...
+
+    def mean_around_median(self, rows: NDArray[Any], nearest: int, result: NDArray[np.float64]) -> None:
+        """Of each sorted column of `rows`, shape (K, width), the mean of the `nearest` values to its median.
+
+        These are neighbours: a window of that many, moved up while the value it leaves is further from the median
+        than the one it takes in.
+        """
+        ...
+
+    def mean(self, rows: NDArray[Any], result: NDArray[np.float64]) -> None:
+        """Of each column, added up from the first row to the last."""
+        ...
+
+
 @lru_cache(maxsize=2)
 def load(*, compiled: bool) -> Kernels:
     """`compiled` uses numba if it is installed. It is not imported before it is wanted: it is large."""
@@ -70,3 +95,18 @@ def load(*, compiled: bool) -> Kernels:
         else:
             return cast("Kernels", machine_code)
     return cast("Kernels", plain)
+
+
+@lru_cache(maxsize=2)
+def load_columns(*, compiled: bool) -> ColumnKernels:
+    """As `load`. Apart from it, so that no process compiles what it doesn't use."""
+    from aggregator.core.kernels import plain_columns
+
+    if compiled:
+        try:
+            from aggregator.core.kernels import compiled_columns
+        except ImportError:
+            pass
+        else:
+            return cast("ColumnKernels", compiled_columns)
+    return cast("ColumnKernels", plain_columns)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aggregator.core.sorting import sorted_rows
 from aggregator.core.spooled import Rows, SpooledAggregator, squared_distances
 from aggregator.core.strategies.base import Aggregator, RoundContext, RuleConfig
 from aggregator.core.strategies.krum import Malicious, krum_scores
@@ -50,7 +49,13 @@ class _Bulyan(SpooledAggregator):
         distances = squared_distances(rows.gram(self.current()))
         selected = self._select(distances)
         nearest = max(1, len(selected) - 2 * self._config.malicious)
-        return rows.by_block(lambda block: mean_around_median(block[selected], nearest))
+
+        def around_median(columns: slice) -> NDArray[np.float64]:
+            mean = np.empty(columns.stop - columns.start)
+            rows.kernels.mean_around_median(rows.sorted(columns, among=selected), nearest, mean)
+            return mean
+
+        return rows.by_block(around_median)
 
     def _select(self, distances: NDArray[np.float64]) -> list[int]:
         malicious = self._config.malicious
@@ -63,19 +68,3 @@ class _Bulyan(SpooledAggregator):
             scores = krum_scores(distances[np.ix_(left, left)], malicious) if len(left) > 1 else np.zeros(1)
             selected.append(left.pop(int(np.argmin(scores))))
         return sorted(selected)
-
-
-def mean_around_median(block: NDArray[Any], nearest: int) -> NDArray[Any]:
-    """Of each column the mean of the `nearest` values to its median. Destroys `block`, shape (K, width).
-
-    In a sorted column these are neighbours: a window of that many, moved up while the value it leaves is further from
-    the median than the one it takes in.
-    """
-    count = len(block)
-    rows = sorted_rows(block, tuple(range(count)))
-    median = rows[(count - 1) // 2] * 0.5 + rows[count // 2] * 0.5
-    total: NDArray[np.float64] = np.add.reduce(rows[:nearest], axis=0, dtype=np.float64)
-    for low, high in zip(rows, rows[nearest:], strict=False):
-        total += np.where(median - low > high - median, high.astype(np.float64) - low, 0.0)
-    total /= nearest
-    return total

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
-from aggregator.core.sorting import sorted_rows
 from aggregator.core.spooled import Rows, SpooledAggregator
 from aggregator.core.strategies.base import Aggregator, RoundContext, RuleConfig
 
@@ -30,12 +29,12 @@ class Median(RuleConfig):
 
 class _Median(SpooledAggregator):
     def combine(self, rows: Rows) -> NDArray[Any]:
-        return rows.by_block(median)
+        middle = ((rows.count - 1) // 2, rows.count // 2)
 
+        def middle_of(columns: slice) -> NDArray[Any]:
+            low, high = rows.sorted(columns, middle)
+            # Half of each, for the sum of two large numbers could overflow.
+            median: NDArray[Any] = low if rows.count % 2 else low * 0.5 + high * 0.5
+            return median
 
-def median(block: NDArray[Any]) -> NDArray[Any]:
-    """Of each column of `block`, shape (K, width), which is destroyed."""
-    count = len(block)
-    low, high = sorted_rows(block, ((count - 1) // 2, count // 2))
-    # Half of each, for the sum of two large numbers could overflow.
-    return low if count % 2 else low * 0.5 + high * 0.5
+        return rows.by_block(middle_of)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aggregator.core.sorting import sorted_rows
 from aggregator.core.spooled import Rows, SpooledAggregator
 from aggregator.core.strategies.base import Aggregator, RoundContext, RuleConfig
 
@@ -41,14 +40,11 @@ class _TrimmedMean(SpooledAggregator):
 
     def combine(self, rows: Rows) -> NDArray[Any]:
         cut = int(self._trim * rows.count)
-        return rows.by_block(lambda block: mean_without_extremes(block, cut))
+        kept = tuple(range(cut, rows.count - cut))
 
+        def mean(columns: slice) -> NDArray[np.float64]:
+            mean = np.empty(columns.stop - columns.start)
+            rows.kernels.mean(rows.sorted(columns, kept), mean)
+            return mean
 
-def mean_without_extremes(block: NDArray[Any], cut: int) -> NDArray[Any]:
-    """Of each column of `block`, shape (K, width), without its `cut` lowest and highest values. Destroys `block`."""
-    kept = sorted_rows(block, tuple(range(cut, len(block) - cut)))
-    total: NDArray[np.float64] = np.zeros(block.shape[1])
-    for row in kept:
-        total += row
-    total /= len(kept)
-    return total
+        return rows.by_block(mean)
