@@ -72,4 +72,4 @@ class Buffered(Part):
         return float((1.0 + staleness) ** -self.staleness_exponent)
 
 
-RunMode = Annotated[Synchronous | Buffered, Field(discriminator="name")]
+RunMode = Synchronous | Buffered

@@ -259,7 +259,8 @@ def _store_events(lease: Lease, events: Sequence[Event]) -> list[EventRow]:
     )
 
 
-def _write_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:
+def _write_participations(row: Round, reports: Sequence[ParticipationReport]) -> None:
+    _match_participations(row, reports)
     by_client = {str(p.client_id): p for p in row.participations.all()}
     for report in reports:
         participation = by_client[report.client_id]
@@ -267,6 +268,15 @@ def _write_participations(row: Round, reports: Iterable[ParticipationReport]) ->
             if field in REPORT_FIELDS:
                 setattr(participation, field, _as_json(value))
     Participation.objects.bulk_update(by_client.values(), REPORT_FIELDS)
+
+
+def _match_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:
+    """In a buffered run clients join in the middle of a round, and those that train on at its end were no part of it."""
+    there = {report.client_id for report in reports}
+    known = {str(client_id) for client_id in row.participations.values_list("client_id", flat=True)}
+    if gone := known - there:
+        row.participations.filter(client_id__in=gone).delete()
+    Participation.objects.bulk_create(Participation(round=row, client_id=client) for client in sorted(there - known))
 
 
 def _as_json(value: object) -> object:

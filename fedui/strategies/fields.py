@@ -30,7 +30,11 @@ _TITLES = {
     "stopping": "Early stop",
     "faults": "Slow and lost clients",
 }
-_PARTS = {"aggregation": "How updates become one.", "optimizer": "How that becomes the next global model."}
+_PARTS = {
+    "mode": "Whether clients wait for one another.",
+    "aggregation": "How updates become one.",
+    "optimizer": "How that becomes the next global model.",
+}
 
 
 @dataclass(slots=True)
