@@ -8,6 +8,7 @@ the unweighted mean of K of them is w + (1/K) Σ s(τ_i) Δ_i.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def _moved(name: str, array: Array, base: Array, current: Array, scale: float) -
     return rounded
 
 
-def _whole(name: str, exact: Array, dtype: np.dtype[np.generic]) -> Array:
+def _whole(name: str, exact: Array, dtype: np.dtype[Any]) -> Array:
     limits = np.iinfo(dtype)
     whole = np.rint(exact)
     # The upper limit of int64 is no float64: the comparison is with the power of two above it.
@@ -51,7 +52,7 @@ def _whole(name: str, exact: Array, dtype: np.dtype[np.generic]) -> Array:
     return np.asarray(whole.astype(dtype))
 
 
-def _out_of_range(name: str, dtype: np.dtype[np.generic]) -> UpdateRejected:
+def _out_of_range(name: str, dtype: np.dtype[Any]) -> UpdateRejected:
     return UpdateRejected(
         f"Tensor {name!r} of the update leaves the range of {dtype} when its step is put on the current model: "
         "the training has diverged."

@@ -38,9 +38,9 @@ def machine(
     *,
     eligible: Collection[str] = CLIENTS,
     training: Mapping[str, Training] | None = None,
-    **settings: int,
+    mode: Buffered | None = None,
 ) -> BufferMachine:
-    mode = Buffered.model_validate({"name": "buffered", "buffer_size": 2, **settings})
+    mode = mode or Buffered(buffer_size=2)
     return BufferMachine(mode, number, seed=7, eligible=eligible, training=training or {}, wait_seconds=60)
 
 
@@ -76,7 +76,7 @@ def test_a_client_whose_update_is_counted_waits_for_the_next_version() -> None:
 
 
 def test_concurrency_bounds_who_trains_and_whoever_ends_makes_room() -> None:
-    round_ = machine(concurrency=1)
+    round_ = machine(mode=Buffered(buffer_size=2, concurrency=1))
     (sent,) = round_.start(0.0)
     assert isinstance(sent, SendFit)
     (first,) = sent.client_ids
@@ -90,9 +90,9 @@ def test_work_on_too_old_a_model_is_called_off_and_asked_anew() -> None:
     training = machine(1, eligible="a")
     training.start(0.0)
     training.handle(AggregationBroke(1.0, "x"))
-    on_time = machine(3, eligible="a", training=training.training, max_staleness=2)
+    on_time = machine(3, eligible="a", training=training.training, mode=Buffered(buffer_size=2, max_staleness=2))
     assert on_time.start(2.0) == []
-    old = machine(4, eligible="a", training=training.training, max_staleness=2)
+    old = machine(4, eligible="a", training=training.training, mode=Buffered(buffer_size=2, max_staleness=2))
     cancel, sent = old.start(2.0)
     assert isinstance(cancel, Cancel)
     assert "more than 2 versions old" in cancel.reason
@@ -150,8 +150,8 @@ events: st.SearchStrategy[RoundEvent] = st.one_of(
 def test_whatever_happens_the_laws_hold(script: list[RoundEvent], size: int, concurrency: int, oldest: int) -> None:
     """A round ends once; no client is twice in a buffer or asked while it trains; nothing too old is counted."""
     number, sent, counted = 1, 0, 0
-    settings = {"buffer_size": size, "concurrency": concurrency, "max_staleness": oldest}
-    round_, busy, ends = machine(1, **settings), set[str](), 0
+    mode = Buffered(buffer_size=size, concurrency=concurrency, max_staleness=oldest)
+    round_, busy, ends = machine(1, mode=mode), set[str](), 0
     todo = round_.start(0.0)
     for event in [*script, None]:
         for action in todo:
@@ -174,7 +174,7 @@ def test_whatever_happens_the_laws_hold(script: list[RoundEvent], size: int, con
             assert set(round_.training) == busy
             assert round_.handle(update("a")) == []
             assert round_.refusal("a")
-            round_, ends = machine(number, training=round_.training, **settings), 0
+            round_, ends = machine(number, training=round_.training, mode=mode), 0
             todo = round_.start(1.0)
             continue
         if event is None:
