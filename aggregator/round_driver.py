@@ -14,11 +14,13 @@ from aggregator.context import RunContext, checked_parameters
 from aggregator.core import round as machine
 from aggregator.core.metrics import numeric, weighted_means
 from aggregator.core.round import ClientPhase, Outcome, RoundMachine
+from aggregator.core.statistics import RoundStatistics, UpdateStatistics
 from aggregator.core.strategies.base import RoundContext, UpdateRejected
 from aggregator.core.strategies.base import Update as RuleUpdate
 from aggregator.core.strategy import AggregationFailed, RoundAggregation
 from aggregator.hub import Assignment, Update, UpdateRefused
 from aggregator.models import GlobalModel, Payload
+from aggregator.participation import comparisons_json, note_comparison, note_update
 from aggregator.ports import Level, MetricRecord, ModelRecord, RoundRecord
 from aggregator.spool import FileSpool
 from protos import limits
@@ -226,7 +228,7 @@ class RoundDriver:
             delivery.refuse(refusal)
             return
         try:
-            await self._aggregate_one(delivery)
+            statistics = await self._aggregate_one(delivery)
         except UpdateRejected as rejection:
             delivery.refuse(str(rejection))
             self._reject(client_id, str(rejection))
@@ -238,6 +240,7 @@ class RoundDriver:
         participation = self._machine.participations[client_id]
         participation.bytes_up = len(update.buffer)
         participation.bytes_down = delivery.assignment.bytes_down
+        note_update(participation, statistics)
         arrived = machine.UpdateArrived(
             time.monotonic(), client_id, update.num_examples, dict(update.metrics), update.sha256
         )
@@ -325,11 +328,13 @@ class RoundDriver:
             cause=cause,
         )
         try:
-            self._next = await self._limited(self._make_model)
+            model, statistics = await self._limited(self._make_model)
         except AggregationFailed as failure:
             await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
             return
-        await self._commit(self._next, closed_at)
+        self._next = model
+        note_comparison(self._machine.participations, statistics)
+        await self._commit(model, closed_at)
         await self._perform_all(self._machine.handle(machine.Committed(time.monotonic())))
 
     def _begin_aggregation(self) -> None:
@@ -347,11 +352,11 @@ class RoundDriver:
         except AggregationFailed as failure:
             self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
 
-    async def _aggregate_one(self, delivery: Delivery) -> None:
+    async def _aggregate_one(self, delivery: Delivery) -> UpdateStatistics:
         aggregation = self._aggregation
         if aggregation is None:
             raise AggregationFailed("The aggregation has not begun.")
-        await self._limited(lambda: aggregation.add(self._rule_update(delivery)))
+        return await self._limited(lambda: aggregation.add(self._rule_update(delivery)))
 
     def _rule_update(self, delivery: Delivery) -> RuleUpdate:
         """What the rule is told of an update."""
@@ -360,11 +365,12 @@ class RoundDriver:
             delivery.assignment.client_id, delivery.parameters, update.num_examples, numeric(update.metrics)
         )
 
-    def _make_model(self) -> GlobalModel:
+    def _make_model(self) -> tuple[GlobalModel, RoundStatistics]:
         assert self._aggregation is not None  # updates have been added to it
-        strategy = self._context.strategy
-        parameters = strategy.next_model(self._model.parameters, self._aggregation)
-        return GlobalModel.of(parameters, strategy.shared_of(parameters))
+        strategy, aggregate = self._context.strategy, self._aggregation.result()
+        statistics = self._aggregation.compare(aggregate)
+        parameters = strategy.next_model(self._model.parameters, aggregate, self._aggregation.contributions())
+        return GlobalModel.of(parameters, strategy.shared_of(parameters)), statistics
 
     async def _limited(self, work: Callable[[], T]) -> T:
         """`work` in a thread, for as long as the strategy may take. Raises `AggregationFailed` when that is over."""
@@ -403,7 +409,9 @@ class RoundDriver:
             seconds=(datetime.now(UTC) - self._record.started_at).total_seconds(),
             sha256=stored.sha256,
             size=stored.size,
+            updates=comparisons_json(participations),
         )
+        self._emit_flags()
 
     async def _finish(self) -> None:
         assert self._next is not None  # a round finishes after its commit
@@ -514,8 +522,23 @@ class RoundDriver:
             download_seconds=report.download_seconds,
             train_seconds=report.train_seconds,
             upload_seconds=report.upload_seconds,
+            update_norm=report.update_norm,
+            update_largest=report.update_largest,
             **more,
         )
+
+    def _emit_flags(self) -> None:
+        for client_id, report in self._machine.participations.items():
+            if report.flagged:
+                self._emit(
+                    "client.flagged",
+                    f"{self._cohort[client_id]} is unlike the others: {report.flag_reason}",
+                    self._assignments[client_id],
+                    level=Level.WARNING,
+                    reason=report.flag_reason,
+                    norm_ratio=report.norm_ratio,
+                    cosine_to_aggregate=report.cosine_to_aggregate,
+                )
 
     def _emit_failure(self, client_id: str, outcome: Outcome, reason: str) -> None:
         self._emit(

@@ -11,6 +11,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class MethodStates:
                 return dict(file)
         except FileNotFoundError:
             return {}  # the run's method keeps nothing, or this is another machine
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             log.warning("%s can't be read (%s): the method begins anew here", path, error)
             return {}
 

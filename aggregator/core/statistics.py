@@ -17,7 +17,7 @@ few coordinates outweigh all others.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class Sketcher:
     One with another seed for each round keeps clients from learning which steps would look alike.
     """
 
-    def __init__(self, signature: Signature, seed: int, *, compiled: bool | None = None) -> None:
+    def __init__(self, signature: Signature, seed: int | Sequence[int], *, compiled: bool | None = None) -> None:
         """`compiled`: whether to use numba if it is installed; None leaves it to the size. Results agree to rounding."""
         if compiled is None:
             compiled = signature.num_parameters >= WORTH_COMPILING

@@ -15,7 +15,15 @@ import numpy as np
 from aggregator.core.accumulator import WeightedMean
 from aggregator.core.config import StrategyConfig
 from aggregator.core.registry import part_name
-from aggregator.core.strategies.base import Aggregator, Contributions, RoundContext, Update, UpdateRejected
+from aggregator.core.statistics import RoundStatistics, Sketcher, UpdateStatistics
+from aggregator.core.strategies.base import (
+    Aggregator,
+    Contributions,
+    ObservedAggregator,
+    RoundContext,
+    Update,
+    UpdateRejected,
+)
 from protos.convert import Scalars
 from protos.tensors import Array, Parameters, Signature, first_non_finite
 
@@ -69,10 +77,10 @@ class Strategy:
             raise _failure(self._config.aggregation.title, "begin", error) from error
         return RoundAggregation(self._config, context, aggregator, self._method.returned())
 
-    def next_model(self, current: Parameters, aggregation: RoundAggregation) -> Parameters:
+    def next_model(self, current: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
         """The global model after the round. Raises `AggregationFailed`: then `load` the last state before going on."""
-        shared, aggregate = self.shared_of(current), aggregation.result()
-        aggregate = self._corrected(shared, aggregate, aggregation.contributions())
+        shared = self.shared_of(current)
+        aggregate = self._corrected(shared, aggregate, contributions)
         title = self._config.optimizer.title
         try:
             model = self._optimizer.step(shared, aggregate)
@@ -106,7 +114,7 @@ class Strategy:
 
 
 class RoundAggregation:
-    """One round's updates on their way into one aggregate."""
+    """One round's updates on their way into one aggregate, and what each looked like."""
 
     def __init__(
         self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator, returned: Signature
@@ -117,27 +125,32 @@ class RoundAggregation:
         self._aggregator = aggregator
         self._returned = returned
         self._auxiliary = WeightedMean(returned)
-        self._count = 0
+        self._sketcher = Sketcher(context.signature, (context.seed, context.round_number))
+        self._statistics: dict[str, UpdateStatistics] = {}
+        self._weights: dict[str, int] = {}
 
-    def add(self, update: Update) -> None:
-        """Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's."""
+    def add(self, update: Update) -> UpdateStatistics:
+        """What the update looked like as the client sent it, which is before it is clipped.
+
+        Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's; then nothing is kept of it.
+        """
         auxiliary, update = self._taken_apart(update)
-        if self._clip_norm is not None:
-            update = _clipped(update, self._context.current, self._clip_norm)
         self._auxiliary.add(auxiliary, 1)
         try:
-            self._aggregator.add(update)
+            statistics = self._take_in(update)
         except UpdateRejected:
             self._auxiliary.subtract(auxiliary, 1)
             raise
         except Exception as error:
             raise _failure(self._title, "add", error) from error
-        self._count += 1
+        self._statistics[update.client_id] = statistics
+        self._weights[update.client_id] = update.num_examples
+        return statistics
 
     def contributions(self) -> Contributions:
-        """May be called once, after `result`."""
+        """What came beside the models. May be called once."""
         mean = self._auxiliary.result() if self._returned.tensors else {}
-        return Contributions(self._count, self._context.population or self._context.cohort_size, mean)
+        return Contributions(len(self._weights), self._context.population or self._context.cohort_size, mean)
 
     def _taken_apart(self, update: Update) -> tuple[Parameters, Update]:
         """What came beside the model's tensors, and the update without it."""
@@ -147,6 +160,16 @@ class RoundAggregation:
         model = {name: array for name, array in update.parameters.items() if name not in auxiliary}
         return auxiliary, replace(update, parameters=model)
 
+    def _take_in(self, update: Update) -> UpdateStatistics:
+        current = self._context.current
+        if self._clip_norm is None and isinstance(self._aggregator, ObservedAggregator):
+            observation = self._sketcher.observe(current)
+            self._aggregator.add_observed(update, observation)
+            return observation.statistics()
+        statistics = self._sketcher.measure(update.parameters, current)
+        self._aggregator.add(update if self._clip_norm is None else _clipped(update, current, self._clip_norm))
+        return statistics
+
     def result(self) -> Parameters:
         """Raises `AggregationFailed`."""
         try:
@@ -154,6 +177,11 @@ class RoundAggregation:
         except Exception as error:
             raise _failure(self._title, "result", error) from error
         return _checked(aggregate, self._context.signature, self._title)
+
+    def compare(self, aggregate: Parameters) -> RoundStatistics:
+        """The updates beside one another, and beside the aggregate that `result` has returned."""
+        step = self._sketcher.measure(aggregate, self._context.current)
+        return RoundStatistics.of(self._statistics, self._weights, step.sketch)
 
     def close(self) -> None:
         self._aggregator.close()

@@ -16,7 +16,7 @@ from aggregator.transport.identity import authenticate
 from protos import limits
 from protos.convert import scalars_from_proto, signature_from_proto
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc
-from protos.tensors import CodecError
+from protos.tensors import AUXILIARY, CodecError
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
     if not 1 <= len(app.name) <= 63 or not 1 <= len(app.version) <= 32:
         raise HelloRefused("An app's name has 1 to 63 characters, its version 1 to 32.")
+    if any(tensor.name.startswith(AUXILIARY) for tensor in app.signature.tensors):
+        raise HelloRefused(f"A tensor of app {app.name!r} has a reserved name: it begins with {AUXILIARY}.")
     return AppOffer(app.name, app.version, app.framework[:32], signature_from_proto(app.signature))
 
 

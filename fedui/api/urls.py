@@ -6,7 +6,7 @@ from django.urls import path
 
 from fedui.api.views import Health
 from fedui.clients.api import CertificateAuthority, Enrol
-from fedui.runs.api import RunEvents, RunModel, RunSnapshot
+from fedui.runs.api import RoundSimilarity, RunEvents, RunModel, RunSnapshot
 from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
 app_name = "api"
@@ -21,5 +21,6 @@ urlpatterns = [
     path("federations/<slug:slug>/strategies/<slug:name>", StrategyDetail.as_view(), name="strategy"),
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
+    path("runs/<int:run_id>/rounds/<int:round_number>/similarity", RoundSimilarity.as_view(), name="round-similarity"),
     path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),
 ]

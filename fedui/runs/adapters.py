@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 
 from channels.db import database_sync_to_async
@@ -50,7 +49,18 @@ LEASE = timedelta(seconds=20)
 REPORT_FIELDS = [
     "outcome", "reason", "download_seconds", "train_seconds", "upload_seconds", "bytes_down", "bytes_up", "num_examples",
     "metrics", "update_sha256", "evaluation_loss", "evaluation_num_examples", "evaluation_metrics",
+    "update_norm", "update_largest",
 ]  # fmt: skip
+COMPARISON_FIELDS = [
+    "update_sketch",
+    "norm_ratio",
+    "cosine_to_aggregate",
+    "z_norm",
+    "z_cosine",
+    "flagged",
+    "flag_reason",
+]
+"""What a commit alone adds: sketches are too long to be written again with each later report."""
 
 
 class DatabaseRunStore:
@@ -194,7 +204,7 @@ def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None
         row.status = RoundStatus.COMMITTED
         row.closed_at, row.committed_at = record.closed_at, record.committed_at
         row.save(update_fields=["status", "closed_at", "committed_at"])
-        _write_participations(row, record.participations)
+        _write_participations(row, record.participations, [*REPORT_FIELDS, *COMPARISON_FIELDS])
     _write_metrics(run, record.number, record.metrics)
     ModelVersion.objects.create(
         run=run,
@@ -259,15 +269,16 @@ def _store_events(lease: Lease, events: Sequence[Event]) -> list[EventRow]:
     )
 
 
-def _write_participations(row: Round, reports: Sequence[ParticipationReport]) -> None:
+def _write_participations(
+    row: Round, reports: Sequence[ParticipationReport], fields: Sequence[str] = REPORT_FIELDS
+) -> None:
     _match_participations(row, reports)
     by_client = {str(p.client_id): p for p in row.participations.all()}
     for report in reports:
         participation = by_client[report.client_id]
-        for field, value in asdict(report).items():
-            if field in REPORT_FIELDS:
-                setattr(participation, field, _as_json(value))
-    Participation.objects.bulk_update(by_client.values(), REPORT_FIELDS)
+        for field in fields:
+            setattr(participation, field, _as_json(getattr(report, field)))
+    Participation.objects.bulk_update(by_client.values(), fields)
 
 
 def _match_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:

@@ -16,8 +16,9 @@ from rest_framework.views import APIView
 
 from fedui.api.files import file_response
 from fedui.federations.models import Federation
-from fedui.runs.models import Event, ModelVersion, Run
+from fedui.runs.models import Event, ModelVersion, Round, RoundStatus, Run
 from fedui.runs.serialize import event_payload
+from fedui.runs.similarity import similarity_payload
 from fedui.runs.snapshot import last_event, snapshot_of
 
 MAX_EVENTS = 1000
@@ -59,6 +60,14 @@ class RunEvents(RunView):
             "more": read_to < last_seq,
         }
         return Response(body)
+
+
+class RoundSimilarity(RunView):
+    """How alike the updates of a committed round were: the estimated cosine of each pair of clients."""
+
+    def get(self, request: Request, run_id: int, round_number: int) -> Response:
+        committed = Round.objects.filter(run=self.run_of(request, run_id), status=RoundStatus.COMMITTED)
+        return Response(similarity_payload(get_object_or_404(committed, number=round_number)))
 
 
 class RunModel(RunView):

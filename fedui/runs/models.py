@@ -152,6 +152,13 @@ class Outcome(models.TextChoices):
     CANCELLED = "cancelled", "Cancelled"
 
 
+class ParticipationManager(models.Manager["Participation"]):
+    """Leaves the sketches, 4 kB each, in the database; who wants them names the field."""
+
+    def get_queryset(self) -> models.QuerySet[Participation]:
+        return super().get_queryset().defer("update_sketch")
+
+
 class Participation(models.Model):
     """One client in one attempt at a round: what it did, how long it took, how it ended."""
 
@@ -170,6 +177,17 @@ class Participation(models.Model):
     evaluation_loss = models.FloatField(null=True)
     evaluation_num_examples = models.PositiveBigIntegerField(null=True)
     evaluation_metrics = models.JSONField(default=dict)
+    update_norm = models.FloatField(null=True, help_text="L2 norm of the update's step from the global model.")
+    update_largest = models.FloatField(null=True, help_text="Size of the step's largest coordinate.")
+    update_sketch = models.BinaryField(default=bytes, help_text="Of the step, packed: aggregator.core.statistics.")
+    norm_ratio = models.FloatField(null=True, help_text="The norm, as a multiple of the round's median.")
+    cosine_to_aggregate = models.FloatField(null=True)
+    z_norm = models.FloatField(null=True, help_text="Robust z-score of the norm within the round.")
+    z_cosine = models.FloatField(null=True, help_text="Robust z-score of the cosine within the round.")
+    flagged = models.BooleanField(default=False, help_text="Whether the update was unlike the others of its round.")
+    flag_reason = models.TextField(blank=True)
+
+    objects = ParticipationManager()
 
     class Meta:
         ordering = ["client__name"]

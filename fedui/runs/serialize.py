@@ -90,6 +90,14 @@ def participation_payload(participation: Participation) -> dict[str, Any]:
         "evaluation_loss": participation.evaluation_loss,
         "evaluation_num_examples": participation.evaluation_num_examples,
         "evaluation_metrics": participation.evaluation_metrics,
+        "update_norm": participation.update_norm,
+        "update_largest": participation.update_largest,
+        "norm_ratio": participation.norm_ratio,
+        "cosine_to_aggregate": participation.cosine_to_aggregate,
+        "z_norm": participation.z_norm,
+        "z_cosine": participation.z_cosine,
+        "flagged": participation.flagged,
+        "flag_reason": participation.flag_reason,
     }
 
 

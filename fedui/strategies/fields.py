@@ -25,6 +25,7 @@ _KINDS: dict[Any, str] = {
 }  # fmt: skip
 _TITLES = {
     "local": "Local training",
+    "method": "Unlike clients",
     "update": "Each update",
     "optimizer": "Server optimizer",
     "stopping": "Early stop",
@@ -32,6 +33,7 @@ _TITLES = {
 }
 _PARTS = {
     "mode": "Whether clients wait for one another.",
+    "method": "How they train where their data differ. The app must serve it.",
     "aggregation": "How updates become one.",
     "optimizer": "How that becomes the next global model.",
 }

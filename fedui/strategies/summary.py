@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from aggregator.core.config import CohortConfig, LocalConfig, StoppingConfig, St
 from aggregator.core.modes import Buffered
 from aggregator.core.registry import part_name
 from aggregator.core.schedule import Cosine, Schedule, Step
+from aggregator.core.strategies.base import Part
 from fedui.clients.models import Client, Presence
 from fedui.web.figures import duration, percent
 
@@ -34,7 +35,10 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     yield Statement("Training", _training(config.local))
     if (longest := config.update.clip_norm) is not None:
         yield Statement("Clipping", f"A step longer than {longest:g} is drawn in before it is aggregated.")
-    yield Statement("Rule", f"{config.aggregation.title}. {_explained(config)}".strip())
+    if part_name(type(config.method)) != "none":
+        yield Statement("Method", f"{config.method.title}. {_told(config.method, config.method.explain)}".strip())
+    rule = config.aggregation
+    yield Statement("Rule", f"{rule.title}. {_told(rule, lambda: rule.explain(config.fewest_updates))}".strip())
     if part_name(type(config.optimizer)) != "none":
         yield Statement("Server optimizer", f"{config.optimizer.title}.")
     yield Statement("Round", " ".join(_round(config) if config.mode.name == "synchronous" else _buffered_round(config)))
@@ -78,12 +82,12 @@ def _schedule(schedule: Schedule) -> str:
     return " in every round"
 
 
-def _explained(config: StrategyConfig) -> str:
-    """The rule's own words. A custom rule that can't find them must not take the page away."""
+def _told(part: Part, explain: Callable[[], str]) -> str:
+    """A part's own words. A custom part that can't find them must not take the page away."""
     try:
-        return config.aggregation.explain(config.fewest_updates)
+        return explain()
     except Exception:
-        logger.exception("%s can't explain itself", config.aggregation.title)
+        logger.exception("%s can't explain itself", part.title)
         return ""
 
 

@@ -13,7 +13,7 @@ DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "strategies.md").read
 
 def test_every_part_has_its_row() -> None:
     named = set(re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE))
-    assert named - {"name"} == set(registry.rules()) | set(registry.optimizers())
+    assert named - {"name"} == set(registry.rules()) | set(registry.optimizers()) | set(registry.methods())
 
 
 def test_the_example_is_legal() -> None:

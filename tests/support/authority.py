@@ -31,9 +31,11 @@ class TestAuthority:
         return TLSMaterial(key, certificate, self.pem)
 
     def client(self, client_id: str, life: timedelta = timedelta(hours=1)) -> grpc.ChannelCredentials:
-        names = [x509.UniformResourceIdentifier(f"{URI_PREFIX}{client_id}")]
-        key, certificate = self._certify(client_id, names, life)
-        return grpc.ssl_channel_credentials(self.pem, key, certificate)
+        return grpc.ssl_channel_credentials(self.pem, *self.client_pair(client_id, life))
+
+    def client_pair(self, client_id: str, life: timedelta = timedelta(hours=1)) -> tuple[bytes, bytes]:
+        """Key and certificate."""
+        return self._certify(client_id, [x509.UniformResourceIdentifier(f"{URI_PREFIX}{client_id}")], life)
 
     def _certify(self, name: str, names: Sequence[x509.GeneralName], life: timedelta) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -11,9 +11,9 @@ custom part is a subclass in an installed package, named by an entry point of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict
 
 from protos.convert import ScalarValue
 from protos.tensors import Array, Parameters, Signature
+
+Observer = Callable[[str, int, Array], None]
+"""Is told the name of a floating tensor and where a chunk of it begins in it, and shown the chunk while it is in the cache."""
 
 
 class UpdateRejected(Exception):
@@ -94,6 +97,15 @@ class Aggregator(Protocol):
 
     def close(self) -> None:
         """Give back what is held outside memory. Called once, whether or not there was a result."""
+        ...
+
+
+@runtime_checkable
+class ObservedAggregator(Aggregator, Protocol):
+    """One that can show each update to an observer in its own pass over memory. Of the others each update is read once more."""
+
+    def add_observed(self, update: Update, observe: Observer) -> None:
+        """As `add`; `observe` is shown all floating tensors, each from its beginning, in chunks of whole `statistics.WIDTH`s."""
         ...
 
 

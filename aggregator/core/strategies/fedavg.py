@@ -12,6 +12,7 @@ from aggregator.core.accumulator import WeightedMean
 from aggregator.core.strategies.base import (
     Aggregator,
     MethodConfig,
+    Observer,
     OptimizerConfig,
     RoundContext,
     RuleConfig,
@@ -41,6 +42,9 @@ class _MeanAggregator:
 
     def add(self, update: Update) -> None:
         self._mean.add(update.parameters, update.num_examples)
+
+    def add_observed(self, update: Update, observe: Observer) -> None:
+        self._mean.add(update.parameters, update.num_examples, observe)
 
     def result(self) -> Parameters:
         return self._mean.result()

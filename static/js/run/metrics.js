@@ -10,6 +10,13 @@ const SOURCES = {
   federated: { short: "clients", label: "by the clients, on their data", token: "--c3", dash: "solid", width: 1.75 },
   fit: { short: "training", label: "in training, mean of the clients", token: "--c0", dash: "dot", width: 1.5 },
 };
+// At most ten ticks, each at a whole round.
+function roundAxis(rounds) {
+  const power = 10 ** Math.max(0, Math.floor(Math.log10(rounds / 10)));
+  const dtick = [1, 2, 5, 10].map((n) => n * power).find((step) => rounds / step <= 10);
+  return { range: [0, rounds], tick0: 0, dtick };
+}
+
 const UNITS = { accuracy: "share correct", loss: "cross-entropy, nats" };
 
 export class MetricsPanel {
@@ -135,7 +142,7 @@ export class MetricsPanel {
       y: metricLabel(name) + unit,
       revision: `${name} ${this.#view.x} ${this.#view.log} ${this.#state.metrics.size > 0}`,
       layout: {
-        xaxis: byRound ? { range: [0, this.#state.run.numRounds], tickformat: "d" } : { rangemode: "tozero" },
+        xaxis: byRound ? roundAxis(this.#state.run.numRounds) : { rangemode: "tozero" },
         yaxis: {
           type: this.#view.log ? "log" : "linear",
           tickformat: isShare(name) ? ".0%" : "",

@@ -1,0 +1,139 @@
+"""Methods over the network: the engine and whole agents, as in the product but for the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aggregator.core.config import StrategyConfig
+from aggregator.memory import StoredRun
+from aggregator.ports import RunOutcome, RunSpec
+from client_agent import agent, methods
+from client_agent.apps import digits_numpy
+from client_agent.hosting import host
+from client_agent.identity import Enrolment, Home, Identity
+from client_agent.sdk import App, Context
+from protos.tensors import Parameters, Signature
+from tests.aggregator.conftest import Federation
+
+SITES = ("a", "b")
+SIGNATURE = Signature.of(dict(zip(digits_numpy.TENSOR_NAMES, digits_numpy.initialise(0), strict=True)))
+
+Launch = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+async def launch(federation: Federation, tmp_path: Path) -> AsyncIterator[Launch]:
+    """Connects an agent for each site, with the digits app."""
+    running: list[asyncio.Task[None]] = []
+
+    async def start(served: Any = methods.ALL) -> None:
+        app = App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, served)
+        for number, site in enumerate(SITES):
+            federation.registry.add(site)
+            key, certificate = federation.authority.client_pair(site)
+            expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+            enrolment = Enrolment(site, site, "tests", "http://x", f"127.0.0.1:{federation.engine.port}", expiry)
+            home = Home(tmp_path / site)
+            home.prepare()
+            context = Context(site, {"partition": str(number), "partitions": "5"})
+            identity = Identity(enrolment, key, certificate, federation.authority.pem)
+            serving = agent.serve(home, identity, {("digits-mlp", "1.0"): host(app, context)}, max_delay=0.05)
+            running.append(asyncio.create_task(serving))
+        await federation.until(lambda: set(federation.registry.online) == set(SITES))
+
+    yield start
+    for task in running:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def add_run(federation: Federation, run_id: int, num_rounds: int, **parts: Any) -> StoredRun:
+    raw = {"local": {"epochs": 1, "learning_rate": 0.1}, **parts}
+    strategy = StrategyConfig.model_validate(raw)
+    return federation.store.add(
+        RunSpec(run_id, "test", "tests", "digits-mlp", "1.0", SIGNATURE, strategy, 3, num_rounds)
+    )
+
+
+async def drive(federation: Federation, run: StoredRun) -> None:
+    async with asyncio.timeout(60):
+        await federation.engine.run(run.spec.run_id)
+
+
+def model(federation: Federation, run: StoredRun, number: int) -> Parameters:
+    return federation.models.saved[run.models[number].key]
+
+
+@pytest.mark.parametrize("name", sorted(methods.ALL - {"none"}))
+async def test_a_run_trains_by_every_method(federation: Federation, launch: Launch, name: str) -> None:
+    await launch()
+    run = add_run(federation, 1, 3, method={"name": name} | ({"tensors": ["output*"]} if name == "fedbn" else {}))
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert [p.outcome for p in run.rounds[3, 1].participations] == ["completed"] * 2
+    losses = [m.value for m in run.metrics(3) if (m.source, m.name) == ("federated", "loss")]
+    assert losses and losses[0] < 2.3  # that of guessing
+    first, last = model(federation, run, 0), model(federation, run, 3)
+    stays = name in ("fedbn", "fedper", "fedrep")
+    assert np.array_equal(first["output.weight"], last["output.weight"]) == stays
+    assert not np.array_equal(first["hidden.weight"], last["hidden.weight"])
+
+
+@pytest.mark.parametrize("name", ["scaffold", "feddyn", "ditto", "fedper"])
+async def test_a_run_that_changes_engines_has_the_same_bits(federation: Federation, launch: Launch, name: str) -> None:
+    await launch()
+    undisturbed = add_run(federation, 1, 4, method={"name": name})
+    await drive(federation, undisturbed)
+    run = add_run(federation, 2, 4, method={"name": name})
+    driving = asyncio.create_task(federation.engine.run(2))
+    await federation.until(lambda: 2 in run.models)
+    port = federation.engine.port
+    await federation.engine.stop()
+    await driving
+    assert max(run.models) < 4
+    await federation.start(port)
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    expected, found = model(federation, undisturbed, 4), model(federation, run, 4)
+    assert all(expected[tensor].tobytes() == found[tensor].tobytes() for tensor in expected)
+
+
+async def test_an_app_that_does_not_serve_the_method_says_why(federation: Federation, launch: Launch) -> None:
+    await launch(frozenset())
+    run = add_run(federation, 1, 1, method={"name": "scaffold"}, faults={"max_abandoned": 1})
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.FAILED
+    (refused, _) = run.rounds[1, 1].participations
+    assert refused.outcome == "refused"
+    assert "can't train by the method 'scaffold'" in refused.reason
+
+
+async def test_an_update_without_the_control_variates_is_refused(federation: Federation) -> None:
+    await federation.connect("a")
+    scripted = await federation.connect("b", automatic=False)
+    strategy = StrategyConfig.model_validate({"method": {"name": "scaffold"}, "faults": {"quorum": 1}})
+    run = federation.store.add(RunSpec(1, "test", "tests", "toy", "1", scripted.signature, strategy, 7, 1))
+    driving = asyncio.create_task(federation.engine.run(1))
+    task = await asyncio.wait_for(scripted.tasks.get(), 10)
+    assert "~control/w" in [tensor.name for tensor in task.model.signature.tensors]
+    with pytest.raises(Exception, match=r"tensor '~control/w' is missing"):
+        await scripted.upload(task, scripted.initial())
+    await driving
+    assert run.rounds[1, 1].participations[1].outcome == "rejected"
+
+
+async def test_a_strategy_that_does_not_fit_the_app_fails_the_run_with_the_reason(federation: Federation) -> None:
+    strategy = StrategyConfig.model_validate({"method": {"name": "fedbn"}})
+    run = federation.store.add(RunSpec(1, "test", "tests", "digits-mlp", "1.0", SIGNATURE, strategy, 7, 1))
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.FAILED
+    assert "No tensor of the app is named like *bn*, *norm*" in run.reason
