@@ -100,7 +100,10 @@ class MetricRecord:
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """A round as the store keeps it; written once at its start, at its commit or abandonment, and after its evaluation."""
+    """A round as the store keeps it; written once at its start, at its commit or abandonment, and after its evaluation.
+
+    `participations` are all there are: a later record may have more, and leave out who turned out to be no part of the round.
+    """
 
     number: int
     attempt: int

@@ -69,13 +69,17 @@ class CommittedRound:
 
 
 @dataclass(slots=True)
-class _Delivery:
+class Delivery:
     """An update on its way into the round; `taken` tells the upload how it went."""
 
     assignment: Assignment
     update: Update
     parameters: Parameters
     taken: asyncio.Future[None]
+
+    def refuse(self, reason: str) -> None:
+        if not self.taken.done():  # an agent that has hung up hears nothing any more
+            self.taken.set_exception(UpdateRefused(reason))
 
 
 class RoundDriver:
@@ -99,6 +103,8 @@ class RoundDriver:
         self._number, self._attempt = number, attempt
         self._cohort = cohort.names
         self._wanted, self._population = cohort.wanted, cohort.population
+        self._population = cohort.population
+        self._cohort_size = len(cohort.names)
         self._counted = counted
         self._model = model
         self._next: GlobalModel | None = None
@@ -112,7 +118,7 @@ class RoundDriver:
             evaluate=evaluation.federated and due,
         )
         self._aggregation: RoundAggregation | None = None
-        self._inbox: asyncio.Queue[machine.RoundEvent | _Delivery] = asyncio.Queue()
+        self._inbox: asyncio.Queue[machine.RoundEvent | Delivery] = asyncio.Queue()
         self._assignments: dict[str, Assignment] = {}  # of each client the one that counts now
         self._sent: list[Assignment] = []
         self._phases: dict[str, ClientPhase] = {}
@@ -133,6 +139,10 @@ class RoundDriver:
         if self._next is None or self._stored is None:
             return None
         return CommittedRound(self._next, self._stored, self._record.metrics, self._machine.completed)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        return frozenset(self._machine.participations)
 
     @property
     def completed(self) -> frozenset[str]:
@@ -181,7 +191,7 @@ class RoundDriver:
 
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         try:
-            _check_num_examples(update)
+            check_num_examples(update)
             parameters = await checked_parameters(update, self._context.strategy.uploaded, self._model.parameters)
         except UpdateRefused as refusal:
             self._reject(assignment.client_id, str(refusal))
@@ -189,7 +199,7 @@ class RoundDriver:
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._machine.phase is machine.RoundPhase.DONE:
             raise UpdateRefused("The round was closed before the update arrived.")
-        self._inbox.put_nowait(_Delivery(assignment, update, parameters, taken))
+        self._inbox.put_nowait(Delivery(assignment, update, parameters, taken))
         await taken
 
     def _is_settled(self, assignment: Assignment) -> bool:
@@ -215,26 +225,26 @@ class RoundDriver:
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
-    async def _take(self, item: machine.RoundEvent | _Delivery) -> None:
-        if isinstance(item, _Delivery):
+    async def _take(self, item: machine.RoundEvent | Delivery) -> None:
+        if isinstance(item, Delivery):
             await self._take_delivery(item)
             return
         self._announce(item)
         await self._perform_all(self._machine.handle(item))
 
-    async def _take_delivery(self, delivery: _Delivery) -> None:
+    async def _take_delivery(self, delivery: Delivery) -> None:
         client_id, update = delivery.assignment.client_id, delivery.update
         if refusal := self._machine.refusal(client_id):
-            delivery.taken.set_exception(UpdateRefused(refusal))
+            delivery.refuse(refusal)
             return
         try:
-            statistics = await self._aggregate_one(client_id, delivery)
+            statistics = await self._aggregate_one(delivery)
         except UpdateRejected as rejection:
-            delivery.taken.set_exception(UpdateRefused(str(rejection)))
+            delivery.refuse(str(rejection))
             self._reject(client_id, str(rejection))
             return
         except AggregationFailed as failure:
-            delivery.taken.set_exception(UpdateRefused("The round has failed on the server."))
+            delivery.refuse("The round has failed on the server.")
             await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
             return
         participation = self._machine.participations[client_id]
@@ -318,7 +328,7 @@ class RoundDriver:
 
     async def _aggregate(self, cause: str) -> None:
         closed_at = datetime.now(UTC)
-        received, expected = self._machine.received, len(self._cohort)
+        received, expected = self._machine.received, len(self._machine.participations)
         self._emit(
             "round.closed",
             f"Round {self._number} closed with {received} of {expected} updates ({cause})",
@@ -343,7 +353,7 @@ class RoundDriver:
             seed=self._context.spec.seed,
             signature=self._context.strategy.shared,
             current=self._context.strategy.shared_of(self._model.parameters),
-            cohort_size=len(self._cohort),
+            cohort_size=self._cohort_size,
             spool=FileSpool,
             population=self._population,
         )
@@ -352,12 +362,18 @@ class RoundDriver:
         except AggregationFailed as failure:
             self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
 
-    async def _aggregate_one(self, client_id: str, delivery: _Delivery) -> UpdateStatistics:
-        aggregation, update = self._aggregation, delivery.update
+    async def _aggregate_one(self, delivery: Delivery) -> UpdateStatistics:
+        aggregation = self._aggregation
         if aggregation is None:
             raise AggregationFailed("The aggregation has not begun.")
-        item = RuleUpdate(client_id, delivery.parameters, update.num_examples, numeric(update.metrics))
-        return await self._limited(lambda: aggregation.add(item))
+        return await self._limited(lambda: aggregation.add(self._rule_update(delivery)))
+
+    def _rule_update(self, delivery: Delivery) -> RuleUpdate:
+        """What the rule is told of an update."""
+        update = delivery.update
+        return RuleUpdate(
+            delivery.assignment.client_id, delivery.parameters, update.num_examples, numeric(update.metrics)
+        )
 
     def _make_model(self) -> tuple[GlobalModel, RoundStatistics]:
         assert self._aggregation is not None  # updates have been added to it
@@ -450,8 +466,8 @@ class RoundDriver:
             self._context.hub.withdraw(assignment)
         while not self._inbox.empty():
             item = self._inbox.get_nowait()
-            if isinstance(item, _Delivery) and not item.taken.done():
-                item.taken.set_exception(UpdateRefused("The round was closed before the update arrived."))
+            if isinstance(item, Delivery):
+                item.refuse("The round was closed before the update arrived.")
 
     def _reject(self, client_id: str, reason: str) -> None:
         self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), client_id, Outcome.REJECTED, reason))
@@ -503,7 +519,7 @@ class RoundDriver:
             deadline_seconds=self._context.spec.strategy.faults.deadline_seconds,
         )
 
-    def _emit_completion(self, assignment: Assignment) -> None:
+    def _emit_completion(self, assignment: Assignment, **more: Any) -> None:
         report = self._machine.participations[assignment.client_id]
         self._emit(
             "client.completed",
@@ -518,6 +534,7 @@ class RoundDriver:
             upload_seconds=report.upload_seconds,
             update_norm=report.update_norm,
             update_largest=report.update_largest,
+            **more,
         )
 
     def _emit_flags(self) -> None:
@@ -553,7 +570,7 @@ class RoundDriver:
         return self._cohort[assignment.client_id]
 
 
-def _check_num_examples(update: Update) -> None:
+def check_num_examples(update: Update) -> None:
     if not 1 <= update.num_examples <= limits.MAX_NUM_EXAMPLES:
         raise UpdateRefused(
             f"The update counts {update.num_examples:,} examples; between 1 and {limits.MAX_NUM_EXAMPLES:,} are allowed."

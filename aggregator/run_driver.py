@@ -9,8 +9,10 @@ from collections.abc import Collection, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from aggregator.buffered_driver import BufferedRoundDriver, Fleet
 from aggregator.context import RunContext
 from aggregator.core.cohort import Attendance, select_cohort, updates_wanted
+from aggregator.core.modes import Buffered
 from aggregator.core.stopping import reason_to_stop
 from aggregator.initialisation import Initialisation, InitialisationFailed
 from aggregator.models import GlobalModel
@@ -55,6 +57,7 @@ class RunDriver:
         self._counted = dict(state.counted)
         self._attendance = dict(state.attendance)
         self._round: RoundDriver | None = None
+        self._fleet = Fleet(self._eligible)  # of a buffered run alone
         self._stopping = asyncio.Event()
         self._nudged = asyncio.Event()
 
@@ -109,7 +112,7 @@ class RunDriver:
     async def _drive_to_an_end(self) -> None:
         spec = self._context.spec
         try:
-            outcome, reason = RunOutcome.COMPLETED, await self._run_rounds()
+            outcome, reason = RunOutcome.COMPLETED, await self._train()
         except RunStopped:
             outcome, reason = RunOutcome.STOPPED, "Stopped by the operator."
         except (RunFailed, InitialisationFailed) as failure:
@@ -124,6 +127,12 @@ class RunDriver:
         self._context.events.emit(
             "run.finished", f"Run {outcome}. {reason}", level=level, data={"outcome": outcome, "reason": reason}
         )
+
+    async def _train(self) -> str:
+        try:
+            return await self._run_rounds()
+        finally:
+            self._fleet.close(self._context)
 
     async def _run_rounds(self) -> str:
         """Why the run is complete."""
@@ -157,10 +166,9 @@ class RunDriver:
         allowed = self._context.spec.strategy.faults.max_abandoned
         reason = ""
         for attempt in range(last_attempt + 1, last_attempt + 1 + allowed):
-            cohort = await self._select_cohort(number)
-            self._round = RoundDriver(self._context, number, attempt, cohort, model, self._counted)
+            self._round = await self._begin_attempt(number, attempt, model)
             committed = await self._round.execute()
-            self._note_attendance(cohort.names, self._round.completed)
+            self._note_attendance(self._round.asked, self._round.completed)
             reason, self._round = self._round.reason, None
             if committed:
                 self._counted |= dict.fromkeys(committed.counted, number)
@@ -168,6 +176,14 @@ class RunDriver:
             self._raise_if_stopping()
             await self._forget_failed_round()
         raise RunFailed(f"Round {number} was abandoned {allowed} times. The last time: {reason}")
+
+    async def _begin_attempt(self, number: int, attempt: int, model: GlobalModel) -> RoundDriver:
+        mode = self._context.spec.strategy.mode
+        if isinstance(mode, Buffered):
+            await self._wait_for_clients()
+            return BufferedRoundDriver(self._context, number, attempt, model, self._counted, mode, self._fleet)
+        cohort = await self._select_cohort(number)
+        return RoundDriver(self._context, number, attempt, cohort, model, self._counted)
 
     async def _forget_failed_round(self) -> None:
         """The strategy may have changed its state on the way to a model that was not committed."""

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from aggregator.core import registry
+from aggregator.core.modes import Buffered, RunMode, Synchronous
 from aggregator.core.schedule import Constant, Schedule
 from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part, RuleConfig
 from aggregator.core.strategies.fedavg import Mean, NoMethod, NoOptimizer
@@ -180,6 +181,7 @@ class StrategyConfig(_Section):
     """The whole of a strategy. `schema_version` says how to read it."""
 
     schema_version: Literal[2] = 2
+    mode: Annotated[RunMode, Field(title="Mode", discriminator="name")] = Synchronous()
     cohort: CohortConfig = CohortConfig()
     local: LocalConfig = LocalConfig()
     method: Annotated[SerializeAsAny[AnyMethod], Field(title="Method")] = NoMethod()
@@ -197,6 +199,24 @@ class StrategyConfig(_Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> StrategyConfig:
+        if isinstance(self.mode, Buffered):
+            self._check_buffered(self.mode)
+        else:
+            self._check_cohort()
+        if (needed := self.aggregation.fewest_updates()) > self.fewest_updates:
+            name = "buffer" if isinstance(self.mode, Buffered) else "quorum"
+            raise ValueError(
+                f"{_title(self.aggregation)} with these settings needs at least {needed} updates, "
+                f"and the {name} allows a round with {self.fewest_updates}. "
+                f"Raise the {name} to {needed}, or let the rule tolerate less."
+            )
+        if refusal := self.method.refusal(self.aggregation, self.optimizer):
+            raise ValueError(refusal)
+        if refusal := self._what_the_rule_refuses():
+            raise ValueError(f"{_title(self.aggregation)} {refusal}")
+        return self
+
+    def _check_cohort(self) -> None:
         quorum, least = self.faults.quorum, self.cohort.min_clients
         if quorum > least:
             raise ValueError(
@@ -207,17 +227,6 @@ class StrategyConfig(_Section):
                 f"A round begins with {least} clients or more, and may have no more than {most}. "
                 f"Raise the most clients of a round to {least}, or lower the fewest, and the quorum ({quorum}) with it."
             )
-        if (needed := self.aggregation.fewest_updates()) > quorum:
-            raise ValueError(
-                f"{_title(self.aggregation)} with these settings needs at least {needed} updates, "
-                f"and the quorum allows a round with {quorum}. "
-                f"Raise the quorum to {needed}, or let the rule tolerate less."
-            )
-        if refusal := self.method.refusal(self.aggregation, self.optimizer):
-            raise ValueError(refusal)
-        if refusal := self._what_the_rule_refuses():
-            raise ValueError(f"{_title(self.aggregation)} {refusal}")
-        return self
 
     def _what_the_rule_refuses(self) -> str:
         """Which other part doesn't go with the rule, and what to do; empty if all do."""
@@ -232,11 +241,42 @@ class StrategyConfig(_Section):
             return "trains with one client a round, in turn: ask the clients in cyclic order, one at most, without over-selection."
         return ""
 
+    def _check_buffered(self, mode: Buffered) -> None:
+        """What is said of cohorts, and nothing can come of without one."""
+        cohort = self.cohort
+        if (cohort.over_selection, cohort.fraction, cohort.max_clients, cohort.order) != (1, 1, None, "random"):
+            raise ValueError(
+                "A buffered run has no cohorts to choose: over-selection and fraction must be 1, with no most clients, in random order. "
+                "How many clients train at once is the mode's concurrency."
+            )
+        if self.stopping.source == "federated" and (
+            self.stopping.target is not None or self.stopping.patience is not None
+        ):
+            raise ValueError(
+                "In a buffered run clients don't evaluate, for they train all the time: "
+                "the early stop can't wait for their measure. Let it look at the server's, or at that of the training."
+            )
+        if not self.aggregation.vectors:
+            raise ValueError(
+                f"{_title(self.aggregation)} makes no vector that could be moved to a newer model. Choose the synchronous mode."
+            )
+            )
+        if type(self.method).build is not MethodConfig.build:
+            raise ValueError(
+                f"{_title(self.method)} keeps a state at the server that takes the clients of a round to train from the same model. "
+                "In a buffered run they don't. Choose another method, or the synchronous mode."
+            )
+
+    @property
+    def fewest_updates(self) -> int:
+        """With fewer updates no round counts."""
+        return self.mode.buffer_size if isinstance(self.mode, Buffered) else self.faults.quorum
+
     @property
     def algorithm(self) -> str:
-        """The parts in short: "mean", "scaffold + mean", "median + adam"."""
-        parts = [registry.part_name(type(part)) for part in (self.method, self.aggregation, self.optimizer)]
-        return " + ".join(name for name in parts if name != "none")
+        """The parts in short: "mean", "scaffold + mean", "buffered + median + adam"."""
+        parts = [registry.part_name(type(part)) for part in (self.mode, self.method, self.aggregation, self.optimizer)]
+        return " + ".join(name for name in parts if name not in ("none", "synchronous"))
 
     @classmethod
     def from_yaml(cls, text: str) -> StrategyConfig:

@@ -139,6 +139,14 @@ class StopRequested:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class ClientsChanged:
+    """These are the clients that could be asked now. A round with a cohort has chosen already."""
+
+    at: float
+    eligible: frozenset[str]
+
+
 RoundEvent = (
     PhaseEntered
     | UpdateArrived
@@ -148,6 +156,7 @@ RoundEvent = (
     | Committed
     | AggregationBroke
     | StopRequested
+    | ClientsChanged
 )
 
 
@@ -251,6 +260,11 @@ class RoundMachine:
                 return self._abandon(event.reason) if self.phase in (RoundPhase.FITTING, RoundPhase.AGGREGATING) else []
             case StopRequested():
                 return self._on_stop()
+            case ClientsChanged():
+                return self._on_clients_changed(event)
+
+    def _on_clients_changed(self, event: ClientsChanged) -> list[Action]:
+        return []
 
     def _on_phase(self, event: PhaseEntered) -> list[Action]:
         participation = self.participations.get(event.client_id)

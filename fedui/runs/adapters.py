@@ -281,14 +281,24 @@ def _store_events(lease: Lease, events: Sequence[Event]) -> list[EventRow]:
 
 
 def _write_participations(
-    row: Round, reports: Iterable[ParticipationReport], fields: Sequence[str] = REPORT_FIELDS
+    row: Round, reports: Sequence[ParticipationReport], fields: Sequence[str] = REPORT_FIELDS
 ) -> None:
+    _match_participations(row, reports)
     by_client = {str(p.client_id): p for p in row.participations.all()}
     for report in reports:
         participation = by_client[report.client_id]
         for field in fields:
             setattr(participation, field, _as_json(getattr(report, field)))
     Participation.objects.bulk_update(by_client.values(), fields)
+
+
+def _match_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:
+    """In a buffered run clients join in the middle of a round, and those that train on at its end were no part of it."""
+    there = {report.client_id for report in reports}
+    known = {str(client_id) for client_id in row.participations.values_list("client_id", flat=True)}
+    if gone := known - there:
+        row.participations.filter(client_id__in=gone).delete()
+    Participation.objects.bulk_create(Participation(round=row, client_id=client) for client in sorted(there - known))
 
 
 def _as_json(value: object) -> object:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aggregator.core.cohort import cohort_size
 from aggregator.core.config import StrategyConfig
+from aggregator.core.modes import Buffered
 from fedui.catalog.models import App
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.federations.models import Federation
@@ -34,13 +35,21 @@ class Preflight:
 
     @property
     def cohort_size(self) -> int:
-        """How many clients a round would ask, if it began now, or with as few as it may."""
+        """How many clients a round would ask, if it began now, or with as few as it may; how many would train at once in a buffered run."""
+        if isinstance(mode := self.config.mode, Buffered):
+            most = max(self.config.cohort.min_clients, len(self.ready))
+            return most if mode.concurrency is None else min(most, mode.concurrency)
         return cohort_size(self.config.cohort, max(self.config.cohort.min_clients, len(self.ready)))
+
+    @property
+    def asynchronous(self) -> bool:
+        return isinstance(self.config.mode, Buffered)
 
     @property
     def traffic(self) -> int:
         """Bytes of a round, both ways."""
-        return 2 * self.cohort_size * self.app.model_signature.size
+        updates = self.config.fewest_updates if self.asynchronous else self.cohort_size
+        return 2 * updates * self.app.model_signature.size
 
 
 def offer_of(client: Client, app: App) -> str | None:

@@ -32,6 +32,7 @@ _TITLES = {
     "faults": "Slow and lost clients",
 }
 _PARTS = {
+    "mode": "Whether clients wait for one another.",
     "method": "How they train where their data differ. The app must serve it.",
     "aggregation": "How updates become one.",
     "optimizer": "How that becomes the next global model.",

@@ -10,12 +10,12 @@ from typing import Literal
 
 from aggregator.core.config import (
     CohortConfig,
-    EvaluationConfig,
     LocalConfig,
     StoppingConfig,
     StrategyConfig,
     UpdateConfig,
 )
+from aggregator.core.modes import Buffered
 from aggregator.core.registry import part_name
 from aggregator.core.schedule import Constant, Cosine, Schedule, Step
 from aggregator.core.strategies.base import Part
@@ -42,7 +42,10 @@ class Statement:
 
 def summary(config: StrategyConfig) -> Iterator[Statement]:
     """Of the configuration alone, whoever is there to run it."""
-    yield Statement("Cohort", " ".join(_cohort(config.cohort)))
+    if isinstance(config.mode, Buffered):
+        yield Statement("Mode", " ".join(_buffered(config, config.mode)))
+    else:
+        yield Statement("Cohort", " ".join(_cohort(config.cohort)))
     yield Statement("Training", _training(config.local))
     if config.update.send == "delta":
         yield Statement("Transfer", _transfer(config.update))
@@ -51,12 +54,12 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     if part_name(type(config.method)) != "none":
         yield Statement("Method", f"{config.method.title}. {_told(config.method, config.method.explain)}".strip())
     rule = config.aggregation
-    yield Statement("Rule", f"{rule.title}. {_told(rule, lambda: rule.explain(config.faults.quorum))}".strip())
+    yield Statement("Rule", f"{rule.title}. {_told(rule, lambda: rule.explain(config.fewest_updates))}".strip())
     if part_name(type(config.optimizer)) != "none":
         yield Statement("Server optimizer", f"{config.optimizer.title}.")
-    yield Statement("Round", " ".join(_round(config)))
+    yield Statement("Round", " ".join(_round(config) if config.mode.name == "synchronous" else _buffered_round(config)))
     yield Statement("Early stop", " ".join(_stopping(config.stopping)))
-    yield Statement("Evaluation", _evaluation(config.evaluation))
+    yield Statement("Evaluation", _evaluation(config))
 
 
 def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statement:
@@ -64,6 +67,9 @@ def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statem
     wanted = config.cohort.labels.items()
     matching = [client for client in clients if wanted <= client.labels.items()]
     online = sum(client.presence == Presence.ONLINE for client in matching)
+    if isinstance(config.mode, Buffered) and len(matching) < (size := config.mode.buffer_size):
+        text = f"{_count(len(matching), 'enrolled client')} can never fill a buffer of {size}: each counts once in it."
+        return Statement("Clients", text, "warn")
     enough = online >= config.cohort.min_clients
     match = "1 enrolled client matches" if len(matching) == 1 else f"{len(matching)} enrolled clients match"
     return Statement("Clients", f"{match}, {online} online now.", "ok" if enough else "warn")
@@ -137,10 +143,31 @@ def _stopping(config: StoppingConfig) -> Iterator[str]:
         yield "None. A run does all its rounds."
 
 
-def _evaluation(config: EvaluationConfig) -> str:
-    by = [who for who, on in (("by the clients", config.federated), ("on the server", config.server)) if on]
-    every = "every round" if config.every == 1 else f"every {config.every} rounds"
-    return f"The model is measured {' and '.join(by)}, {every}." if by else "The model is never measured."
+def _evaluation(config: StrategyConfig) -> str:
+    evaluation, buffered = config.evaluation, isinstance(config.mode, Buffered)
+    federated = evaluation.federated and not buffered
+    by = [who for who, on in (("by the clients", federated), ("on the server", evaluation.server)) if on]
+    every = "every round" if evaluation.every == 1 else f"every {evaluation.every} rounds"
+    text = f"The model is measured {' and '.join(by)}, {every}." if by else "The model is never measured."
+    return f"{text} Not by the clients, who train all the time." if buffered and evaluation.federated else text
+
+
+def _buffered(config: StrategyConfig, mode: Buffered) -> Iterator[str]:
+    labels = ", ".join(f"{key}:{value}" for key, value in config.cohort.labels.items())
+    whom = f"All clients with {labels}" if labels else "All clients"
+    if mode.concurrency is not None:
+        whom = f"At most {_count(mode.concurrency, 'client')}{f' with {labels}' if labels else ''}"
+    yield f"{whom} train at once, and none waits for a slower one; the run begins when {config.cohort.min_clients} are connected."
+    alike = "clients count alike" if mode.weighting == "uniform" else "clients weigh by their examples"
+    yield f"Every {_count(mode.buffer_size, 'update')} of different clients make the next model; {alike}."
+    yield f"A step that is one version old counts {percent(mode.scale(1), 0)}, and none that is older than {mode.max_staleness}."
+
+
+def _buffered_round(config: StrategyConfig) -> Iterator[str]:
+    yield f"Counts with {_count(config.fewest_updates, 'update')}, its buffer; the quorum says nothing here."
+    yield f"A client has {duration(config.faults.deadline_seconds)} for its update, and is asked again after that."
+    wait = duration(config.faults.wait_for_clients_seconds)
+    yield f"When nobody trains for {wait}, the attempt ends; after {_count(config.faults.max_abandoned, 'attempt')} the run fails."
 
 
 def _count(number: int, noun: str) -> str:

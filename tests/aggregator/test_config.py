@@ -120,3 +120,29 @@ def test_only_differences_are_compressed(compression: str) -> None:
 def test_a_cosine_never_rises(end: float, rounds: int) -> None:
     factors = [Cosine(end=end).factor_at(r, rounds) for r in range(1, rounds + 1)]
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(factors))
+
+
+def buffered(**sections: object) -> StrategyConfig:
+    return StrategyConfig.model_validate({"mode": {"name": "buffered", "buffer_size": 4}, **sections})
+
+
+def test_a_buffered_run_goes_with_rules_and_optimizers() -> None:
+    assert buffered(aggregation={"name": "median"}, optimizer={"name": "adam"}).algorithm == "buffered + median + adam"
+    assert buffered(faults={"quorum": 9}).fewest_updates == 4  # the buffer is the quorum
+    assert StrategyConfig.from_yaml("schema_version: 2").mode.name == "synchronous"
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"mode": {"name": "buffered", "buffer_size": 0}}, "greater than or equal to 1"),
+        ({"aggregation": {"name": "krum", "malicious": 1}}, "the buffer allows a round with 4. Raise the buffer to 5"),
+        ({"cohort": {"over_selection": 1.5}}, "A buffered run has no cohorts to choose"),
+        ({"cohort": {"fraction": 0.5}}, "A buffered run has no cohorts to choose"),
+        ({"stopping": {"source": "federated", "target": 0.9}}, "clients don't evaluate"),
+        ({"method": {"name": "scaffold"}}, "In a buffered run they don't"),
+    ],
+)
+def test_what_makes_no_sense_without_a_cohort_is_refused(sections: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        buffered(**sections)

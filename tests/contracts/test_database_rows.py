@@ -74,6 +74,20 @@ async def test_a_round_is_kept_with_all_that_its_clients_did(harness: Harness) -
     assert [m.parent is not None async for m in run.models.select_related("parent")] == [True, False]
 
 
+async def test_clients_may_join_a_round_that_has_begun_and_others_turn_out_to_be_no_part_of_it(
+    harness: Harness,
+) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.commit(lease, 0)
+    trains_on, joins = harness.clients
+    await harness.store.begin_round(lease, RoundRecord(1, 1, NOW, participations=[ParticipationReport(trains_on)]))
+    reports = [ParticipationReport(joins, Outcome.COMPLETED, num_examples=30)]
+    await harness.store.commit_round(lease, RoundRecord(1, 1, NOW, NOW, NOW, None, reports), harness.model(1))
+    await harness.store.record_evaluation(lease, RoundRecord(1, 1, NOW, NOW, NOW, NOW, reports))
+    rows = [(str(p.client_id), p.outcome, p.num_examples) async for p in Participation.objects.all()]
+    assert rows == [(joins, "completed", 30)]
+
+
 async def test_what_a_lost_aggregator_left_open_is_closed(harness: Harness) -> None:
     lease = (await harness.take_up()).lease
     await harness.commit(lease, 0)

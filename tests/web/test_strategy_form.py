@@ -107,3 +107,19 @@ def test_a_switch_that_is_not_sent_is_off() -> None:
     config = ConfigForm(StrategyConfig(), data).config
     assert config is not None
     assert not config.evaluation.server
+
+
+def test_the_mode_is_chosen_with_its_settings() -> None:
+    form = ConfigForm(StrategyConfig(), _data(mode__name="buffered", mode__buffered__buffer_size="3"))
+    assert form.config is not None
+    assert form.config.mode.model_dump() == {
+        "name": "buffered",
+        "buffer_size": 3,
+        "concurrency": None,
+        "max_staleness": 20,
+        "staleness_exponent": 0.5,
+        "weighting": "uniform",
+    }
+    assert ConfigForm(StrategyConfig(), _sent(form.config)).config == form.config
+    bad = ConfigForm(StrategyConfig(), _data(mode__name="buffered", mode__buffered__buffer_size="0"))
+    assert {field.name for field in bad.fields if field.errors} == {"mode.buffered.buffer_size"}

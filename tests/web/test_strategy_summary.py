@@ -98,6 +98,30 @@ def test_a_rule_that_cannot_explain_itself_keeps_its_title(monkeypatch: pytest.M
     assert said(aggregation={"name": "median"})["Rule"] == "Coordinate-wise median."
 
 
+def test_a_buffered_run_is_said_as_what_it_is() -> None:
+    texts = said(mode={"name": "buffered", "buffer_size": 4})
+    assert "Cohort" not in texts
+    assert texts["Mode"] == (
+        "All clients train at once, and none waits for a slower one; the run begins when 2 are connected. "
+        "Every 4 updates of different clients make the next model; clients count alike. "
+        "A step that is one version old counts 71 %, and none that is older than 20."
+    )
+    assert "Counts with 4 updates, its buffer" in texts["Round"]
+    assert texts["Evaluation"].endswith("on the server, every round. Not by the clients, who train all the time.")
+    few = said(mode={"name": "buffered", "concurrency": 1}, cohort={"labels": {"region": "north"}})
+    assert few["Mode"].startswith("At most 1 client with region:north train")
+
+
+def test_a_buffer_that_the_fleet_can_never_fill_is_told(db: None) -> None:
+    world = populate()
+    config = StrategyConfig.model_validate({"mode": {"name": "buffered", "buffer_size": 3}})
+    told = fleet_statement(config, world.federation.clients.all())
+    assert (told.level, told.text) == (
+        "warn",
+        "2 enrolled clients can never fill a buffer of 3: each counts once in it.",
+    )
+
+
 def test_the_fleet_is_compared_with_what_is_needed(db: None) -> None:
     world = populate()
     clients = world.federation.clients.all()
