@@ -117,6 +117,9 @@ class App:
     client_fn: Callable[[Context], ClientLike]
     tensor_names: Sequence[str] | None = None
     """In the order of `get_parameters`; "0", "1", ... when left out."""
+    columns: Callable[[Context], Mapping[str, NDArray[Any]]] | None = None
+    """What the owner opens to queries: numbers by column, one dimension each, NaN where one is missing. Aggregates of them may
+    be told, values never. Left out, there are no queries."""
 
     def signature_of(self, client: ClientLike) -> Signature:
         """The model's signature, read from the client's initial parameters."""

@@ -114,7 +114,12 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
     if not 1 <= len(app.name) <= 63 or not 1 <= len(app.version) <= 32:
         raise HelloRefused("An app's name has 1 to 63 characters, its version 1 to 32.")
-    return AppOffer(app.name, app.version, app.framework[:32], signature_from_proto(app.signature))
+    if len(app.columns) > limits.MAX_COLUMNS:
+        raise HelloRefused(f"An app opens at most {limits.MAX_COLUMNS} columns, not {len(app.columns):,}.")
+    if not all(1 <= len(column) <= limits.MAX_COLUMN_NAME_LENGTH for column in app.columns):
+        raise HelloRefused(f"A column's name has 1 to {limits.MAX_COLUMN_NAME_LENGTH} characters.")
+    signature, columns = signature_from_proto(app.signature), tuple(app.columns)
+    return AppOffer(app.name, app.version, app.framework[:32], signature, columns)
 
 
 def _welcome(session: Session, heartbeat_seconds: float) -> fleet_pb2.ServerMessage:
