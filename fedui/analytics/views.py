@@ -77,7 +77,8 @@ def _shown_result(query: Query) -> dict[str, Any]:
     if query.result is None:
         return {}
     figures = [(LABELS[name], value) for name, value in query.result["figures"].items()]
-    return {"figures": figures, "bars": _bars(query.result["histogram"])}
+    bars = _bars(query.result["histogram"])
+    return {"figures": figures, "bars": bars, "tallest": max((bar["count"] for bar in bars), default=0)}
 
 
 def _bars(histogram: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ def _bars(histogram: dict[str, Any] | None) -> list[dict[str, Any]]:
     if histogram is None:
         return []
     edges, counts = histogram["edges"], histogram["counts"]
-    width, tallest = CHART_WIDTH / len(counts), max(*counts, 1) if len(counts) > 1 else max(counts[0], 1)
+    width, tallest = CHART_WIDTH / len(counts), max([*counts, 1])
     return [
         {
             "low": low,
