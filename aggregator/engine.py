@@ -1,4 +1,4 @@
-"""The engine: one gRPC server, and the runs that it drives, on one event loop."""
+"""The engine: one gRPC server, and the runs and queries that it drives, on one event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from aggregator.context import RunContext
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Hub
-from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, RunOutcome, RunStore
+from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, QueryStore, RunOutcome, RunStore
+from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
 from aggregator.transport.server import TLSMaterial, build_server
 
@@ -35,6 +36,7 @@ class Engine:
         models: ModelStore,
         events: EventSink,
         find_evaluator: Callable[[str], Evaluator | None],
+        queries: QueryStore | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         lost_after_seconds: float = LOST_AFTER_SECONDS,
     ) -> None:
@@ -42,8 +44,10 @@ class Engine:
         self._bind, self._tls = bind, tls
         self._registry, self._store, self._models, self._events = registry, store, models, events
         self._find_evaluator = find_evaluator
+        self._queries = queries
         self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
         self._drivers: dict[int, tuple[RunDriver, asyncio.Task[None]]] = {}
+        self._query_drivers: dict[int, tuple[QueryDriver, asyncio.Task[None]]] = {}
         self._draining = False
         self.port = 0
 
@@ -64,7 +68,7 @@ class Engine:
     async def drain(self) -> None:
         """Take up no more runs, and give those in hand back."""
         self._draining = True
-        tasks = [task for _, task in self._drivers.values()]
+        tasks = [task for _, task in (*self._drivers.values(), *self._query_drivers.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,6 +103,27 @@ class Engine:
         finally:
             del self._drivers[run_id]
         return not task.cancelled() and task.exception() is None
+
+    async def query(self, query_id: int) -> bool:
+        """Drive a query to its end. False if there was nothing to do, as with `run`."""
+        if self._queries is None or self._draining or query_id in self._query_drivers:
+            return False
+        taken = await self._queries.take_up(query_id, self._owner)
+        if taken is None:
+            return False
+        driver = QueryDriver(*taken, self._hub, self._queries)
+        task = asyncio.create_task(driver.drive(), name=f"query {query_id}")
+        self._query_drivers[query_id] = driver, task
+        try:
+            await asyncio.wait([task])
+        finally:
+            del self._query_drivers[query_id]
+        return not task.cancelled() and task.exception() is None
+
+    def nudge_query(self, query_id: int) -> None:
+        """The operator has cancelled a query."""
+        if query_id in self._query_drivers:
+            self._query_drivers[query_id][0].nudge()
 
     def nudge(self, run_id: int) -> None:
         """The operator has changed what they want of a run."""

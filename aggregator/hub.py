@@ -192,6 +192,15 @@ class Hub:
             and any(o.name == app and o.version == version and o.signature == signature for o in session.info.apps)
         }
 
+    def offering(self, federation_id: str, app: str, version: str, column: str) -> dict[str, ClientIdentity]:
+        """Connected clients of the federation whose app of this name and version opens the column to queries."""
+        return {
+            client_id: session.client
+            for client_id, session in self._sessions.items()
+            if session.client.federation_id == federation_id
+            and any(o.name == app and o.version == version and column in o.columns for o in session.info.apps)
+        }
+
     @property
     def changed(self) -> asyncio.Event:
         """Set when the next client comes or goes. Read it before looking at who is there, so as to miss nothing."""

@@ -18,6 +18,9 @@ from aggregator.ports import (
     LeaseLost,
     MetricRecord,
     ModelRecord,
+    QueryLease,
+    QueryOutcome,
+    QuerySpec,
     RoundRecord,
     RunOutcome,
     RunSpec,
@@ -130,6 +133,55 @@ class MemoryRunStore:
         if run.fencing != lease.fencing:
             raise LeaseLost
         return run
+
+
+@dataclass(slots=True)
+class StoredQuery:
+    spec: QuerySpec
+    fencing: int = 0
+    held: bool = False
+    cancelled: bool = False
+    outcome: QueryOutcome | None = None
+    reason: str = ""
+    result: Mapping[str, Any] | None = None
+
+
+class MemoryQueryStore:
+    def __init__(self) -> None:
+        self.queries: dict[int, StoredQuery] = {}
+
+    def add(self, spec: QuerySpec) -> StoredQuery:
+        self.queries[spec.query_id] = StoredQuery(spec)
+        return self.queries[spec.query_id]
+
+    def cancel(self, query_id: int) -> None:
+        query = self.queries[query_id]
+        query.cancelled, query.held, query.fencing = True, False, query.fencing + 1
+
+    async def take_up(self, query_id: int, owner: str) -> tuple[QuerySpec, QueryLease] | None:
+        query = self.queries[query_id]
+        if query.held or query.cancelled or query.outcome:
+            return None
+        query.held, query.fencing = True, query.fencing + 1
+        return query.spec, QueryLease(query_id, owner, query.fencing)
+
+    async def renew(self, lease: QueryLease) -> None:
+        self._fence(lease)
+
+    async def release(self, lease: QueryLease) -> None:
+        self._fence(lease).held = False
+
+    async def finish(
+        self, lease: QueryLease, outcome: QueryOutcome, reason: str, result: Mapping[str, Any] | None
+    ) -> None:
+        query = self._fence(lease)
+        query.outcome, query.reason, query.result, query.held = outcome, reason, result, False
+
+    def _fence(self, lease: QueryLease) -> StoredQuery:
+        query = self.queries[lease.query_id]
+        if query.fencing != lease.fencing or not query.held:
+            raise LeaseLost
+        return query
 
 
 class MemoryModelStore:

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from aggregator.core.analytics import QueryConfig
 from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
 from aggregator.core.round import ParticipationReport
@@ -157,6 +158,55 @@ class ModelStore(Protocol):
         ...
 
 
+# --- queries ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySpec:
+    """What a query is, fixed at its start."""
+
+    query_id: int
+    federation_id: str
+    app: str
+    app_version: str
+    config: QueryConfig
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLease:
+    """The right to drive a query; like `Lease`."""
+
+    query_id: int
+    owner: str
+    fencing: int
+
+
+class QueryOutcome(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class QueryStore(Protocol):
+    """Queries and their leases. A query that was taken up again begins anew: it holds nothing between its passes.
+
+    Methods that take a lease raise `LeaseLost` if another engine has the query now, or it was cancelled.
+    """
+
+    async def take_up(self, query_id: int, owner: str) -> tuple[QuerySpec, QueryLease] | None:
+        """Take the lease of an active query that nobody holds; None if there is nothing to do."""
+        ...
+
+    async def renew(self, lease: QueryLease) -> None: ...
+
+    async def release(self, lease: QueryLease) -> None:
+        """Give an unfinished query back, for another engine to take up at once."""
+        ...
+
+    async def finish(
+        self, lease: QueryLease, outcome: QueryOutcome, reason: str, result: Mapping[str, Any] | None
+    ) -> None: ...
+
+
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +257,8 @@ class AppOffer:
     version: str
     framework: str
     signature: Signature
+    columns: tuple[str, ...] = ()
+    """Open to queries."""
 
 
 @dataclass(frozen=True, slots=True)

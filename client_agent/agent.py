@@ -79,7 +79,11 @@ def hello(apps: HostedApps) -> fleet_pb2.Hello:
 def _offer(hosted: HostedApp) -> fleet_pb2.AppOffer:
     app = hosted.app
     return fleet_pb2.AppOffer(
-        name=app.name, version=app.version, framework=app.framework, signature=signature_to_proto(hosted.signature)
+        name=app.name,
+        version=app.version,
+        framework=app.framework,
+        signature=signature_to_proto(hosted.signature),
+        columns=hosted.columns.names,
     )
 
 

@@ -26,6 +26,9 @@ HomeOption = Annotated[
 ]
 AppOption = Annotated[list[str] | None, typer.Option(help='An app to offer: its name, or "module:attribute".')]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="An option for the apps: key=value.")]
+MinValuesOption = Annotated[
+    int | None, typer.Option(help="Answer no query of a column with fewer values.", show_default="10")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -56,16 +59,17 @@ def run(
     options: SetOption = None,
     home: HomeOption = DEFAULT_HOME,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    min_values: MinValuesOption = None,
 ) -> None:
     """Work for the federation until interrupted."""
     from client_agent import agent, hosting
     from client_agent.sdk import Context
 
     place = Home(home)
-    settings = _settings(place, app=app, set=options, log_format=log_format)
+    settings = _settings(place, app=app, set=options, log_format=log_format, min_values=min_values)
     logs.configure(settings.log_format)
     identity = place.load()
-    apps = hosting.host_all(settings.app, Context(identity.enrolment.client_name, settings.set))
+    apps = hosting.host_all(settings.app, Context(identity.enrolment.client_name, settings.set), settings.min_values)
     agent.run(place, identity, apps, settings.reconnect_max_seconds)
 
 
@@ -97,8 +101,8 @@ def doctor(
     raise typer.Exit(0 if healthy else 1)
 
 
-def _settings(home: Home, **flags: list[str] | str | None) -> Settings:
-    given = {name: value for name, value in flags.items() if value}
+def _settings(home: Home, **flags: list[str] | str | int | None) -> Settings:
+    given = {name: value for name, value in flags.items() if value or value == 0}
     return config.load(given, os.environ, home.settings_file)
 
 

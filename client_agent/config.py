@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 from client_agent.backoff import MAX_SECONDS
 from client_agent.errors import ConfigurationError
+from client_agent.queries import DEFAULT_MIN_VALUES
 
 LogFormat = Literal["text", "json"]
 
@@ -25,12 +26,14 @@ class Settings:
     set: Mapping[str, str]
     log_format: LogFormat
     reconnect_max_seconds: float
+    min_values: int = DEFAULT_MIN_VALUES
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -> Settings:
     """`flags` holds what the command line gave. Raises `ConfigurationError`."""
     values: dict[str, Any] = {"app": ("digits-mlp",), "set": {}, "log_format": "text"}
     values["reconnect_max_seconds"] = MAX_SECONDS
+    values["min_values"] = DEFAULT_MIN_VALUES
     for source in (_from_file(file, values.keys()), _from_environment(environment, values.keys()), flags):
         values.update(source)
     return Settings(
@@ -38,6 +41,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
         set=_pairs(values["set"]),
         log_format=_log_format(values["log_format"]),
         reconnect_max_seconds=_seconds(values["reconnect_max_seconds"]),
+        min_values=_min_values(values["min_values"]),
     )
 
 
@@ -86,3 +90,13 @@ def _seconds(value: Any) -> float:
     if not seconds > 0:
         raise ConfigurationError(f"reconnect_max_seconds is a number of seconds above 0, not {value!r}.")
     return seconds
+
+
+def _min_values(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 2:
+        raise ConfigurationError(f"min_values is a whole number from 2 on, not {value!r}.")
+    return number

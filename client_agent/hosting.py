@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from client_agent.errors import BrokenApp
+from client_agent.queries import DEFAULT_MIN_VALUES, OpenColumns
 from client_agent.sdk import App, ClientLike, Context
 from protos.tensors import CodecError, Signature
 
@@ -19,11 +20,12 @@ AppKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class HostedApp:
-    """An app with its client, made once for the life of the agent, and the model's signature."""
+    """An app with its client, made once for the life of the agent, the model's signature, and what is open to queries."""
 
     app: App
     client: ClientLike
     signature: Signature
+    columns: OpenColumns
 
 
 HostedApps = Mapping[AppKey, HostedApp]
@@ -45,7 +47,7 @@ def find_app(reference: str) -> App:
     return found
 
 
-def host(app: App, context: Context) -> HostedApp:
+def host(app: App, context: Context, min_values: int = DEFAULT_MIN_VALUES) -> HostedApp:
     """Make the app's client and read the model's signature. Raises `ConfigurationError`."""
     try:
         client = app.client_fn(context)
@@ -57,12 +59,12 @@ def host(app: App, context: Context) -> HostedApp:
             "evaluate and get_properties."
         )
     try:
-        return HostedApp(app, client, app.signature_of(client))
+        return HostedApp(app, client, app.signature_of(client), OpenColumns.of(app, context, min_values))
     except CodecError as error:
         raise BrokenApp(f"App {app.name!r} has a model that can't be sent: {error}") from error
 
 
-def host_all(references: Iterable[str], context: Context) -> HostedApps:
+def host_all(references: Iterable[str], context: Context, min_values: int = DEFAULT_MIN_VALUES) -> HostedApps:
     """Load and host each app. Raises `BrokenApp` if two have the same name and version."""
     hosted: dict[AppKey, HostedApp] = {}
     for reference in references:
@@ -70,7 +72,7 @@ def host_all(references: Iterable[str], context: Context) -> HostedApps:
         key = (app.name, app.version)
         if key in hosted:
             raise BrokenApp(f"Two apps are called {app.name} {app.version}: leave one of the --app options out.")
-        hosted[key] = host(app, context)
+        hosted[key] = host(app, context, min_values)
     return hosted
 
 

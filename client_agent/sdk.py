@@ -134,6 +134,9 @@ class App:
     """Methods for unlike clients that the app's loop serves: `client_agent.methods.WITH_PHASES` or `ALL`."""
     open_tensors: Sequence[str] = ()
     """Names of uint8 tensors of one dimension whose length changes from round to round, up to `MAX_OPEN_BYTES`."""
+    columns: Callable[[Context], Mapping[str, NDArray[Any]]] | None = None
+    """What the owner opens to queries: numbers by column, one dimension each, NaN where one is missing. Aggregates of them may
+    be told, values never. Left out, there are no queries."""
 
     def signature_of(self, client: ClientLike) -> Signature:
         """The model's signature, read from the client's initial parameters. Raises `CodecError` for one that can't be sent."""

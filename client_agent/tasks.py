@@ -113,6 +113,8 @@ class Tasks:
         except (TransferError, CodecError) as error:
             return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
         except ClientError as error:
+            if isinstance(error.__cause__, TaskRefused):
+                return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error.__cause__))
             if isinstance(error.__cause__, CodecError):
                 return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error.__cause__))
             if isinstance(error.__cause__, TaskRefused):
@@ -127,6 +129,8 @@ class Tasks:
             progress.flush()
 
     async def _complete(self, task: task_pb2.Task, progress: TaskProgress) -> task_pb2.TaskResult:
+        if task.kind == task_pb2.TASK_KIND_QUERY:
+            return await self._answer(task, progress)
         outcome = self._memory.recall(task)
         if outcome is None:
             outcome = await self._work(task, self._app_for(task), progress)
@@ -143,6 +147,13 @@ class Tasks:
         else:
             result.loss = outcome.loss
         return result
+
+    async def _answer(self, task: task_pb2.Task, progress: TaskProgress) -> task_pb2.TaskResult:
+        """Queries are answered anew each time: the data may have changed, and there is no work to save."""
+        columns = self._app_for(task).columns
+        log.info("Query of column %r of %s %s", task.query.column, task.app, task.app_version)
+        answer = await in_thread(lambda: columns.answer(task.query), stop=progress.cancel)
+        return task_pb2.TaskResult(task_id=task.task_id, outcome=task_pb2.TASK_OUTCOME_COMPLETED, answer=answer)
 
     async def _work(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Outcome:
         config: Scalars = {"round": task.round, **scalars_from_proto(task.config)}

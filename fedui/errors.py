@@ -7,7 +7,8 @@ DomainError
 ├── TokenRefused            fedui.clients.tokens
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
-└── RunRefused              fedui.runs.services
+├── RunRefused              fedui.runs.services
+└── QueryRefused            fedui.analytics.services
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ErrorCode(StrEnum):
     NAME_TAKEN = "name_taken"
     ILLEGAL_TRANSITION = "illegal_transition"
     RUN_REFUSED = "run_refused"
+    QUERY_REFUSED = "query_refused"
     STRATEGY_INVALID = "strategy_invalid"
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"

@@ -104,6 +104,7 @@ INSTALLED_APPS = [
     "fedui.catalog",
     "fedui.strategies",
     "fedui.runs",
+    "fedui.analytics",
     "fedui.web",
 ]
 
@@ -205,5 +206,6 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"aggregation.*": {"queue": "aggregation"}}
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
-    "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)}
+    "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
 }

@@ -11,11 +11,12 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from celery.exceptions import WorkerShutdown
 from channels.layers import get_channel_layer
@@ -25,6 +26,7 @@ from aggregator.checkpoints import FolderModelStore
 from aggregator.engine import Engine
 from aggregator.ports import Evaluator
 from aggregator.transport.server import PortTaken, TLSMaterial
+from fedui.analytics.adapters import DatabaseQueryStore
 from fedui.clients import pki
 from fedui.clients.registry import DatabaseClientRegistry
 from fedui.runs import live
@@ -58,6 +60,7 @@ def build_engine() -> Engine:
         models=FolderModelStore(Path(settings.MODEL_DIR)),
         events=DatabaseEventSink(),
         find_evaluator=find_evaluator,
+        queries=DatabaseQueryStore(),
     )
 
 
@@ -81,10 +84,16 @@ class EngineHost:
         asyncio.run_coroutine_threadsafe(self._listen(engine), self._loop)
 
     def run(self, run_id: int) -> bool:
+        return self._drive(lambda engine: engine.run(run_id))
+
+    def query(self, query_id: int) -> bool:
+        return self._drive(lambda engine: engine.query(query_id))
+
+    def _drive(self, work: Callable[[Engine], Coroutine[Any, Any, bool]]) -> bool:
         if self._engine is None:
             raise RuntimeError("This worker hosts no engine: start it with the queue 'aggregation'.")
         try:
-            return asyncio.run_coroutine_threadsafe(self._engine.run(run_id), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(work(self._engine), self._loop).result()
         except CancelledError:
             return False
 
@@ -117,6 +126,8 @@ def _dispatch(engine: Engine, message: dict[str, object]) -> None:
     match message:
         case {"type": "run.changed", "run_id": int(run_id)}:
             engine.nudge(run_id)
+        case {"type": "query.changed", "query_id": int(query_id)}:
+            engine.nudge_query(query_id)
         case {"type": "client.revoked", "client_id": str(client_id)}:
             engine.evict(client_id, "This client has been revoked or suspended by the federation's operator.")
 

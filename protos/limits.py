@@ -26,3 +26,8 @@ MAX_REASON_LENGTH = 2_000
 MAX_APPS = 64
 MAX_NUM_EXAMPLES = 10**9
 """More examples than this from one client are refused: no weight may drown the others by a false count."""
+MAX_COLUMNS = 256
+"""Columns that one app opens to queries."""
+MAX_COLUMN_NAME_LENGTH = 63
+MAX_EDGES = 2_048
+"""Edges of the bins in which one query counts: 16 KiB each way."""

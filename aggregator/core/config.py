@@ -260,7 +260,6 @@ class StrategyConfig(_Section):
             raise ValueError(
                 f"{_title(self.aggregation)} makes no vector that could be moved to a newer model. Choose the synchronous mode."
             )
-            )
         if type(self.method).build is not MethodConfig.build:
             raise ValueError(
                 f"{_title(self.method)} keeps a state at the server that takes the clients of a round to train from the same model. "

@@ -116,7 +116,12 @@ def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
         raise HelloRefused("An app's name has 1 to 63 characters, its version 1 to 32.")
     if any(tensor.name.startswith(AUXILIARY) for tensor in app.signature.tensors):
         raise HelloRefused(f"A tensor of app {app.name!r} has a reserved name: it begins with {AUXILIARY}.")
-    return AppOffer(app.name, app.version, app.framework[:32], signature_from_proto(app.signature))
+    if len(app.columns) > limits.MAX_COLUMNS:
+        raise HelloRefused(f"An app opens at most {limits.MAX_COLUMNS} columns, not {len(app.columns):,}.")
+    if not all(1 <= len(column) <= limits.MAX_COLUMN_NAME_LENGTH for column in app.columns):
+        raise HelloRefused(f"A column's name has 1 to {limits.MAX_COLUMN_NAME_LENGTH} characters.")
+    signature, columns = signature_from_proto(app.signature), tuple(app.columns)
+    return AppOffer(app.name, app.version, app.framework[:32], signature, columns)
 
 
 def _welcome(session: Session, heartbeat_seconds: float) -> fleet_pb2.ServerMessage:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_agent import methods
-from client_agent.apps.datasets import Samples, breast_cancer
+from client_agent.apps.datasets import Samples, breast_cancer, breast_cancer_measurements
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer
 from client_agent.methods import Phase
@@ -17,6 +17,12 @@ from client_agent.sdk import App, Arrays, Context
 
 FEATURES = 30
 TENSOR_NAMES = ("weight", "bias")
+PROPERTIES = (
+    "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
+    "fractal dimension",
+)  # fmt: skip
+COLUMNS = tuple(f"{of} {name}" for of in ("mean", "error of", "worst") for name in PROPERTIES)
+"""Of the cells in one image: the mean of each property, its standard error, and the mean of the three largest values."""
 
 
 class LogisticRegression:
@@ -66,6 +72,12 @@ def client_fn(context: Context) -> Trainer:
     return Trainer(site, initialise, LogisticRegression)
 
 
+def columns(context: Context) -> dict[str, NDArray[Any]]:
+    """The patients' measurements, not standardised, and the diagnosis (1 means benign)."""
+    site = Site.of(breast_cancer_measurements().shared, SiteOptions.parse(context.options)).everything
+    return dict(zip(COLUMNS, site.features.T, strict=True)) | {"benign": site.labels}
+
+
 def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, int, dict[str, float]]:
     """Loss, number of examples and accuracy on the patients that no client trains on, for the server."""
     held_out = breast_cancer().held_out
@@ -73,4 +85,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.WITH_PHASES)
+app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.WITH_PHASES, columns=columns)

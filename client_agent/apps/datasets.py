@@ -54,11 +54,21 @@ def breast_cancer() -> DataSet:
 
     Sites must agree on a scale before they train together; here it is that of the shared part.
     """
-    table = _read("breast_cancer.csv.gz", skip_rows=1)
-    features, labels = table[:, :-1], table[:, -1]
+    features, labels = _measurements()
     shared, _ = hold_out(labels, HELD_OUT_FRACTION, HELD_OUT_SEED)
     mean, deviation = features[shared].mean(axis=0), features[shared].std(axis=0)
     return _split((features - mean) / deviation, labels)
+
+
+@cache
+def breast_cancer_measurements() -> DataSet:
+    """The same patients in the same order, in the units in which the cells were measured."""
+    return _split(*_measurements())
+
+
+def _measurements() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    table = _read("breast_cancer.csv.gz", skip_rows=1)
+    return table[:, :-1], table[:, -1]
 
 
 def _read(name: str, skip_rows: int) -> NDArray[np.float64]:

@@ -79,6 +79,12 @@ def client_fn(context: Context) -> Trainer:
     return Trainer(Site.of(digits().shared, SiteOptions.parse(context.options)), initialise, MLP)
 
 
+def columns(context: Context) -> dict[str, NDArray[Any]]:
+    """The digit that each image shows, and how dark the image is: the mean of its pixels as scaled for training."""
+    site = Site.of(digits().shared, SiteOptions.parse(context.options)).everything
+    return {"digit": site.labels, "mean intensity": site.features.mean(axis=1)}
+
+
 def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, int, dict[str, float]]:
     """Loss, number of examples and accuracy on the digits that no client trains on, for the server."""
     held_out = digits().held_out
@@ -86,4 +92,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.ALL)
+app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.ALL, columns=columns)

@@ -57,6 +57,12 @@ class Site:
     validation: Samples
     options: SiteOptions
 
+    @property
+    def everything(self) -> Samples:
+        """What this client has."""
+        features = np.concatenate([self.train.features, self.validation.features])
+        return Samples(features, np.concatenate([self.train.labels, self.validation.labels]))
+
     @classmethod
     def of(cls, samples: Samples, options: SiteOptions) -> Site:
         shares = dirichlet_partition(samples.labels, options.partitions, options.alpha, options.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from fedui.analytics.api import CancelQuery, QueryDetail, QueryList
 from fedui.api.views import Health
 from fedui.clients.api import CertificateAuthority, Enrol
 from fedui.runs.api import RoundSimilarity, RunEvents, RunModel, RunSnapshot
@@ -23,4 +24,7 @@ urlpatterns = [
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
     path("runs/<int:run_id>/rounds/<int:round_number>/similarity", RoundSimilarity.as_view(), name="round-similarity"),
     path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),
+    path("queries", QueryList.as_view(), name="queries"),
+    path("queries/<int:query_id>", QueryDetail.as_view(), name="query"),
+    path("queries/<int:query_id>/cancel", CancelQuery.as_view(), name="query-cancel"),
 ]

@@ -77,7 +77,13 @@ def _describe(client: Client, offer: AppOffer) -> dict[str, object]:
         defaults={"signature": offer.signature.to_json()},
     )
     difference = app.model_signature.difference(offer.signature)
-    return {"name": offer.name, "version": offer.version, "framework": offer.framework, "problem": difference}
+    return {
+        "name": offer.name,
+        "version": offer.version,
+        "framework": offer.framework,
+        "problem": difference,
+        "columns": list(offer.columns),
+    }
 
 
 def _disconnected(client_id: str) -> str:

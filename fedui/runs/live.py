@@ -48,6 +48,16 @@ def run_changed(run: Run) -> None:
     async_to_sync(runs_changed)(str(run.federation_id))
 
 
+async def queries_changed(federation_id: str) -> None:
+    await _send(federation_group(federation_id), {"type": "federation.changed", "what": "queries"})
+
+
+def query_changed(federation_id: str, query_id: int) -> None:
+    """A query was created or cancelled: the worker that drives it should look now."""
+    async_to_sync(_send)(CONTROL_GROUP, {"type": "query.changed", "query_id": query_id})
+    async_to_sync(queries_changed)(federation_id)
+
+
 def client_revoked(client: Client) -> None:
     """A client may not stay connected, wherever it is."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "client.revoked", "client_id": str(client.pk)})

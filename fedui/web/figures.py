@@ -37,6 +37,13 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NONE if share is None else f"{share:.{digits}%}".replace("%", " %")
 
 
+def plain(value: float | None) -> str:
+    """A number of unknown unit: whole ones in full, others to six significant digits."""
+    if value is None:
+        return NONE
+    return f"{value:,d}" if isinstance(value, int) else f"{value:,.6g}"
+
+
 def metric(name: str, value: float | None) -> str:
     """A figure of a model: shares in per cent, everything else with three decimals."""
     if value is None:

@@ -31,6 +31,7 @@ SECTIONS = (
     Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
     Section("apps", "Apps", "a"),
     Section("models", "Models", "m"),
+    Section("queries", "Queries", "q", frozenset({"query", "query-new"})),
     Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_CLIENTS, begins_group=True),
     Section("audit", "Audit", "u", frozenset(), Act.READ_AUDIT),
     Section("settings", "Settings", "e"),

@@ -6,6 +6,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import URLPattern, URLResolver, include, path
 
 from fedui.accounts import views as accounts
+from fedui.analytics import views as analytics
 from fedui.audit import views as audit
 from fedui.catalog import views as catalog
 from fedui.clients import token_views as tokens
@@ -28,6 +29,10 @@ federation_urlpatterns = [
     path("strategies/<slug:name>/", strategies.strategy, name="strategy"),
     path("apps/", catalog.apps, name="apps"),
     path("models/", runs.models, name="models"),
+    path("queries/", analytics.queries, name="queries"),
+    path("queries/new/", analytics.new, name="query-new"),
+    path("queries/<int:query_id>/", analytics.query, name="query"),
+    path("queries/<int:query_id>/cancel/", analytics.cancel, name="query-cancel"),
     path("tokens/", tokens.tokens, name="tokens"),
     path("tokens/new/", tokens.new, name="token-new"),
     path("tokens/<int:token_id>/revoke/", tokens.revoke, name="token-revoke"),

@@ -13,6 +13,7 @@ from aggregator.memory import (
     MemoryClientRegistry,
     MemoryEventSink,
     MemoryModelStore,
+    MemoryQueryStore,
     MemoryRunStore,
     StoredRun,
 )
@@ -28,6 +29,7 @@ class Federation:
         self.authority = TestAuthority()
         self.registry, self.store = MemoryClientRegistry(), MemoryRunStore()
         self.models, self.sink = MemoryModelStore(), MemoryEventSink()
+        self.queries = MemoryQueryStore()
         self.evaluator: Evaluator | None = None
         self._stack = AsyncExitStack()
 
@@ -40,6 +42,7 @@ class Federation:
             store=self.store,
             models=self.models,
             events=self.sink,
+            queries=self.queries,
             find_evaluator=lambda app: self.evaluator,
             **({"heartbeat_seconds": 1.0, "lost_after_seconds": 0.1} | options),
         )

@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from aggregator.core.analytics import QueryConfig, Statistic
 from aggregator.core.config import StrategyConfig
 from fedui.accounts.models import User
+from fedui.analytics.models import Query, QueryStatus
 from fedui.catalog.models import App
 from fedui.clients.models import Certificate, Client
 from fedui.clients.services import create_token
@@ -37,6 +39,7 @@ class World:
     client: Client
     run: Run
     version: StrategyVersion
+    query: Query
 
     @property
     def root(self) -> str:
@@ -55,7 +58,8 @@ def populate() -> World:
     strategy = create_strategy(federation, owner, name="plain", config=StrategyConfig(), description="Plain averaging")
     version = strategy.latest
     run = _finished_run(federation, owner, version, app, clients)
-    return World(owner, researcher, stranger, federation, clients[0], run, version)
+    query = _finished_query(federation, owner, app)
+    return World(owner, researcher, stranger, federation, clients[0], run, version, query)
 
 
 def _client(federation: Federation, name: str, number: int) -> Client:
@@ -67,7 +71,15 @@ def _client(federation: Federation, name: str, number: int) -> Client:
         labels={"region": "north", "modality": "ecg"},
         agent_version="0.1.0",
         platform="Linux-6.1-x86_64",
-        apps=[{"name": "digits-mlp", "version": "1.0", "framework": "numpy", "problem": ""}],
+        apps=[
+            {
+                "name": "digits-mlp",
+                "version": "1.0",
+                "framework": "numpy",
+                "problem": "",
+                "columns": ["digit", "mean intensity"],
+            }
+        ],
         connected=True,
         connected_at=now,
         last_seen_at=now + timedelta(hours=1),
@@ -80,6 +92,34 @@ def _client(federation: Federation, name: str, number: int) -> Client:
         not_after=now + timedelta(days=30),
     )
     return client
+
+
+def _finished_query(federation: Federation, owner: User, app: App) -> Query:
+    config = QueryConfig(column="mean intensity", statistics=tuple(Statistic), bins=5)
+    result = {
+        "clients": 2,
+        "values": 400,
+        "passes": 4,
+        "figures": {"count": 400, "sum": 4_880.5, "mean": 12.20125, "std": 3.25, "min": 2.0, "max": 22.0},
+        "histogram": {
+            "edges": [2.0, 6.0, 10.0, 14.0, 18.0, 22.0],
+            "counts": [20, 90, 180, 90, 20],
+            "below": 0,
+            "above": 0,
+        },
+        "quantiles": [{"share": 0.5, "value": 12.25, "error": 0.0125}, {"share": 0.95, "value": None, "error": None}],
+        "left_out": [{"client": LONG_NAME, "reason": "The deadline has passed."}],
+    }
+    return Query.objects.create(
+        federation=federation,
+        app=app,
+        config=config.model_dump(mode="json"),
+        status=QueryStatus.COMPLETED,
+        result=result,
+        created_by=owner,
+        started_at=timezone.now(),
+        ended_at=timezone.now(),
+    )
 
 
 def _finished_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -41,9 +41,10 @@ class ScriptedAgent:
         automatic: bool = True,
         signature: Signature = SIGNATURE,
         protocol_minor: int = limits.PROTOCOL_MINOR,
+        columns: Sequence[str] = (),
     ) -> None:
         self.client_id, self.num_examples, self.step, self.automatic = client_id, num_examples, step, automatic
-        self.signature = signature
+        self.signature, self.columns = signature, columns
         self.tasks: asyncio.Queue[task_pb2.Task] = asyncio.Queue()
         self.cancelled: asyncio.Queue[fleet_pb2.CancelTask] = asyncio.Queue()
         self.goodbye: asyncio.Future[fleet_pb2.Goodbye] = asyncio.get_running_loop().create_future()
@@ -94,7 +95,8 @@ class ScriptedAgent:
                     self.goodbye.set_result(message.goodbye)
 
     async def _messages(self) -> AsyncIterator[fleet_pb2.AgentMessage]:
-        offer = fleet_pb2.AppOffer(name="toy", version="1", signature=signature_to_proto(self.signature))
+        signature = signature_to_proto(self.signature)
+        offer = fleet_pb2.AppOffer(name="toy", version="1", signature=signature, columns=self.columns)
         hello = fleet_pb2.Hello(
             protocol_major=self.protocol,
             protocol_minor=self.protocol_minor,

@@ -11,9 +11,10 @@ from fedui.federations.models import Act, Role
 from fedui.federations.services import add_member
 from tests.support.population import World, populate
 
-READ = ["", "runs/", "clients/", "strategies/", "strategies/plain/", "apps/", "models/", "settings/"]
+READ = ["", "runs/", "clients/", "strategies/", "strategies/plain/", "apps/", "models/", "queries/", "settings/"]
 GUARDED = {
     "runs/new/": Act.MANAGE_RUNS,
+    "queries/new/": Act.MANAGE_RUNS,
     "strategies/new/": Act.MANAGE_STRATEGIES,
     "tokens/": Act.MANAGE_CLIENTS,
     "audit/": Act.READ_AUDIT,
@@ -53,7 +54,9 @@ def test_a_role_opens_what_it_may(world: World, client: Browser, role: Role) -> 
         assert client.get(world.root + path).status_code == (200 if membership.may(act) else 403), path
 
 
-@pytest.mark.parametrize("path", ["runs/{run}/stop/", "clients/{client}/revoke/", "tokens/new/", "strategies/plain/"])
+@pytest.mark.parametrize(
+    "path", ["runs/{run}/stop/", "queries/1/cancel/", "clients/{client}/revoke/", "tokens/new/", "strategies/plain/"]
+)
 def test_an_auditor_changes_nothing(world: World, client: Browser, path: str) -> None:
     add_member(world.federation, world.stranger, Role.AUDITOR, world.owner)
     client.force_login(world.stranger)
@@ -70,13 +73,25 @@ def test_a_destructive_act_takes_the_typed_name(world: World, client: Browser) -
 
 def test_a_fragment_is_less_than_its_page(world: World, client: Browser) -> None:
     client.force_login(world.owner)
-    for path in ("", "runs/", f"runs/{world.run.pk}/", "clients/", "apps/", "tokens/", "audit/"):
+    for path in (
+        "",
+        "runs/",
+        f"runs/{world.run.pk}/",
+        "clients/",
+        "apps/",
+        "queries/",
+        f"queries/{world.query.pk}/",
+        "tokens/",
+        "audit/",
+    ):
         fragment = client.get(world.root + path, headers={"hx-request": "true"})
         assert b"<html" not in fragment.content, path
         assert "HX-Request" in fragment.headers["Vary"], path
 
 
-@pytest.mark.parametrize(("path", "queries"), [("", 11), ("runs/", 10), ("clients/", 8), ("apps/", 8), ("models/", 9)])
+@pytest.mark.parametrize(
+    ("path", "queries"), [("", 11), ("runs/", 10), ("clients/", 8), ("apps/", 8), ("models/", 9), ("queries/", 8)]
+)
 def test_lists_cost_the_same_however_long(
     world: World, client: Browser, django_assert_max_num_queries: DjangoAssertNumQueries, path: str, queries: int
 ) -> None:

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from fedui.analytics.models import Query, QueryStatus
 from fedui.clients.models import Client
 from fedui.runs.models import Run, RunStatus
 from fedui.web import figures
@@ -50,6 +51,19 @@ def run_status(run: Run, css: str = "") -> SafeString:
     name = _RUN_ICONS.get(RunStatus(run.status), run.status)
     label = RunStatus(run.status).label
     return format_html('<span class="status {} {}">{}{}</span>', name, css, icon(f"s-{name}"), label)
+
+
+@register.simple_tag
+def query_status(query: Query, css: str = "") -> SafeString:
+    name = "stopped" if query.status == QueryStatus.CANCELLED else query.status
+    label = QueryStatus(query.status).label
+    return format_html('<span class="status {} {}">{}{}</span>', name, css, icon(f"s-{name}"), label)
+
+
+@register.filter
+def figure(value: float | None) -> str:
+    """A figure of the clients' data: whole numbers in full, others to six significant digits."""
+    return figures.plain(value)
 
 
 @register.simple_tag

@@ -28,11 +28,16 @@ class AppOffer(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     FRAMEWORK_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     framework: _builtins.str
     @_builtins.property
     def signature(self) -> _tensor_pb2.ModelSignature: ...
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """open to queries; at most MAX_COLUMNS"""
+
     def __init__(
         self,
         *,
@@ -40,10 +45,11 @@ class AppOffer(_message.Message):
         version: _builtins.str = ...,
         framework: _builtins.str = ...,
         signature: _tensor_pb2.ModelSignature | None = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["framework", b"framework", "name", b"name", "signature", b"signature", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "framework", b"framework", "name", b"name", "signature", b"signature", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,8 @@ class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.Val
     """train on local data, upload the update"""
     TASK_KIND_EVALUATE: _TaskKind.ValueType  # 3
     """measure the global model on local data"""
+    TASK_KIND_QUERY: _TaskKind.ValueType  # 4
+    """aggregate one column of the local data; no model"""
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper): ...
 
@@ -43,6 +45,8 @@ TASK_KIND_FIT: TaskKind.ValueType  # 2
 """train on local data, upload the update"""
 TASK_KIND_EVALUATE: TaskKind.ValueType  # 3
 """measure the global model on local data"""
+TASK_KIND_QUERY: TaskKind.ValueType  # 4
+"""aggregate one column of the local data; no model"""
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
 class _Phase:
@@ -122,6 +126,83 @@ class ModelRef(_message.Message):
 Global___ModelRef: _TypeAlias = ModelRef  # noqa: Y015
 
 @_typing.final
+class ColumnQuery(_message.Message):
+    """What a client is asked of one column that its app offers. The number of values is always told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: _builtins.int
+    MOMENTS_FIELD_NUMBER: _builtins.int
+    EXTREMES_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    column: _builtins.str
+    moments: _builtins.bool
+    """the sum, and the sum of squared deviations from the client's own mean"""
+    extremes: _builtins.bool
+    """the range, rounded outward by the agent"""
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Ascending, at most MAX_EDGES; a bin holds its left edge, the last one both. Empty: no counts."""
+
+    def __init__(
+        self,
+        *,
+        column: _builtins.str = ...,
+        moments: _builtins.bool = ...,
+        extremes: _builtins.bool = ...,
+        edges: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "edges", b"edges", "extremes", b"extremes", "moments", b"moments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColumnQuery: _TypeAlias = ColumnQuery  # noqa: Y015
+
+@_typing.final
+class ColumnAnswer(_message.Message):
+    """One client's aggregate of one column, missing values left out. Never a value itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    SUM_FIELD_NUMBER: _builtins.int
+    SQUARED_DEVIATIONS_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """of values"""
+    sum: _builtins.float
+    squared_deviations: _builtins.float
+    low: _builtins.float
+    """not above the smallest value"""
+    high: _builtins.float
+    """not below the largest value"""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """below the first edge, in each bin, above the last edge"""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        sum: _builtins.float = ...,
+        squared_deviations: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "counts", b"counts", "high", b"high", "low", b"low", "squared_deviations", b"squared_deviations", "sum", b"sum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColumnAnswer: _TypeAlias = ColumnAnswer  # noqa: Y015
+
+@_typing.final
 class Task(_message.Message):
     """Work for one client in one round. (run_id, round, attempt, kind, client) names it for ever."""
 
@@ -162,6 +243,7 @@ class Task(_message.Message):
     ROUNDING_SEED_FIELD_NUMBER: _builtins.int
     LOCAL_TENSORS_FIELD_NUMBER: _builtins.int
     COUNTED_ROUND_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     run_id: _builtins.str
     round: _builtins.int
@@ -191,6 +273,10 @@ class Task(_message.Message):
     def local_tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tensors of the app's model that are not part of `model`: they are the client's own, and stay there."""
 
+    @_builtins.property
+    def query(self) -> Global___ColumnQuery:
+        """of TASK_KIND_QUERY"""
+
     def __init__(
         self,
         *,
@@ -208,10 +294,11 @@ class Task(_message.Message):
         rounding_seed: _builtins.int = ...,
         local_tensors: _abc.Iterable[_builtins.str] | None = ...,
         counted_round: _builtins.int = ...,
+        query: Global___ColumnQuery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +391,7 @@ class TaskResult(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     outcome: Global___TaskOutcome.ValueType
     reason: _builtins.str
@@ -314,6 +402,10 @@ class TaskResult(_message.Message):
     """of an evaluation"""
     @_builtins.property
     def metrics(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Scalar]: ...
+    @_builtins.property
+    def answer(self) -> Global___ColumnAnswer:
+        """of a completed query"""
+
     def __init__(
         self,
         *,
@@ -323,10 +415,11 @@ class TaskResult(_message.Message):
         loss: _builtins.float = ...,
         num_examples: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
+        answer: Global___ColumnAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss", "metrics", b"metrics", "num_examples", b"num_examples", "outcome", b"outcome", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "loss", b"loss", "metrics", b"metrics", "num_examples", b"num_examples", "outcome", b"outcome", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+
+from fedui.analytics.columns import open_columns
+from fedui.analytics.forms import STATISTICS, QueryForm
+from fedui.analytics.models import Query
+from fedui.analytics.services import cancel_query, create_query
+from fedui.errors import DomainError
+from fedui.federations.models import Act, Federation
+from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
+from fedui.web.forms import explain
+
+PAGE_SIZE = 50
+LABELS = {statistic.value: label for statistic, label in STATISTICS}
+CHART_WIDTH, CHART_HEIGHT = 1000, 200
+
+
+def _queries_of(federation: Federation) -> QuerySet[Query]:
+    return federation.queries.select_related("app", "created_by")
+
+
+@member_view()
+def queries(request: MemberRequest) -> HttpResponse:
+    shown = Paginator(_queries_of(request.federation), PAGE_SIZE).get_page(request.GET.get("page"))
+    rows = [(query, _asked(query)) for query in shown]
+    return fragment_or_page(request, "queries/list.html", "queries/_list.html", {"shown": shown, "rows": rows})
+
+
+@member_view("GET", "HEAD", "POST", act=Act.MANAGE_RUNS)
+def new(request: MemberRequest) -> HttpResponse:
+    columns = open_columns(request.federation)
+    form = QueryForm(columns, request.POST if request.method == "POST" else None)
+    if form.is_valid() and (query := _create(request, form)):
+        return redirect("federation:query", request.federation.slug, query.pk)
+    context = {"form": form, "columns": columns}
+    return page(request, "queries/new.html", context, status=422 if form.is_bound else 200)
+
+
+def _create(request: MemberRequest, form: QueryForm) -> Query | None:
+    app, config = form.cleaned_data["app"], form.cleaned_data["config"]
+    try:
+        return create_query(request.federation, request.user, app=app, config=config, address=address_of(request))
+    except DomainError as error:
+        explain(form, error)
+        return None
+
+
+@member_view()
+def query(request: MemberRequest, query_id: int) -> HttpResponse:
+    query = get_object_or_404(_queries_of(request.federation), pk=query_id)
+    context = {"query": query, "asked": _asked(query)} | _shown_result(query)
+    return fragment_or_page(request, "queries/detail.html", "queries/_detail.html", context)
+
+
+@member_view("POST", act=Act.MANAGE_RUNS)
+def cancel(request: MemberRequest, query_id: int) -> HttpResponse:
+    query = get_object_or_404(_queries_of(request.federation), pk=query_id)
+    try:
+        cancel_query(query, request.user, address_of(request))
+    except DomainError as error:
+        messages.error(request, f"{error} {error.hint}")
+    return redirect("federation:query", request.federation.slug, query.pk)
+
+
+def _asked(query: Query) -> str:
+    return ", ".join(LABELS[name].lower() for name in query.config["statistics"])
+
+
+def _shown_result(query: Query) -> dict[str, Any]:
+    if query.result is None:
+        return {}
+    figures = [(LABELS[name], value) for name, value in query.result["figures"].items()]
+    bars = _bars(query.result["histogram"])
+    return {"figures": figures, "bars": bars, "tallest": max((bar["count"] for bar in bars), default=0)}
+
+
+def _bars(histogram: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """One bar a bin: its range, count, and place in a chart of `CHART_WIDTH` x `CHART_HEIGHT`."""
+    if histogram is None:
+        return []
+    edges, counts = histogram["edges"], histogram["counts"]
+    width, tallest = CHART_WIDTH / len(counts), max([*counts, 1])
+    return [
+        {
+            "low": low,
+            "high": high,
+            "count": count,
+            "x": round(index * width, 2),
+            "y": round(CHART_HEIGHT * (1 - count / tallest), 2),
+            "width": round(width * 0.92, 2),
+            "height": round(CHART_HEIGHT * count / tallest, 2),
+        }
+        for index, (low, high, count) in enumerate(zip(edges, edges[1:], counts, strict=False))
+    ]

@@ -1,0 +1,136 @@
+"""Queries over REST and by the form: who may ask, what is refused, what is written down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client as Browser
+
+from fedui.accounts.models import User
+from fedui.analytics.models import Query, QueryStatus
+from fedui.audit.models import AuditEvent
+from fedui.federations.models import Federation, Role
+from tests.support.domain import a_client, a_member, an_app
+
+URL = "/api/v1/queries"
+
+
+@pytest.fixture
+def open_federation(federation: Federation) -> Federation:
+    """One client, whose app opens the column "age"."""
+    app, client = an_app(federation), a_client(federation)
+    client.apps = [{"name": app.name, "version": app.version, "framework": "", "problem": "", "columns": ["age"]}]
+    client.save()
+    return federation
+
+
+def signed_in(user: User) -> Browser:
+    browser = Browser()
+    browser.force_login(user)
+    return browser
+
+
+def body(**config: Any) -> dict[str, Any]:
+    config = {"column": "age", "statistics": ["mean"]} | config
+    return {"federation": "hearts", "app": "digits-mlp", "app_version": "1", "config": config}
+
+
+def post(user: User, content: Any, url: str = URL) -> Any:
+    return signed_in(user).post(url, content, content_type="application/json")
+
+
+def test_an_owner_asks_looks_and_cancels(open_federation: Federation, owner: User) -> None:
+    created = post(owner, body())
+    assert created.status_code == 201, created.json()
+    number = created.json()["id"]
+    seen = signed_in(owner).get(f"{URL}/{number}").json()
+    assert (seen["status"], seen["column"], seen["config"]["min_clients"]) == ("queued", "age", 2)
+    assert [q["id"] for q in signed_in(owner).get(URL, {"federation": "hearts"}).json()["queries"]] == [number]
+    cancelled = post(owner, {}, f"{URL}/{number}/cancel").json()
+    assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "Cancelled by owner.")
+    assert post(owner, {}, f"{URL}/{number}/cancel").status_code == 409
+    actions = AuditEvent.objects.filter(action__startswith="query.").order_by("pk").values_list("action", flat=True)
+    assert list(actions) == ["query.created", "query.cancelled"]
+    assert AuditEvent.objects.get(action="query.created").details["column"] == "age"
+
+
+@pytest.mark.parametrize(("role", "code"), [(Role.OPERATOR, 201), (Role.RESEARCHER, 201), (Role.AUDITOR, 403)])
+def test_who_may_start_runs_may_ask(open_federation: Federation, role: Role, code: int) -> None:
+    member = a_member(open_federation, role)
+    assert post(member, body()).status_code == code
+    assert signed_in(member).get(URL).status_code == 200
+
+
+def test_an_auditor_cancels_nothing(open_federation: Federation, owner: User) -> None:
+    number = post(owner, body()).json()["id"]
+    assert post(a_member(open_federation, Role.AUDITOR), {}, f"{URL}/{number}/cancel").status_code == 403
+    assert Query.objects.get().status == QueryStatus.QUEUED
+
+
+def test_a_stranger_learns_nothing(open_federation: Federation, owner: User, stranger: User) -> None:
+    number = post(owner, body()).json()["id"]
+    assert post(stranger, body()).status_code == 404
+    assert post(stranger, {}, f"{URL}/{number}/cancel").status_code == 404
+    assert signed_in(stranger).get(f"{URL}/{number}").status_code == 404
+    assert signed_in(stranger).get(URL).json() == {"queries": []}
+    assert Browser().get(URL).status_code in (401, 403)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (body(column="income"), 422),
+        (body(statistics=[]), 400),
+        (body(min_clients=1), 400),
+        (body(low=1), 400),
+        (body(bins="many"), 400),
+        (body() | {"config": 5}, 400),
+        (body() | {"app": "other"}, 404),
+        ({}, 400),
+        ([], 400),
+    ],
+)
+def test_what_makes_no_sense_is_refused(open_federation: Federation, owner: User, content: Any, code: int) -> None:
+    response = post(owner, content)
+    assert response.status_code == code, response.content
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert not Query.objects.exists()
+
+
+def form(federation: Federation, **changes: Any) -> dict[str, Any]:
+    return {
+        "column": f"{an_app(federation).pk}:age", "statistics": ["count", "histogram"], "bins": "20", "low": "", "high": "",
+        "quantiles": "0.5", "min_clients": "2", "labels": "region:north", "deadline_seconds": "30",
+    } | changes  # fmt: skip
+
+
+def test_the_form_asks(open_federation: Federation, owner: User) -> None:
+    response = signed_in(owner).post("/f/hearts/queries/new/", form(open_federation))
+    query = Query.objects.get()
+    assert response.status_code == 302
+    assert response.headers["Location"] == f"/f/hearts/queries/{query.pk}/"
+    assert (query.parsed.labels, query.parsed.deadline_seconds) == ({"region": "north"}, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"statistics": []}, "Choose at least one."),
+        ({"bins": "5000"}, "less than or equal to 1000"),
+        ({"quantiles": "half"}, "Write shares between 0 and 1"),
+        ({"quantiles": "2"}, "less than 1"),
+        ({"low": "3", "high": "1"}, "low must be below high"),
+        ({"low": "nan", "high": "1"}, "Enter a number."),
+        ({"min_clients": "1"}, "greater than or equal to 2"),
+        ({"labels": "north"}, "is not a label"),
+        ({"column": "9:x"}, "Select a valid choice"),
+    ],
+)
+def test_the_form_says_what_is_wrong_beside_the_field(
+    open_federation: Federation, owner: User, changes: dict[str, Any], message: str
+) -> None:
+    response = signed_in(owner).post("/f/hearts/queries/new/", form(open_federation, **changes))
+    assert response.status_code == 422
+    assert message in response.content.decode()
+    assert not Query.objects.exists()
