@@ -153,7 +153,7 @@ class Observation:
 def pack(sketch: Sketch) -> bytes:
     """`WIDTH` + 4 bytes, to be kept: the largest size as float32, and each number as a share of it in 254 steps."""
     largest = np.abs(sketch).max(initial=np.float32(0))
-    if not 0 < largest < np.inf:
+    if not np.finfo(np.float32).smallest_normal <= largest < np.inf:  # a share of less is none of a float32
         return bytes(4 + sketch.size)
     shares = np.rint(sketch.astype(np.float64) * (LEVELS / float(largest))).astype(np.int8)
     return np.array(largest, "<f4").tobytes() + shares.tobytes()

@@ -187,6 +187,12 @@ def test_bulyans_window_by_hand(compiled: bool) -> None:
 
 
 @both_ways
+def test_values_from_far_away_cost_bulyans_window_no_digits(compiled: bool) -> None:
+    block = np.array([[-1e30], [1.0], [2.0], [3.0], [1e30]], np.float32)
+    assert around_median(block, 3, compiled=compiled).tolist() == [2.0]
+
+
+@both_ways
 @given(rows=vectors)
 def test_bulyans_window_is_the_nearest_values(compiled: bool, rows: NDArray[Any]) -> None:
     result = around_median(rows, 5, compiled=compiled)

@@ -84,10 +84,15 @@ def _add(row: NDArray[Any], total: NDArray[np.float64]) -> None:
 
 
 @compiled()
-def _move_up(median: NDArray[Any], low: NDArray[Any], high: NDArray[Any], total: NDArray[np.float64]) -> None:
+def _move_up(median: NDArray[Any], low: NDArray[Any], high: NDArray[Any], start: NDArray[np.int32]) -> None:
     for i in range(low.size):
-        step = np.float64(high[i]) - np.float64(low[i])
-        total[i] += step if median[i] - low[i] > high[i] - median[i] else 0.0
+        start[i] += median[i] - low[i] > high[i] - median[i]
+
+
+@compiled()
+def _add_window(row: NDArray[Any], k: int, start: NDArray[np.int32], nearest: int, total: NDArray[np.float64]) -> None:
+    for i in range(row.size):
+        total[i] += row[i] if start[i] <= k < start[i] + nearest else 0.0
 
 
 @compiled(*(f"void(Array({dtype}, 2, 'C'), Array(float64, 1, 'C'))" for dtype in ("float32", "float64")))
@@ -108,9 +113,10 @@ def _mean_around_median(rows: NDArray[Any], half: Any, nearest: int, result: NDA
     for first in range(0, result.size, STRIP):
         strip, total = rows[:, first : first + STRIP], result[first : first + STRIP]
         median = strip[(count - 1) // 2] * half + strip[count // 2] * half
-        total[:] = 0
-        for k in range(nearest):
-            _add(strip[k], total)
+        start = np.zeros(total.size, np.int32)
         for k in range(count - nearest):
-            _move_up(median, strip[k], strip[k + nearest], total)
+            _move_up(median, strip[k], strip[k + nearest], start)
+        total[:] = 0
+        for k in range(count):  # only what is in the window: values from far away would cost the others their digits
+            _add_window(strip[k], k, start, nearest, total)
         total /= nearest

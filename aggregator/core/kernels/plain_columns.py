@@ -28,9 +28,14 @@ def sort(
 def mean_around_median(rows: NDArray[Any], nearest: int, result: NDArray[np.float64]) -> None:
     count = len(rows)
     median = rows[(count - 1) // 2] * 0.5 + rows[count // 2] * 0.5
-    _sum(rows[:nearest], result)
+    start = np.zeros(result.size, np.int32)
     for low, high in zip(rows, rows[nearest:], strict=False):
-        result += np.where(median - low > high - median, high.astype(np.float64) - low, 0.0)
+        start += median - low > high - median
+    result[:] = 0
+    for k, row in enumerate(
+        rows
+    ):  # only what is in the window: values from far away would cost the others their digits
+        result += np.where((start <= k) & (k < start + nearest), row, 0)
     result /= nearest
 
 
