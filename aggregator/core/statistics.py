@@ -76,14 +76,10 @@ class RoundStatistics:
     """Between clients, in the order of `clients`, which is that of their ids; NaN of a step without direction."""
 
     @classmethod
-    def of(
-        cls, updates: Mapping[str, UpdateStatistics], weights: Mapping[str, int], aggregate: Sketch | None = None
-    ) -> RoundStatistics:
-        """`aggregate` is the sketch of the aggregate's step. None: the weighted mean of the steps, which a linear rule makes."""
+    def of(cls, updates: Mapping[str, UpdateStatistics], aggregate: Sketch) -> RoundStatistics:
+        """`aggregate` is the sketch of the aggregate's step."""
         ids = sorted(updates)
         sketches = np.array([updates[k].sketch for k in ids], np.float32).reshape(len(ids), WIDTH)
-        if aggregate is None:
-            aggregate = mean_sketch(sketches, [weights[k] for k in ids])
         norms = [updates[k].norm for k in ids]
         to_aggregate = cosines(sketches, aggregate[np.newaxis])[:, 0].tolist()
         return cls(dict(zip(ids, _compared(norms, to_aggregate), strict=True)), cosines(sketches, sketches))
@@ -163,14 +159,6 @@ def unpack(packed: bytes) -> Sketch:
     """The inverse, to rounding. A sketch that wasn't finite comes back as zeros: of no direction."""
     step = float(np.frombuffer(packed, "<f4", 1)[0]) / LEVELS
     return np.frombuffer(packed, np.int8, offset=4).astype(np.float32) * np.float32(step)
-
-
-def mean_sketch(sketches: NDArray[np.float32], weights: list[int]) -> Sketch:
-    """The sketch of the weighted mean of the steps: sketches are linear. Those that aren't finite are left out."""
-    finite = np.flatnonzero(np.isfinite(sketches).all(axis=1))
-    shares = np.array(weights, np.float64)[finite]
-    mean: Sketch = (shares @ sketches[finite] / max(shares.sum(), 1)).astype(np.float32)
-    return mean
 
 
 def cosines(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:

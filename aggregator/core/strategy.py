@@ -130,7 +130,6 @@ class RoundAggregation:
         self._auxiliary = WeightedMean(returned)
         self._sketcher = Sketcher(context.signature, (context.seed, context.round_number))
         self._statistics: dict[str, UpdateStatistics] = {}
-        self._weights: dict[str, int] = {}
 
     def add(self, update: Update) -> UpdateStatistics:
         """What the update looked like as the client sent it, which is before it is clipped.
@@ -147,13 +146,12 @@ class RoundAggregation:
         except Exception as error:
             raise _failure(self._title, "add", error) from error
         self._statistics[update.client_id] = statistics
-        self._weights[update.client_id] = update.num_examples
         return statistics
 
     def contributions(self) -> Contributions:
         """What came beside the models. May be called once."""
         mean = self._auxiliary.result() if self._returned.tensors else {}
-        return Contributions(len(self._weights), self._context.population or self._context.cohort_size, mean)
+        return Contributions(len(self._statistics), self._context.population or self._context.cohort_size, mean)
 
     def _taken_apart(self, update: Update) -> tuple[Parameters, Update]:
         """What came beside the model's tensors, and the update without it."""
@@ -184,7 +182,7 @@ class RoundAggregation:
     def compare(self, aggregate: Parameters) -> RoundStatistics:
         """The updates beside one another, and beside the aggregate that `result` has returned."""
         step = self._sketcher.measure(aggregate, self._context.current)
-        return RoundStatistics.of(self._statistics, self._weights, step.sketch)
+        return RoundStatistics.of(self._statistics, step.sketch)
 
     def close(self) -> None:
         self._aggregator.close()

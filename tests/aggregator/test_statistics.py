@@ -19,7 +19,6 @@ from aggregator.core.statistics import (
     Sketcher,
     UpdateStatistics,
     cosines,
-    mean_sketch,
     pack,
     robust_z,
     unpack,
@@ -111,15 +110,6 @@ def test_sparse_steps_are_no_worse(kept: int) -> None:
     assert abs(seen - cosine(floats(model(one)), floats(model(other)))) < 0.05
 
 
-def test_the_aggregates_sketch_is_the_weighted_mean_of_the_sketches() -> None:
-    rng = np.random.default_rng(5)
-    current = model(np.zeros(SIZE))
-    vectors, weights = rng.standard_normal((4, SIZE)), [1, 50, 9, 1_000]
-    sketches = np.stack([measured(model(v), current).sketch for v in vectors])
-    aggregate = measured(model(np.average(vectors, axis=0, weights=weights)), current).sketch
-    np.testing.assert_allclose(mean_sketch(sketches, weights), aggregate, atol=2e-2)
-
-
 def test_an_observation_in_the_pass_of_the_sum_is_the_measurement() -> None:
     rng = np.random.default_rng(6)
     current, update = model(rng.standard_normal(SIZE)), model(rng.standard_normal(SIZE))
@@ -176,11 +166,12 @@ def cohort(rng: np.random.Generator, count: int = 12) -> dict[str, NDArray[Any]]
     return {f"c{k:02}": common + 0.5 * rng.standard_normal(SIZE) for k in range(count)}
 
 
-def compared(vectors: dict[str, NDArray[Any]], weights: dict[str, int] | None = None) -> RoundStatistics:
+def compared(vectors: dict[str, NDArray[Any]]) -> RoundStatistics:
+    """To their mean."""
     current = model(np.zeros(SIZE))
-    with np.errstate(over="ignore"):
-        updates = {name: measured(model(vector), current) for name, vector in vectors.items()}
-    return RoundStatistics.of(updates, weights or dict.fromkeys(vectors, 1))
+    updates = {name: measured(model(vector), current) for name, vector in vectors.items()}
+    mean = measured(model(np.mean(list(vectors.values()), axis=0)), current)
+    return RoundStatistics.of(updates, mean.sketch)
 
 
 def test_a_cohort_of_equals_has_no_flags() -> None:
@@ -219,18 +210,12 @@ def test_a_step_against_the_others_is_flagged() -> None:
     assert clients["c05"].reason.startswith("its cosine to the aggregate is -0.")
 
 
-def test_the_aggregate_may_be_given() -> None:
+def test_the_cosine_is_to_the_aggregate_that_is_given() -> None:
     one = np.zeros(WIDTH, np.float32)
     one[0] = 1
     updates = {"a": UpdateStatistics(1, 1, one), "b": UpdateStatistics(1, 1, -one)}
-    clients = RoundStatistics.of(updates, {"a": 9, "b": 1}, aggregate=-one).clients
+    clients = RoundStatistics.of(updates, aggregate=-one).clients
     assert [client.cosine_to_aggregate for client in clients.values()] == [-1, 1]
-
-
-def test_weights_count_in_the_aggregate() -> None:
-    vectors = cohort(np.random.default_rng(12), 2)
-    clients = compared(vectors, {"c00": 1_000, "c01": 1}).clients
-    assert clients["c00"].cosine_to_aggregate == pytest.approx(1, abs=1e-3)
 
 
 @both_ways
@@ -239,7 +224,7 @@ def test_a_step_beyond_float32_is_flagged_and_harms_no_other(compiled: bool) -> 
     near: Parameters = {"w": np.full(3, -2.9e38, np.float32)}
     far: Parameters = {"w": np.full(3, 3e38, np.float32)}
     updates = {name: measured(p, current, compiled=compiled) for name, p in {"a": near, "b": near, "z": far}.items()}
-    clients = RoundStatistics.of(updates, dict.fromkeys(updates, 1)).clients
+    clients = RoundStatistics.of(updates, updates["a"].sketch).clients
     assert clients["z"].flagged and clients["z"].z_norm is None and clients["z"].cosine_to_aggregate is None
     assert clients["a"].cosine_to_aggregate == pytest.approx(1)
     assert not clients["a"].flagged
@@ -250,10 +235,10 @@ def test_a_step_beyond_float32_is_flagged_and_harms_no_other(compiled: bool) -> 
 def test_small_cohorts_and_steps_of_nothing_have_statistics(count: int) -> None:
     current = model(np.zeros(SIZE))
     updates = {str(k): measured(current, current) for k in range(count)}
-    seen = RoundStatistics.of(updates, dict.fromkeys(updates, 1))
+    seen = RoundStatistics.of(updates, updates["0"].sketch)
     assert all(c.cosine_to_aggregate is None and c.norm_ratio is None and not c.flagged for c in seen.clients.values())
     assert np.isnan(seen.cosines).all()
 
 
 def test_a_round_without_updates_has_none() -> None:
-    assert RoundStatistics.of({}, {}).clients == {}
+    assert RoundStatistics.of({}, np.zeros(WIDTH, np.float32)).clients == {}
