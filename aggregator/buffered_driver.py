@@ -133,7 +133,7 @@ class BufferedRoundDriver(RoundDriver):
         self._emit_start()
         watch = asyncio.create_task(self._watch_clients())
         try:
-            self._begin_aggregation()
+            await self._begin_aggregation()
             await self._perform_all(actions)
             while self._machine.phase is not machine.RoundPhase.DONE:
                 await self._take(await self._inbox.get())

@@ -82,8 +82,10 @@ class Engine:
             return False
         try:
             strategy = Strategy(state.spec.strategy, state.spec.signature)
-        except ValueError as error:
-            await self._store.finish(state.lease, RunOutcome.FAILED, f"The strategy doesn't fit the app: {error}")
+        except Exception as error:  # a method may be anybody's code
+            logger.warning("The strategy can't be built", exc_info=True, extra={"run_id": run_id})
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            await self._store.finish(state.lease, RunOutcome.FAILED, f"The strategy doesn't fit the app: {reason}")
             return True
         context = RunContext(
             spec=state.spec,

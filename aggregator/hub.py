@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,6 +101,8 @@ class Hub:
         self.heartbeat_seconds = heartbeat_seconds
         self._registry = registry
         self._lost_after_seconds = lost_after_seconds
+        self.complete_at = time.monotonic() + lost_after_seconds
+        """By then the clients of a restarted server are back; who isn't counts as lost."""
         self._sessions: dict[str, Session] = {}
         self._assignments: dict[str, Assignment] = {}
         self._absences: dict[str, asyncio.TimerHandle] = {}

@@ -76,6 +76,8 @@ class Initialisation:
             self._context.spec.strategy.aggregation.check_initial(parameters)
         except UpdateRejected as rejection:
             raise UpdateRefused(str(rejection)) from rejection
+        except Exception as error:  # a rule may be anybody's code
+            raise UpdateRefused(f"The strategy failed in check_initial: {type(error).__name__}: {error}") from error
 
     def _fail(self, reason: str) -> None:
         if not self._answer.done():

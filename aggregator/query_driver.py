@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aggregator.core.analytics import Answer, Ask, BadAnswer, NoResult, Passes, Result, check, passes
@@ -109,22 +110,24 @@ class QueryDriver:
         return f"{answered} clients answered; {self._spec.config.min_clients} are needed. {reasons}".strip()
 
     async def _wait_for_clients(self) -> dict[str, ClientIdentity]:
-        """All eligible clients, once there are enough: those of a restarted server need a moment to come back."""
+        """All eligible clients, once there are enough, and those of a restarted server have had time to come back."""
         config = self._spec.config
         give_up_at = time.monotonic() + config.deadline_seconds
         while True:
-            changed = self._hub.changed
+            changed, now = self._hub.changed, time.monotonic()
             clients = self._eligible()
-            if len(clients) >= config.min_clients:
+            enough = len(clients) >= config.min_clients
+            if enough and now >= min(self._hub.complete_at, give_up_at):
                 return clients
             try:
-                async with asyncio.timeout(give_up_at - time.monotonic()):
+                async with asyncio.timeout((min(self._hub.complete_at, give_up_at) if enough else give_up_at) - now):
                     await changed.wait()
             except TimeoutError:
-                raise QueryFailed(
-                    f"{len(clients)} of {config.min_clients} clients with column {config.column!r} of {self._spec.app} "
-                    f"{self._spec.app_version} were online within {config.deadline_seconds:g} s."
-                ) from None
+                if not enough:
+                    raise QueryFailed(
+                        f"{len(clients)} of {config.min_clients} clients with column {config.column!r} of {self._spec.app} "
+                        f"{self._spec.app_version} were online within {config.deadline_seconds:g} s."
+                    ) from None
 
     def _eligible(self) -> dict[str, ClientIdentity]:
         spec, wanted = self._spec, self._spec.config.labels.items()
@@ -198,7 +201,7 @@ class Pass:
         if result.outcome != task_pb2.TASK_OUTCOME_COMPLETED:
             self._close(assignment, result.reason or "It gave no answer.")
             return
-        answer = _answer(result.answer)
+        answer = _answer(self._ask, result.answer)
         try:
             check(self._ask, answer)
         except BadAnswer as error:
@@ -221,12 +224,11 @@ class Pass:
             self._all_said.set()
 
 
-def _answer(message: task_pb2.ColumnAnswer) -> Answer:
-    return Answer(
-        count=message.count,
-        sum=message.sum,
-        squared_deviations=message.squared_deviations,
-        low=message.low,
-        high=message.high,
-        counts=tuple(message.counts),
-    )
+def _answer(ask: Ask, message: task_pb2.ColumnAnswer) -> Answer:
+    """What was asked for, and nothing else that is said."""
+    answer = Answer(message.count)
+    if ask.moments:
+        answer = replace(answer, sum=message.sum, squared_deviations=message.squared_deviations)
+    if ask.extremes:
+        answer = replace(answer, low=message.low, high=message.high)
+    return replace(answer, counts=tuple(message.counts)) if ask.edges else answer

@@ -102,7 +102,7 @@ def _rounds(config: StrategyConfig, arrays: Mapping[str, Array], rounds: int, te
         for client, count in enumerate(examples):
             update = {name: arrays[f"u{number}_c{client}_{name}"] for name in model}
             aggregation.add(Update(f"{client:06d}", update, int(count), {}))
-        model = strategy.next_model(model, aggregation.result(), aggregation.contributions())
+        model = aggregation.next_model(model, aggregation.result())
         aggregation.close()
         yield model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -103,7 +103,6 @@ class RoundDriver:
         self._number, self._attempt = number, attempt
         self._cohort = cohort.names
         self._wanted, self._population = cohort.wanted, cohort.population
-        self._population = cohort.population
         self._cohort_size = len(cohort.names)
         self._counted = counted
         self._model = model
@@ -130,7 +129,7 @@ class RoundDriver:
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
         self._emit_start()
         try:
-            self._begin_aggregation()
+            await self._begin_aggregation()
             await self._perform_all(self._machine.start(time.monotonic()))
             while self._machine.phase is not machine.RoundPhase.DONE:
                 await self._take(await self._inbox.get())
@@ -267,10 +266,7 @@ class RoundDriver:
     async def _perform(self, action: machine.Action) -> None:
         match action:
             case machine.SendFit(clients):
-                strategy = self._context.strategy
-                config = strategy.fit_config(self._number, self._context.spec.num_rounds, self._wanted)
-                payload = await self._to_train()
-                self._send(clients, task_pb2.TASK_KIND_FIT, payload, config, self._counted)
+                await self._send_fit(clients)
             case machine.SendEvaluate(clients):
                 assert self._next is not None  # an evaluation follows a commit
                 self._phases.clear()
@@ -280,14 +276,28 @@ class RoundDriver:
             case machine.SetDeadline(seconds):
                 self._set_deadline(seconds)
             case machine.Cancel(clients, reason):
-                for client in clients:
-                    self._context.hub.cancel(self._assignments[client], reason)
+                self._cancel(clients, reason)
             case machine.Aggregate(cause):
                 await self._aggregate(cause)
             case machine.Abandon(reason):
                 await self._abandon(reason)
             case machine.Finish():
                 await self._finish()
+
+    async def _send_fit(self, clients: Sequence[str]) -> None:
+        try:
+            config = self._context.strategy.fit_config(self._number, self._context.spec.num_rounds, self._wanted)
+            payload = await self._to_train()
+        except AggregationFailed as failure:
+            self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
+            return
+        self._send(clients, task_pb2.TASK_KIND_FIT, payload, config, self._counted)
+
+    def _cancel(self, clients: Iterable[str], reason: str) -> None:
+        """Those who have been asked already: a round may end before it has asked anybody."""
+        for client in clients:
+            if assignment := self._assignments.get(client):
+                self._context.hub.cancel(assignment, reason)
 
     def _send(
         self,
@@ -338,16 +348,16 @@ class RoundDriver:
             cause=cause,
         )
         try:
-            model, statistics = await self._limited(self._make_model)
+            model, statistics, state = await self._limited(self._make_model)
         except AggregationFailed as failure:
             await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
             return
         self._next = model
         note_comparison(self._machine.participations, statistics)
-        await self._commit(model, closed_at)
+        await self._commit(model, state, closed_at)
         await self._perform_all(self._machine.handle(machine.Committed(time.monotonic())))
 
-    def _begin_aggregation(self) -> None:
+    async def _begin_aggregation(self) -> None:
         context = RoundContext(
             round_number=self._number,
             seed=self._context.spec.seed,
@@ -358,7 +368,7 @@ class RoundDriver:
             population=self._population,
         )
         try:
-            self._aggregation = self._context.strategy.begin(context)
+            self._aggregation = await self._limited(lambda: self._context.strategy.begin(context))
         except AggregationFailed as failure:
             self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
 
@@ -375,12 +385,13 @@ class RoundDriver:
             delivery.assignment.client_id, delivery.parameters, update.num_examples, numeric(update.metrics)
         )
 
-    def _make_model(self) -> tuple[GlobalModel, RoundStatistics]:
+    def _make_model(self) -> tuple[GlobalModel, RoundStatistics, Parameters]:
+        """With what of the round's figures and the strategy's state is stored beside it."""
         assert self._aggregation is not None  # updates have been added to it
         strategy, aggregate = self._context.strategy, self._aggregation.result()
         statistics = self._aggregation.compare(aggregate)
-        parameters = strategy.next_model(self._model.parameters, aggregate, self._aggregation.contributions())
-        return GlobalModel.of(parameters, strategy.shared_of(parameters)), statistics
+        parameters = self._aggregation.next_model(self._model.parameters, aggregate)
+        return GlobalModel.of(parameters, strategy.shared_of(parameters)), statistics, strategy.state()
 
     async def _limited(self, work: Callable[[], T]) -> T:
         """`work` in a thread, for as long as the strategy may take. Raises `AggregationFailed` when that is over."""
@@ -390,7 +401,7 @@ class RoundDriver:
         except TimeoutError:
             raise AggregationFailed(f"The aggregation took longer than its limit of {seconds:g} s.") from None
 
-    async def _commit(self, model: GlobalModel, closed_at: datetime) -> None:
+    async def _commit(self, model: GlobalModel, state: Parameters, closed_at: datetime) -> None:
         """Checkpoint first, then one transaction, then the event: a crash between any two loses nothing that was announced."""
         spec = self._context.spec
         manifest = {
@@ -400,7 +411,6 @@ class RoundDriver:
             "parent": {"round": self._number - 1, "sha256": self._model.shared.ref.sha256},
             "updates": {c: p.update_sha256 for c, p in self._machine.participations.items() if p.update_sha256},
         }
-        state = self._context.strategy.state()
         stored = await self._context.models.save(spec.run_id, self._number, model.parameters, state, manifest)
         self._record = self._with_participations(
             replace(self._record, closed_at=closed_at, committed_at=datetime.now(UTC), metrics=self._fit_metrics())
@@ -460,8 +470,7 @@ class RoundDriver:
             self._aggregation.close()
         if self._deadline:
             self._deadline.cancel()
-        for client_id in self._machine.pending:
-            self._context.hub.cancel(self._assignments[client_id], "The round was interrupted.")
+        self._cancel(self._machine.pending, "The round was interrupted.")
         for assignment in self._sent:
             self._context.hub.withdraw(assignment)
         while not self._inbox.empty():

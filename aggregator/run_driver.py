@@ -27,8 +27,6 @@ from aggregator.ports import (
     RunState,
 )
 from aggregator.round_driver import Cohort, CommittedRound, RoundDriver
-from protos import limits
-from protos.encodings import PLAIN
 from protos.tensors import Parameters
 
 T = TypeVar("T")
@@ -279,17 +277,14 @@ class RunDriver:
                 ) from None
 
     def _outdated(self) -> str:
-        """Words about clients that are left out because their agents can't send what the strategy asks for; empty of none."""
+        """Words about clients that are left out because their agents are too old for the strategy; empty of none."""
         number = len(self._eligible(any_agent=True)) - len(self._eligible())
-        encoding = self._context.spec.strategy.update.encoding
-        return f"; {number} more must update fedagent to send {encoding}" if number else ""
+        return f"; {number} more must update fedagent for this strategy" if number else ""
 
     def _eligible(self, *, any_agent: bool = False) -> dict[str, ClientIdentity]:
         spec = self._context.spec
-        encoded = spec.strategy.update.encoding != PLAIN and not any_agent
-        clients = self._context.hub.eligible(
-            spec.federation_id, spec.app, spec.app_version, spec.signature, limits.ENCODINGS_MINOR if encoded else 0
-        )
+        minor = 0 if any_agent else spec.strategy.agent_minor
+        clients = self._context.hub.eligible(spec.federation_id, spec.app, spec.app_version, spec.signature, minor)
         wanted = spec.strategy.cohort.labels.items()
         return {client_id: client for client_id, client in clients.items() if wanted <= client.labels.items()}
 

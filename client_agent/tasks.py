@@ -117,8 +117,6 @@ class Tasks:
                 return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error.__cause__))
             if isinstance(error.__cause__, CodecError):
                 return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error.__cause__))
-            if isinstance(error.__cause__, TaskRefused):
-                return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error.__cause__))
             log.error("The app failed", exc_info=error.__cause__)
             return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
         except Exception as error:

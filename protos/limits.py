@@ -2,8 +2,8 @@
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 1
-ENCODINGS_MINOR = 1
-"""The first minor version whose agents can encode updates. Older ones send parameters as they are."""
+METHODS_MINOR = 1
+"""The first minor version whose agents know methods and can encode updates. Older ones train plainly and send parameters as they are."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit for one message, kept as protection: everything larger is cut into chunks."""

@@ -17,8 +17,9 @@ from aggregator.core.modes import Buffered, RunMode, Synchronous
 from aggregator.core.schedule import Constant, Schedule
 from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part, RuleConfig
 from aggregator.core.strategies.fedavg import Mean, NoMethod, NoOptimizer
+from protos import limits
 from protos.convert import ScalarValue
-from protos.encodings import Compression, Encoding
+from protos.encodings import PLAIN, Compression, Encoding
 
 if TYPE_CHECKING:
     AnyRule = RuleConfig
@@ -265,6 +266,12 @@ class StrategyConfig(_Section):
                 f"{_title(self.method)} keeps a state at the server that takes the clients of a round to train from the same model. "
                 "In a buffered run they don't. Choose another method, or the synchronous mode."
             )
+
+    @property
+    def agent_minor(self) -> int:
+        """The protocol's oldest minor version whose agents can do what the strategy asks of them."""
+        plain = self.update.encoding == PLAIN and isinstance(self.method, NoMethod)
+        return 0 if plain else limits.METHODS_MINOR
 
     @property
     def fewest_updates(self) -> int:

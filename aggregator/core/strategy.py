@@ -7,7 +7,8 @@ reason, and never harms the last committed model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +25,8 @@ from aggregator.core.strategies.base import (
     Update,
     UpdateRejected,
 )
-from protos.convert import Scalars
-from protos.tensors import Array, Parameters, Signature, first_non_finite
+from protos.convert import Scalars, scalars_to_proto
+from protos.tensors import Array, CodecError, Parameters, Signature, first_non_finite
 
 METHOD_STATE = "~method/"
 """What the names of the method's state begin with, beside the optimiser's."""
@@ -46,20 +47,19 @@ class Strategy:
         """Those that stay at the clients."""
         self.shared = Signature(tuple(t for t in signature.tensors if t.name not in self._local))
         """The tensors that travel and are aggregated."""
-        self._optimizer = config.optimizer.build(self.shared)
-        self._method = config.method.build(self.shared)
+        self._server = ServerHalves(config, self.shared)
 
     @property
     def uploaded(self) -> Signature:
         """What an update holds: the shared tensors, then what the method's other half adds."""
-        return Signature((*self.shared.tensors, *self._method.returned().tensors))
+        return Signature((*self.shared.tensors, *self._server.method.returned().tensors))
 
     def fit_config(self, round_number: int, num_rounds: int, updates_wanted: int) -> Scalars:
-        """What the clients of the round are told about their training."""
-        told = {
-            **self._config.local.as_scalars(round_number, num_rounds),
-            **self._config.aggregation.fit_config(updates_wanted),
-        }
+        """What the clients of the round are told about their training. Raises `AggregationFailed`."""
+        told = self._config.local.as_scalars(round_number, num_rounds)
+        with _guarded(self._config.aggregation.title, "fit_config"):
+            told |= self._config.aggregation.fit_config(updates_wanted)
+            scalars_to_proto(told)
         if (method := part_name(type(self._config.method))) != "none":
             told |= {"method": method, **self._config.method.settings()}
         return told
@@ -69,65 +69,73 @@ class Strategy:
         return {t.name: model[t.name] for t in self.shared.tensors}
 
     def sent_to_train(self, model: Parameters) -> Parameters:
-        """What the clients are sent to train."""
-        return self.shared_of(model) | self._method.auxiliary()
+        """What the clients are sent to train. Raises `AggregationFailed`."""
+        with _guarded(self._config.method.title, "auxiliary"):
+            return self.shared_of(model) | self._server.method.auxiliary()
 
     def begin(self, context: RoundContext) -> RoundAggregation:
         """`context` is about the shared tensors. Raises `AggregationFailed`."""
-        try:
+        with _guarded(self._config.aggregation.title, "begin"):
             aggregator = self._config.aggregation.begin(context)
-        except Exception as error:
-            raise _failure(self._config.aggregation.title, "begin", error) from error
-        return RoundAggregation(self._config, context, aggregator, self._method.returned())
-
-    def next_model(self, current: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
-        """The global model after the round. Raises `AggregationFailed`: then `load` the last state before going on."""
-        shared = self.shared_of(current)
-        aggregate = self._corrected(shared, aggregate, contributions)
-        title = self._config.optimizer.title
-        try:
-            model = self._optimizer.step(shared, aggregate)
-        except Exception as error:
-            raise _failure(title, "step", error) from error
-        return current | _checked(model, self.shared, title)
-
-    def _corrected(self, shared: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
-        title = self._config.method.title
-        try:
-            corrected = self._method.correct(shared, aggregate, contributions)
-        except Exception as error:
-            raise _failure(title, "correct", error) from error
-        return _checked(corrected, self.shared, title)
+        return RoundAggregation(self._config, context, aggregator, self._server)
 
     def state(self) -> Parameters:
-        """What must be stored with the last round's model to go on from it."""
-        method = {METHOD_STATE + name: array for name, array in self._method.state().items()}
-        return self._optimizer.state() | method
+        """What must be stored with the last round's model to go on from it. Raises `AggregationFailed`."""
+        return self._server.state()
 
     def load(self, state: Parameters) -> None:
-        """Go on from where `state` was returned; an empty one is the beginning. What a failed round did is forgotten."""
-        self._optimizer = self._config.optimizer.build(self.shared)
-        self._method = self._config.method.build(self.shared)
+        """Go on from where `state` was returned; an empty one is the beginning. What a failed round did, or still does, is forgotten."""
+        self._server = ServerHalves(self._config, self.shared)
+        self._server.load(state)
+
+
+class ServerHalves:
+    """The server's half of the method, and the optimizer. A round keeps those it began with: work that goes on after its time
+    is up can't reach what was loaded since.
+    """
+
+    def __init__(self, config: StrategyConfig, shared: Signature) -> None:
+        self._config, self._shared = config, shared
+        self.optimizer = config.optimizer.build(shared)
+        self.method = config.method.build(shared)
+
+    def step(self, current: Parameters, aggregate: Parameters, contributions: Contributions) -> Parameters:
+        """The shared tensors after the round. Raises `AggregationFailed`."""
+        with _guarded(self._config.method.title, "correct"):
+            corrected = self.method.correct(current, aggregate, contributions)
+        checked = _checked(corrected, self._shared, self._config.method.title)
+        with _guarded(self._config.optimizer.title, "step"):
+            model = self.optimizer.step(current, checked)
+        return _checked(model, self._shared, self._config.optimizer.title)
+
+    def state(self) -> Parameters:
+        with _guarded(self._config.optimizer.title, "state"):
+            optimizer = self.optimizer.state()
+        with _guarded(self._config.method.title, "state"):
+            return optimizer | {METHOD_STATE + name: array for name, array in self.method.state().items()}
+
+    def load(self, state: Parameters) -> None:
         method = {n.removeprefix(METHOD_STATE): a for n, a in state.items() if n.startswith(METHOD_STATE)}
         optimizer = {n: a for n, a in state.items() if not n.startswith(METHOD_STATE)}
         if method:
-            self._method.load(method)
+            self.method.load(method)
         if optimizer:
-            self._optimizer.load(optimizer)
+            self.optimizer.load(optimizer)
 
 
 class RoundAggregation:
     """One round's updates on their way into one aggregate, and what each looked like."""
 
     def __init__(
-        self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator, returned: Signature
+        self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator, server: ServerHalves
     ) -> None:
         self._clip_norm = config.update.clip_norm
         self._title = config.aggregation.title
         self._context = context
         self._aggregator = aggregator
-        self._returned = returned
-        self._auxiliary = WeightedMean(returned)
+        self._server = server
+        self._returned = server.method.returned()
+        self._auxiliary = WeightedMean(self._returned)
         self._sketcher = Sketcher(context.signature, (context.seed, context.round_number))
         self._statistics: dict[str, UpdateStatistics] = {}
 
@@ -139,19 +147,13 @@ class RoundAggregation:
         auxiliary, update = self._taken_apart(update)
         self._auxiliary.add(auxiliary, 1)
         try:
-            statistics = self._take_in(update)
+            with _guarded(self._title, "add"):
+                statistics = self._take_in(update)
         except UpdateRejected:
             self._auxiliary.subtract(auxiliary, 1)
             raise
-        except Exception as error:
-            raise _failure(self._title, "add", error) from error
         self._statistics[update.client_id] = statistics
         return statistics
-
-    def contributions(self) -> Contributions:
-        """What came beside the models. May be called once."""
-        mean = self._auxiliary.result() if self._returned.tensors else {}
-        return Contributions(len(self._statistics), self._context.population or self._context.cohort_size, mean)
 
     def _taken_apart(self, update: Update) -> tuple[Parameters, Update]:
         """What came beside the model's tensors, and the update without it."""
@@ -173,11 +175,19 @@ class RoundAggregation:
 
     def result(self) -> Parameters:
         """Raises `AggregationFailed`."""
-        try:
+        with _guarded(self._title, "result"):
             aggregate = self._aggregator.result()
-        except Exception as error:
-            raise _failure(self._title, "result", error) from error
         return _checked(aggregate, self._context.signature, self._title)
+
+    def next_model(self, current: Parameters, aggregate: Parameters) -> Parameters:
+        """The global model after the round, of the one before it and what `result` has returned. May be called once.
+
+        Raises `AggregationFailed`: then `Strategy.load` the last state before going on.
+        """
+        mean = self._auxiliary.result() if self._returned.tensors else {}
+        population = self._context.population or self._context.cohort_size
+        shared = {t.name: current[t.name] for t in self._context.signature.tensors}
+        return current | self._server.step(shared, aggregate, Contributions(len(self._statistics), population, mean))
 
     def compare(self, aggregate: Parameters) -> RoundStatistics:
         """The updates beside one another, and beside the aggregate that `result` has returned."""
@@ -188,14 +198,25 @@ class RoundAggregation:
         self._aggregator.close()
 
 
-def _failure(title: str, method: str, error: Exception) -> AggregationFailed:
-    return AggregationFailed(f"{title} failed in {method}: {type(error).__name__}: {error}")
+@contextmanager
+def _guarded(title: str, method: str) -> Iterator[None]:
+    """Whatever a part raises but `UpdateRejected` becomes `AggregationFailed`."""
+    try:
+        yield
+    except UpdateRejected:
+        raise
+    except Exception as error:
+        raise AggregationFailed(f"{title} failed in {method}: {type(error).__name__}: {error}") from error
 
 
 def _checked(model: object, signature: Signature, title: str) -> Parameters:
     if not isinstance(model, dict) or not all(isinstance(array, np.ndarray) for array in model.values()):
         raise AggregationFailed(f"{title} returned no model: a dict of NumPy arrays is expected.")
-    if misfit := signature.misfit(Signature.of(model)):
+    try:
+        misfit = signature.misfit(Signature.of(model))
+    except CodecError as error:
+        misfit = str(error)
+    if misfit:
         raise AggregationFailed(f"{title} returned another model than the run's: {misfit}.")
     if tensor := first_non_finite(model):
         raise AggregationFailed(f"{title} returned NaN or infinity in tensor {tensor!r}.")

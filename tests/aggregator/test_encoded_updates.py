@@ -190,7 +190,7 @@ async def test_agents_that_cannot_encode_are_left_out_and_said_to_be(federation:
     run = await drive(federation, add_run(federation, "int8", clients=2, run_id=2, wait=0.1))
     assert run.outcome is RunOutcome.FAILED
     assert "Only 1 of 2 clients" in run.reason
-    assert "1 more must update fedagent to send int8 differences" in run.reason
+    assert "1 more must update fedagent for this strategy" in run.reason
     run = await drive(federation, add_run(federation, "none", send="parameters", clients=2, run_id=3))
     assert run.outcome is RunOutcome.COMPLETED
 

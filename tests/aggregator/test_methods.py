@@ -152,7 +152,7 @@ def test_a_rejected_update_takes_what_came_with_it_away_again() -> None:
     with pytest.raises(UpdateRejected):
         aggregation.add(Update("bad", bad, 9, {}))
     aggregation.add(Update("good", good, 9, {}))
-    strategy.next_model(current, aggregation.result(), aggregation.contributions())
+    aggregation.next_model(current, aggregation.result())
     np.testing.assert_array_equal(strategy.sent_to_train(current)["~control/w"], np.full(3, 0.25, np.float32))
 
 

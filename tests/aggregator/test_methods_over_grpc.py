@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from aggregator.core.config import StrategyConfig
 from aggregator.memory import StoredRun
+from aggregator.models import Payload
 from aggregator.ports import RunOutcome, RunSpec
 from client_agent import agent, methods
 from client_agent.apps import digits_numpy
@@ -138,6 +140,44 @@ async def test_an_update_without_the_control_variates_is_refused(federation: Fed
         await scripted.upload(task, scripted.initial())
     await driving
     assert run.rounds[1, 1].participations[1].outcome == "rejected"
+
+
+async def test_agents_that_know_no_methods_are_left_out_and_said_to_be(federation: Federation) -> None:
+    await federation.connect("old", protocol_minor=0)
+    scripted = await federation.connect("new")
+    raw = {"method": {"name": "fedprox"}, "cohort": {"min_clients": 2}, "faults": {"wait_for_clients_seconds": 0.1}}
+    strategy = StrategyConfig.model_validate(raw)
+    run = federation.store.add(RunSpec(1, "test", "tests", "toy", "1", scripted.signature, strategy, 7, 1))
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.FAILED
+    assert "1 more must update fedagent for this strategy" in run.reason
+
+
+async def test_an_engine_that_stops_while_the_model_is_made_ready_gives_the_run_back(
+    federation: Federation, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making, released, original = threading.Event(), threading.Event(), Payload.of
+
+    def slow(parameters: Parameters) -> Payload:
+        making.set()
+        released.wait(30)
+        return original(parameters)
+
+    await launch()
+    run = add_run(federation, 1, 1, method={"name": "scaffold"})
+    driving = asyncio.create_task(federation.engine.run(1))
+    await federation.until(lambda: 0 in run.models)
+    monkeypatch.setattr(Payload, "of", slow)
+    await asyncio.to_thread(making.wait, 10)
+    port = federation.engine.port
+    await federation.engine.stop()
+    released.set()
+    await driving
+    assert run.outcome is None, run.reason
+    monkeypatch.undo()
+    await federation.start(port)
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
 
 
 async def test_a_strategy_that_does_not_fit_the_app_fails_the_run_with_the_reason(federation: Federation) -> None:

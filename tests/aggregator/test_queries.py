@@ -72,6 +72,31 @@ HOSTILE = {
 }
 
 
+async def test_what_was_not_asked_for_is_not_looked_at(federation: Federation) -> None:
+    query = add(federation, statistics=["count"])
+    running = asyncio.create_task(run(federation))
+    for name, total in (("a", float("nan")), ("b", float("inf"))):
+        agent = await join(federation, name)
+        answer = task_pb2.ColumnAnswer(count=12, sum=total, squared_deviations=-1.0, low=9.0, high=-9.0, counts=[7])
+        asyncio.get_running_loop().create_task(_answer_with(agent, answer))
+    await running
+    assert query.result is not None, query.reason
+    assert query.result["figures"] == {"count": 24}
+
+
+async def test_it_waits_for_the_clients_of_a_restarted_server(federation: Federation) -> None:
+    port = federation.engine.port
+    await federation.engine.stop()
+    await federation.start(port, lost_after_seconds=1.0)
+    query = add(federation, statistics=["count"])
+    for name in "ab":
+        asyncio.get_running_loop().create_task(_count_to_twelve(await join(federation, name)))
+    running = asyncio.create_task(run(federation))
+    asyncio.get_running_loop().create_task(_count_to_twelve(await join(federation, "late")))
+    await running
+    assert query.result is not None and query.result["clients"] == 3
+
+
 @pytest.mark.parametrize("reason", HOSTILE)
 async def test_a_hostile_answer_is_left_out_with_its_reason(federation: Federation, reason: str) -> None:
     work = [asyncio.create_task(serve(await join(federation, name), POOL[name])) for name in "ab"]
@@ -131,7 +156,11 @@ async def test_it_waits_for_its_clients_and_asks_only_those_with_the_labels(fede
 
 
 async def _count_to_twelve(agent: ScriptedAgent) -> None:
-    agent.report(await agent.tasks.get(), answer=task_pb2.ColumnAnswer(count=12))
+    await _answer_with(agent, task_pb2.ColumnAnswer(count=12))
+
+
+async def _answer_with(agent: ScriptedAgent, answer: task_pb2.ColumnAnswer) -> None:
+    agent.report(await agent.tasks.get(), answer=answer)
 
 
 async def test_without_clients_it_fails_and_says_so(federation: Federation) -> None:

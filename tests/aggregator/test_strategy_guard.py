@@ -26,6 +26,7 @@ from aggregator.core.strategies.base import (
 )
 from aggregator.core.strategies.stacked import StackedRule
 from aggregator.ports import RunOutcome
+from protos.convert import Scalars
 from protos.tensors import Parameters, Signature
 from tests.aggregator.conftest import Federation
 
@@ -87,6 +88,77 @@ async def test_a_strategy_that_takes_too_long_fails_the_round(federation: Federa
     assert "took longer than its limit of 0.2 s" in run.reason
 
 
+class Careless(Scripted):
+    """Raises where it is only asked."""
+
+    name: Literal["careless"] = "careless"  # type: ignore[assignment]
+    where: str
+
+    def begin(self, context: RoundContext) -> Aggregator:
+        if self.where == "begin":
+            raise KeyError("no such thing")
+        return super().begin(context)
+
+    def fit_config(self, updates_wanted: int) -> Scalars:
+        if self.where == "fit_config":
+            raise KeyError("no such thing")
+        return {"huge": 10**30} if self.where == "value" else {}
+
+    def check_initial(self, parameters: Parameters) -> None:
+        if self.where == "check_initial":
+            raise KeyError("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("begin", "Scripted failed in begin: KeyError: 'no such thing'"),
+        ("fit_config", "Scripted failed in fit_config: KeyError: 'no such thing'"),
+        ("value", "Scripted failed in fit_config: CodecError: 'huge' is a int that can't be sent"),
+        ("check_initial", "The strategy failed in check_initial: KeyError: 'no such thing'"),
+    ],
+)
+async def test_a_rule_that_raises_when_it_is_asked_fails_the_run_with_the_reason(
+    federation: Federation, where: str, reason: str
+) -> None:
+    await federation.connect("a")
+    run = federation.add_run(clients=1, num_rounds=1)
+    run.spec = replace(run.spec, strategy=run.spec.strategy.model_copy(update={"aggregation": Careless(where=where)}))
+    async with asyncio.timeout(30):
+        await federation.engine.run(1)
+    assert run.outcome is RunOutcome.FAILED
+    assert reason in run.reason
+
+
+async def test_an_aggregation_that_ends_after_its_time_changes_nothing(federation: Federation) -> None:
+    """The thread goes on, while the round is tried again."""
+    released, stepped, calls = threading.Event(), threading.Event(), iter(range(100))
+
+    def act(rows: NDArray[Any]) -> NDArray[Any]:
+        if next(calls) == 0:
+            released.wait(30)
+        else:
+            _Counter.stepped = stepped
+            released.set()
+            stepped.wait(30)
+        mean: NDArray[Any] = rows.mean(axis=0)
+        return mean
+
+    _Counter.failures = 0
+    Scripted.act = staticmethod(act)
+    await federation.connect("a")
+    run = federation.add_run(clients=1, num_rounds=2)
+    strategy = run.spec.strategy
+    faults = strategy.faults.model_copy(update={"aggregation_seconds": 2.0})
+    parts = {"aggregation": Scripted(), "optimizer": CountsSteps(), "faults": faults}
+    run.spec = replace(run.spec, strategy=strategy.model_copy(update=parts))
+    async with asyncio.timeout(30):
+        await federation.engine.run(1)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert set(run.abandoned) == {(2, 1)}
+    assert federation.models.saved[run.models[2].key]["w"][0, 0] == 1 + 2
+
+
 class CountsSteps(OptimizerConfig):
     title: ClassVar[str] = "Counts"
     name: Literal["counts"] = "counts"
@@ -99,12 +171,14 @@ class _Counter:
     """Its n-th step adds n: a state that a failed round, or a restart, must neither lose nor keep."""
 
     failures: ClassVar[int] = 0
+    stepped: ClassVar[threading.Event] = threading.Event()
 
     def __init__(self) -> None:
         self._steps = 0
 
     def step(self, current: Parameters, aggregate: Parameters) -> Parameters:
         self._steps += 1
+        _Counter.stepped.set()
         if _Counter.failures:
             _Counter.failures -= 1
             raise RuntimeError("not now")
@@ -163,6 +237,30 @@ class _Raising:
         return {}
 
     def close(self) -> None: ...
+
+
+class ReturnsComplex(RuleConfig):
+    title: ClassVar[str] = "Complex"
+    name: Literal["complex"] = "complex"
+
+    def begin(self, context: RoundContext) -> Aggregator:
+        return _Complex()
+
+
+class _Complex(_Raising):
+    def add(self, update: Update) -> None: ...
+
+    def result(self) -> Parameters:
+        return {"w": np.full((3, 4), 1j)}
+
+
+async def test_a_model_of_numbers_that_no_model_has_fails_the_round(federation: Federation) -> None:
+    await federation.connect("a")
+    run = federation.add_run(clients=1, num_rounds=1)
+    run.spec = replace(run.spec, strategy=run.spec.strategy.model_copy(update={"aggregation": ReturnsComplex()}))
+    async with asyncio.timeout(30):
+        await federation.engine.run(1)
+    assert "Complex returned another model than the run's: " in run.reason
 
 
 async def test_a_rule_that_raises_on_an_update_fails_the_round_and_not_the_client(federation: Federation) -> None:

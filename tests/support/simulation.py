@@ -63,7 +63,7 @@ class Simulation:
                 n: float(v) for n, v in scalars_from_proto(trained.update.metrics).items() if isinstance(v, int | float)
             }
             aggregation.add(Update(client, self.updates[client], trained.update.num_examples, numbers))
-        self.model = strategy.next_model(self.model, aggregation.result(), aggregation.contributions())
+        self.model = aggregation.next_model(self.model, aggregation.result())
         aggregation.close()
 
     def _given(self, client: str, sent: Parameters) -> Given:

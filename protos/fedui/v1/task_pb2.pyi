@@ -261,7 +261,7 @@ class Task(_message.Message):
     """
     @_builtins.property
     def model(self) -> Global___ModelRef:
-        """absent for TASK_KIND_INITIALISE"""
+        """absent for TASK_KIND_INITIALISE and TASK_KIND_QUERY"""
 
     @_builtins.property
     def config(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Scalar]: ...
