@@ -240,7 +240,7 @@ class StrategyConfig(_Section):
             return f"trains trees, which have no gradients for a method to correct: choose none instead of {_title(self.method)}."
         if rule.in_turn and (cohort.order, cohort.max_clients, cohort.over_selection) != ("cyclic", 1, 1.0):
             return "trains with one client a round, in turn: ask the clients in cyclic order, one at most, without over-selection."
-        return ""
+        return rule.refusal_of_epochs(self.local.epochs)
 
     def _check_buffered(self, mode: Buffered) -> None:
         """What is said of cohorts, and nothing can come of without one."""

@@ -40,6 +40,14 @@ class TreeRule(RuleConfig):
             return ""
         return f"{self.title} joins ensembles of trees, and the app's model is made of tensors of fixed size: choose another rule or app."
 
+    def refusal_of_epochs(self, epochs: int) -> str:
+        if (trees := epochs * self.parallel_trees) <= self.max_trees:
+            return ""
+        return (
+            f"takes {self.max_trees:,} new trees of an update, and {epochs:,} local epochs, which are boosting rounds, of "
+            f"{self.parallel_trees:,} make {trees:,}: raise the most new trees, or lower the epochs."
+        )
+
     def fit_config(self, updates_wanted: int) -> Scalars:
         return {"max_depth": self.max_depth, "num_parallel_tree": self.parallel_trees, "return_trees": self.returns}
 

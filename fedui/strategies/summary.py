@@ -46,7 +46,7 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
         yield Statement("Mode", " ".join(_buffered(config, config.mode)))
     else:
         yield Statement("Cohort", " ".join(_cohort(config.cohort)))
-    yield Statement("Training", _training(config.local))
+    yield Statement("Training", _training(config.local, trees=not config.aggregation.vectors))
     if config.update.send == "delta":
         yield Statement("Transfer", _transfer(config.update))
     if (longest := config.update.clip_norm) is not None:
@@ -92,12 +92,12 @@ def _cohort(config: CohortConfig) -> Iterator[str]:
         yield f"For {_count(wanted, 'update')} it asks {asked}, where there are so many, and closes with the first {wanted}."
 
 
-def _training(config: LocalConfig) -> str:
-    epochs = _count(config.epochs, "epoch")
+def _training(config: LocalConfig, *, trees: bool) -> str:
+    epochs = _count(config.epochs, "boosting round" if trees else "epoch")
     if not isinstance(config.epochs_schedule, Constant):
         epochs = f"{epochs}{_schedule(config.epochs_schedule)}, rounded to at least 1,"
     rate = f"{config.learning_rate:g}{_schedule(config.schedule)}"
-    return f"Each trains {epochs} in batches of {config.batch_size}, at rate {rate}."
+    return f"Each trains {epochs}{'' if trees else f' in batches of {config.batch_size}'}, at rate {rate}."
 
 
 def _transfer(config: UpdateConfig) -> str:

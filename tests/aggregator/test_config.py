@@ -71,6 +71,7 @@ def test_version_1_is_read() -> None:
         ({"update": {"clip_norm": 0}}, "greater than 0"),
         ({"aggregation": {"name": "xgboost_bagging"}, "optimizer": {"name": "adam"}}, "choose none instead of Adam"),
         ({"aggregation": {"name": "xgboost_bagging"}, "update": {"clip_norm": 1}}, "leave the longest step empty"),
+        ({"aggregation": {"name": "xgboost_bagging", "parallel_trees": 60}}, "2 local epochs.* of 60 make 120"),
         ({"aggregation": {"name": "xgboost_cyclic"}}, "one client a round, in turn: ask the clients in cyclic order"),
     ],
 )

@@ -63,6 +63,11 @@ def test_the_default_is_said_without_parts_that_do_nothing() -> None:
             "Each trains 4 epochs, times 0.5 after every 2 rounds, rounded to at least 1, in batches of 16",
         ),
         (
+            {"aggregation": {"name": "xgboost_bagging"}},
+            "Training",
+            "Each trains 2 boosting rounds, at rate 0.2 in every round.",
+        ),
+        (
             {"update": {"send": "delta", "compression": "int8"}},
             "Transfer",
             "travel as int8 differences from the global model: about a quarter of the size of a model in float32.",

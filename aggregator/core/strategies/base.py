@@ -126,6 +126,10 @@ class RuleConfig(Part):
             return ""
         return f"{self.title} needs tensors of fixed size, and the app's model has one of open length: choose a rule for trees."
 
+    def refusal_of_epochs(self, epochs: int) -> str:
+        """Why the rule takes no updates of clients that train so many local epochs; empty if it does. For the operator."""
+        return ""
+
     def check_initial(self, parameters: Parameters) -> None:
         """Raises `UpdateRejected` for a model that a run can't begin with. It fits the signature and is finite."""
 
