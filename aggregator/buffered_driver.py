@@ -140,9 +140,7 @@ class BufferedRoundDriver(RoundDriver):
         finally:
             watch.cancel()
             self._close()
-        if self._next is None or self._stored is None:
-            return None
-        return CommittedRound(self._next, self._stored, self._record.metrics, self._machine.completed)
+        return self._committed()
 
     async def _watch_clients(self) -> None:
         """Who connects in the middle of the round is asked at once."""
