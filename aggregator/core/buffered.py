@@ -71,6 +71,7 @@ class BufferMachine(RoundMachine):
         self._number, self._seed = number, seed
         self._eligible = frozenset(eligible)
         self._tries: Counter[str] = Counter()
+        self._waiting = False
         self._now = 0.0
 
     def staleness(self, client_id: str) -> int:
@@ -103,6 +104,7 @@ class BufferMachine(RoundMachine):
             for client in chosen:
                 self.participations[client] = ParticipationReport(client)
                 self._entered[client] = (ClientPhase.DOWNLOADING, self._now)
+            self._waiting = False
             return [SendFit(chosen)]
         if busy:
             return []
@@ -111,6 +113,9 @@ class BufferMachine(RoundMachine):
             return self._abandon(
                 f"{self._so_far()}, nobody is left to train, and {clients} failed {TRIES} times in the round."
             )
+        if self._waiting:
+            return []  # the wait goes on, and is no longer for whoever comes or goes meanwhile
+        self._waiting = True
         return [SetDeadline(self._deadline_seconds)]
 
     def _may_be_asked(self, client: str) -> bool:
