@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,11 +76,19 @@ class Fleet:
         await self.round.on_update(assignment, update)
 
     def land(self, assignment: Assignment) -> Flight | None:
-        """The flight, which is over now; None if it was over already."""
+        """The flight, which is over now; None if it was over already. Nobody trains from its model any more."""
         flight = self.flights.pop(assignment, None)
         if flight and flight.timer:
             flight.timer.cancel()
+        assignment.model = b""
         return flight
+
+    def forget(self, clients: Collection[str]) -> None:
+        """They are about to be asked anew: what was said of their last tasks and not heard yet is no word on the new ones."""
+        for _ in range(self.inbox.qsize()):
+            item = self.inbox.get_nowait()
+            if not isinstance(item, machine.PhaseEntered | machine.ClientEnded) or item.client_id not in clients:
+                self.inbox.put_nowait(item)
 
     def close(self, context: RunContext) -> None:
         """The run ends, or another engine goes on with it."""
@@ -116,6 +124,7 @@ class BufferedRoundDriver(RoundDriver):
         self._fleet, self._mode = fleet, mode
         self._cohort_size = mode.buffer_size
         self._inbox, self._phases, self._assignments = fleet.inbox, fleet.phases, fleet.assignments
+        fleet.asked = Counter({key: times for key, times in fleet.asked.items() if key[1] == number})
         self._learn_names(eligible)
         self._machine = BufferMachine(
             mode,
@@ -140,9 +149,7 @@ class BufferedRoundDriver(RoundDriver):
         finally:
             watch.cancel()
             self._close()
-        if self._next is None or self._stored is None:
-            return None
-        return CommittedRound(self._next, self._stored, self._record.metrics, self._machine.completed)
+        return self._committed()
 
     async def _watch_clients(self) -> None:
         """Who connects in the middle of the round is asked at once."""
@@ -210,6 +217,9 @@ class BufferedRoundDriver(RoundDriver):
         config: Mapping[str, ScalarValue],
         counted: Mapping[str, int],
     ) -> None:
+        if self._deadline:
+            self._deadline.cancel()  # the wait for clients is over
+        self._fleet.forget(frozenset(clients))
         for client in clients:
             if earlier := self._assignments.get(client):
                 self._context.hub.withdraw(earlier)
@@ -261,6 +271,10 @@ class BufferedRoundDriver(RoundDriver):
             item = self._inbox.get_nowait()
             if isinstance(item, Delivery | machine.PhaseEntered | machine.ClientEnded):
                 self._inbox.put_nowait(item)
+
+    def _announce(self, event: machine.RoundEvent) -> None:
+        if not isinstance(event, machine.DeadlinePassed):  # which ends the wait for clients: nobody is late by it
+            super()._announce(event)
 
     # --- figures and events -----------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class StoredRun:
     def counted(self) -> dict[str, int]:
         records = [(n, record) for (n, _), record in self.rounds.items() if record.committed_at and n]
         return {
-            p.client_id: n
+            p.client_id: n - p.staleness
             for n, record in sorted(records, key=lambda pair: pair[0])
             for p in record.participations
             if p.outcome is Outcome.COMPLETED

@@ -70,7 +70,7 @@ class RunState:
     last_event: int
     deciding: Mapping[int, float] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
-    """Of each client the last committed round in which its update was counted."""
+    """Of each client the round in which it was asked for the update of its that was counted last."""
     attendance: Mapping[str, Attendance] = field(default_factory=dict)
 
 

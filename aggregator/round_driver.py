@@ -64,8 +64,8 @@ class CommittedRound:
     model: GlobalModel
     stored: ModelRecord
     metrics: Sequence[MetricRecord]
-    counted: Sequence[str]
-    """Ids of the clients whose updates are in the model."""
+    counted: Mapping[str, int]
+    """Of each client whose update is in the model, the round in which it was asked for it."""
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class RoundDriver:
         model: GlobalModel,
         counted: Mapping[str, int],
     ) -> None:
-        """`counted`: of each client the last round in which its update was counted."""
+        """`counted`: of each client the round in which it was asked for the update of its that was counted last."""
         evaluation = context.spec.strategy.evaluation
         faults = context.spec.strategy.faults
         due = number % evaluation.every == 0 or number == context.spec.num_rounds
@@ -135,9 +135,14 @@ class RoundDriver:
                 await self._take(await self._inbox.get())
         finally:
             self._close()
+        return self._committed()
+
+    def _committed(self) -> CommittedRound | None:
         if self._next is None or self._stored is None:
             return None
-        return CommittedRound(self._next, self._stored, self._record.metrics, self._machine.completed)
+        reports = self._machine.participations
+        counted = {client_id: self._number - reports[client_id].staleness for client_id in self._machine.completed}
+        return CommittedRound(self._next, self._stored, self._record.metrics, counted)
 
     @property
     def asked(self) -> frozenset[str]:

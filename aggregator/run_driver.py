@@ -169,7 +169,7 @@ class RunDriver:
             self._note_attendance(self._round.asked, self._round.completed)
             reason, self._round = self._round.reason, None
             if committed:
-                self._counted |= dict.fromkeys(committed.counted, number)
+                self._counted |= committed.counted
                 return committed
             self._raise_if_stopping()
             await self._forget_failed_round()

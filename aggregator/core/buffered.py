@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aggregator.core.modes import Buffered
 from aggregator.core.round import (
@@ -61,20 +61,22 @@ class BufferMachine(RoundMachine):
         super().__init__(
             (), wanted=mode.buffer_size, quorum=mode.buffer_size, deadline_seconds=wait_seconds, evaluate=False
         )
-        self.participations = {client: one.report for client, one in training.items()}
+        self.participations = {
+            client: replace(one.report, staleness=number - 1 - one.version) for client, one in training.items()
+        }
         self._entered = {client: one.entered for client, one in training.items()}
-        self._versions = {client: one.version for client, one in training.items()}
         self.training: dict[str, Training] = {}
         """When the round has been closed: who trains on."""
         self._mode = mode
         self._number, self._seed = number, seed
         self._eligible = frozenset(eligible)
         self._tries: Counter[str] = Counter()
+        self._waiting = False
         self._now = 0.0
 
     def staleness(self, client_id: str) -> int:
         """Versions between the model that the client was given for its update and the current one."""
-        return self._number - 1 - self._versions[client_id]
+        return self.participations[client_id].staleness
 
     def start(self, at: float) -> list[Action]:
         self._now = at
@@ -102,7 +104,7 @@ class BufferMachine(RoundMachine):
             for client in chosen:
                 self.participations[client] = ParticipationReport(client)
                 self._entered[client] = (ClientPhase.DOWNLOADING, self._now)
-                self._versions[client] = self._number - 1
+            self._waiting = False
             return [SendFit(chosen)]
         if busy:
             return []
@@ -111,6 +113,9 @@ class BufferMachine(RoundMachine):
             return self._abandon(
                 f"{self._so_far()}, nobody is left to train, and {clients} failed {TRIES} times in the round."
             )
+        if self._waiting:
+            return []  # the wait goes on, and is no longer for whoever comes or goes meanwhile
+        self._waiting = True
         return [SetDeadline(self._deadline_seconds)]
 
     def _may_be_asked(self, client: str) -> bool:
@@ -164,4 +169,5 @@ class BufferMachine(RoundMachine):
     def _set_aside(self) -> None:
         for client in self.pending:
             report = self.participations.pop(client)
-            self.training[client] = Training(self._versions[client], report, self._entered[client])
+            version = self._number - 1 - report.staleness
+            self.training[client] = Training(version, report, self._entered[client])

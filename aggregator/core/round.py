@@ -58,6 +58,8 @@ class ParticipationReport:
     num_examples: int | None = None
     metrics: Scalars = field(default_factory=dict)
     update_sha256: str = ""
+    staleness: int = 0
+    """Rounds since the client was asked, which happens in a buffered run alone."""
     update_norm: float | None = None
     """L2 of the step from the global model, over all floating tensors; None also where it is beyond float32."""
     update_largest: float | None = None

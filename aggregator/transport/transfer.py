@@ -36,6 +36,10 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     ) -> AsyncIterator[transfer_pb2.Chunk]:
         assignment = await self._assignment(request.task_id, context)
         model = memoryview(assignment.model)
+        if len(model) < assignment.task.model.size:
+            await refuse(
+                context, grpc.StatusCode.NOT_FOUND, "The model isn't sent any more: the task's update is here."
+            )
         if request.offset > len(model):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"The model has {len(model):,} bytes.")
         for start in range(request.offset, len(model), limits.CHUNK_BYTES):

@@ -50,7 +50,7 @@ LEASE = timedelta(seconds=20)
 REPORT_FIELDS = [
     "outcome", "reason", "download_seconds", "train_seconds", "upload_seconds", "bytes_down", "bytes_up", "num_examples",
     "metrics", "update_sha256", "evaluation_loss", "evaluation_num_examples", "evaluation_metrics",
-    "update_norm", "update_largest",
+    "update_norm", "update_largest", "staleness",
 ]  # fmt: skip
 COMPARISON_FIELDS = [
     "update_sketch",
@@ -159,9 +159,12 @@ def _state_of(run: Run) -> RunState:
     attempts = run.rounds.filter(number=run.rounds_done + 1).aggregate(last=Max("attempt"))
     stopping = spec.strategy.stopping
     deciding = run.metrics.filter(source=stopping.source, name=stopping.metric).values_list("round_number", "value")
-    counted = Participation.objects.filter(
-        round__run=run, round__status=RoundStatus.COMMITTED, outcome=Outcome.COMPLETED
-    ).values_list("client_id")
+    counted = (
+        Participation.objects.filter(round__run=run, round__status=RoundStatus.COMMITTED, outcome=Outcome.COMPLETED)
+        .values_list("client_id")
+        .annotate(asked=Max(F("round__number") - F("staleness")))
+        .order_by()
+    )
     return RunState(
         spec=spec,
         lease=Lease(run.pk, run.lease_owner, run.lease_fencing),
@@ -169,7 +172,7 @@ def _state_of(run: Run) -> RunState:
         last_attempt=attempts["last"] or 0,
         last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
         deciding=dict(deciding),
-        counted={str(client_id): last for client_id, last in counted.annotate(last=Max("round__number")).order_by()},
+        counted={str(client_id): asked for client_id, asked in counted},
         attendance=_attendance_of(run),
     )
 

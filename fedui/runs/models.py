@@ -174,6 +174,9 @@ class Participation(models.Model):
     num_examples = models.PositiveBigIntegerField(null=True)
     metrics = models.JSONField(default=dict, help_text="What the agent reported of its training.")
     update_sha256 = models.CharField(max_length=64, blank=True)
+    staleness = models.PositiveIntegerField(
+        default=0, help_text="Rounds since the client was asked, in a buffered run."
+    )
     evaluation_loss = models.FloatField(null=True)
     evaluation_num_examples = models.PositiveBigIntegerField(null=True)
     evaluation_metrics = models.JSONField(default=dict)

@@ -121,6 +121,18 @@ def test_the_wait_for_clients_ends_only_while_nobody_trains() -> None:
     assert "1 of 2 updates" in abandon.reason
 
 
+def test_who_comes_and_goes_without_training_does_not_prolong_the_wait() -> None:
+    round_ = machine(eligible="")
+    assert round_.start(0.0) == [SetDeadline(60)]
+    assert round_.handle(ClientsChanged(1.0, frozenset())) == []
+    assert round_.handle(ClientsChanged(2.0, frozenset("a"))) == [SendFit(("a",))]
+    assert round_.handle(update("a", 3.0)) == [SetDeadline(60)]  # a wait of its own
+    assert round_.handle(ClientsChanged(4.0, frozenset())) == []
+    assert round_.handle(ClientsChanged(5.0, frozenset("a"))) == []
+    (abandon,) = round_.handle(DeadlinePassed(63.0))
+    assert isinstance(abandon, Abandon)
+
+
 def test_stop_calls_everybody_off_and_an_abandoned_attempt_nobody() -> None:
     stopped = machine(eligible="ab")
     stopped.start(0.0)

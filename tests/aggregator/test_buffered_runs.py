@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from aggregator.buffered_driver import Fleet
 from aggregator.core.config import StrategyConfig
+from aggregator.hub import Assignment
 from aggregator.memory import StoredRun
 from aggregator.ports import Directive, RunOutcome, RunSpec
 from protos.fedui.v1 import task_pb2
+from protos.tensors import Parameters, Signature, TensorSpec
 from tests.aggregator.conftest import Federation
 from tests.support.scripted_agent import SIGNATURE, ScriptedAgent
 
@@ -114,9 +120,87 @@ async def test_work_on_too_old_a_model_is_called_off_with_the_reason_and_asked_a
     await running
 
 
+class HeldEvaluator:
+    """Measures nothing, and holds the round that has been committed until it may go on."""
+
+    def __init__(self) -> None:
+        self.entered, self.may_go_on = threading.Event(), threading.Event()
+
+    def __call__(self, parameters: Parameters) -> tuple[float, int, Mapping[str, float]]:
+        if parameters["w"].any():  # not of the initial model
+            self.entered.set()
+            self.may_go_on.wait(20)
+        return 0.0, 1, {}
+
+
+async def until_refused(agent: ScriptedAgent, task: task_pb2.Task) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(grpc.aio.AioRpcError, match="no such task"):
+            while True:
+                await agent.download(task)
+
+
+async def test_what_is_said_of_a_task_that_was_called_off_is_not_taken_for_the_next(federation: Federation) -> None:
+    """The slow client fails while a version is made; it is asked anew before anybody has heard of it."""
+    federation.evaluator = evaluator = HeldEvaluator()
+    quick = await federation.connect("a", automatic=False)
+    run = add_run(federation, num_rounds=2, max_staleness=0)
+    running = asyncio.create_task(drive(federation))
+    task = await next_fit(quick)
+    slow = await federation.connect("b", automatic=False)
+    old = await next_fit(slow)
+    await quick.do(task)
+    await federation.until(evaluator.entered.is_set)
+    slow.report(old, task_pb2.TASK_OUTCOME_FAILED, reason="no data")
+    await until_refused(slow, old)  # the hub has heard it
+    evaluator.may_go_on.set()
+    fresh = await next_fit(slow)
+    assert (fresh.round, fresh.attempt) == (2, 1)
+    await slow.do(fresh)
+    await running
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert slow.tasks.empty()
+    assert "client.failed" not in federation.sink.kinds()
+
+
+async def test_a_run_holds_no_more_models_than_clients_train(federation: Federation) -> None:
+    """Clients come one after the other, train and go."""
+    run = add_run(federation, num_rounds=4)
+    running = asyncio.create_task(drive(federation))
+    for client_id in "abc":
+        agent = await federation.connect(client_id, automatic=False)
+        task = await next_fit(agent)
+        await agent.upload(task, agent.trained(await agent.download(task)))
+        await agent.hang_up()
+    last = await federation.connect("d", automatic=False)
+    task = await next_fit(last)
+    gc.collect()
+    alive = [one for one in gc.get_objects() if type(one) in (Fleet, Assignment)]
+    (fleet,) = (one for one in alive if isinstance(one, Fleet) and one.round)
+    models = [one.model for one in alive if isinstance(one, Assignment) and one.listener is fleet and one.model]
+    assert len(models) == len(fleet.flights)
+    assert {number for _, number in fleet.asked} == {task.round}
+    await last.do(task)
+    await running
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+
+
+async def test_the_model_of_a_task_whose_update_is_here_is_sent_no_more(federation: Federation) -> None:
+    agent = await federation.connect("a", automatic=False)
+    run = add_run(federation, num_rounds=1, buffer_size=2)
+    running = asyncio.create_task(drive(federation))
+    task = await next_fit(agent)
+    await agent.upload(task, agent.trained(await agent.download(task)))
+    with pytest.raises(grpc.aio.AioRpcError, match="the task's update is here"):
+        await agent.download(task)
+    await federation.connect("b")
+    await running
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+
+
 async def test_a_late_client_is_called_off_and_asked_again(federation: Federation) -> None:
     agent = await federation.connect("a", automatic=False)
-    run = add_run(federation, num_rounds=1, faults={"deadline_seconds": 0.2})
+    run = add_run(federation, num_rounds=1, faults={"deadline_seconds": 1})
     running = asyncio.create_task(drive(federation))
     first = await next_fit(agent)
     assert "No update within" in (await asyncio.wait_for(agent.cancelled.get(), 10)).reason
@@ -147,6 +231,35 @@ async def test_a_buffer_that_nobody_fills_is_given_up(federation: Federation) ->
     await drive(federation)
     assert run.outcome is RunOutcome.FAILED
     assert "The buffer has 1 of 2 updates, and no client has come to train within 0.1 s." in run.reason
+
+
+async def test_the_wait_for_clients_ends_although_others_come_and_go(federation: Federation) -> None:
+    await federation.connect("a")
+    run = add_run(federation, num_rounds=1, buffer_size=2, faults={"wait_for_clients_seconds": 0.5, "max_abandoned": 1})
+    running = asyncio.create_task(drive(federation))
+    other = Signature((TensorSpec("v", "float32", (1,)),))
+    while not running.done():
+        await (await federation.connect("b", signature=other)).hang_up()
+    await running
+    assert "no client has come to train within 0.5 s." in run.reason
+
+
+async def test_who_comes_while_the_round_waits_for_clients_is_not_late_when_the_wait_would_end(
+    federation: Federation,
+) -> None:
+    """The wait began before its task, and is no longer: it would end first."""
+    await federation.connect("a")
+    faults = {"wait_for_clients_seconds": 2, "deadline_seconds": 2}
+    run = add_run(federation, num_rounds=1, buffer_size=2, faults=faults)
+    running = asyncio.create_task(drive(federation))
+    await federation.until(lambda: "client.completed" in federation.sink.kinds())
+    late = await federation.connect("b", automatic=False)
+    await next_fit(late)
+    await late.do(await next_fit(late))
+    await running
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    failed = [event.data["reason"] for event in federation.sink.events if event.kind == "client.failed"]
+    assert failed == ["No update within 2 s."]
 
 
 async def test_a_bad_update_fails_its_client_and_not_the_run(federation: Federation) -> None:

@@ -21,7 +21,7 @@ from client_agent import agent, methods
 from client_agent.apps import digits_numpy
 from client_agent.hosting import host
 from client_agent.identity import Enrolment, Home, Identity
-from client_agent.sdk import App, Context
+from client_agent.sdk import App, Arrays, Config, Context, FitResult, NumPyClient
 from protos.tensors import Parameters, Signature
 from tests.aggregator.conftest import Federation
 
@@ -33,11 +33,11 @@ Launch = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 async def launch(federation: Federation, tmp_path: Path) -> AsyncIterator[Launch]:
-    """Connects an agent for each site, with the digits app."""
+    """Connects an agent for each site, with the digits app or the one that is given."""
     running: list[asyncio.Task[None]] = []
 
-    async def start(served: Any = methods.ALL) -> None:
-        app = App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, served)
+    async def start(served: Any = methods.ALL, app: App | None = None) -> None:
+        app = app or App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, served)
         for number, site in enumerate(SITES):
             federation.registry.add(site)
             key, certificate = federation.authority.key_and_certificate(site)
@@ -47,7 +47,7 @@ async def launch(federation: Federation, tmp_path: Path) -> AsyncIterator[Launch
             home.prepare()
             context = Context(site, {"partition": str(number), "partitions": "5"})
             identity = Identity(enrolment, key, certificate, federation.authority.pem)
-            serving = agent.serve(home, identity, {("digits-mlp", "1.0"): host(app, context)}, max_delay=0.05)
+            serving = agent.serve(home, identity, {(app.name, app.version): host(app, context)}, max_delay=0.05)
             running.append(asyncio.create_task(serving))
         await federation.until(lambda: set(federation.registry.online) == set(SITES))
 
@@ -107,6 +107,64 @@ async def test_a_run_that_changes_engines_has_the_same_bits(federation: Federati
     assert run.outcome is RunOutcome.COMPLETED, run.reason
     expected, found = model(federation, undisturbed, 4), model(federation, run, 4)
     assert all(expected[tensor].tobytes() == found[tensor].tobytes() for tensor in expected)
+
+
+class TurnByTurn(NumPyClient):
+    """Adds 1 to each tensor, when a turn is given; notes the head with which it began."""
+
+    def __init__(self) -> None:
+        self.heads: list[float] = []
+        self.turns = threading.Semaphore(0)
+
+    def get_parameters(self, config: Config) -> Arrays:
+        return [np.zeros(1, np.float32), np.zeros(1, np.float32)]
+
+    def fit(self, parameters: Arrays, config: Config) -> FitResult:
+        self.heads.append(float(parameters[1][0]))
+        while not self.turns.acquire(timeout=0.02):
+            self.report_progress(0.0)  # here it hears that it is called off
+        return [array + 1 for array in parameters], 1, {}
+
+
+async def test_what_stays_at_a_client_is_that_of_its_last_update_that_counted_however_late(
+    federation: Federation, launch: Launch
+) -> None:
+    """The update of b is two versions old when it counts; what b keeps goes on from it, on another engine too."""
+    clients = {site: TurnByTurn() for site in SITES}
+    app = App("turns", "1", "numpy", lambda context: clients[context.client_name], ("body", "head"), methods.ALL)
+    await launch(app=app)
+    strategy = StrategyConfig.model_validate(
+        {
+            "mode": {"name": "buffered", "buffer_size": 1},
+            "method": {"name": "fedper", "tensors": ["head"]},
+            "cohort": {"min_clients": 2},
+            "faults": {"quorum": 1},
+        }
+    )
+    signature = app.signature_of(TurnByTurn())
+    run = federation.store.add(RunSpec(1, "test", "tests", "turns", "1", signature, strategy, 7, 5))
+    driving = asyncio.create_task(federation.engine.run(1))
+    a, b = clients.values()
+    await federation.until(lambda: b.heads == [0])
+    a.turns.release(2)
+    await federation.until(lambda: 2 in run.models)
+    b.turns.release()
+    await federation.until(lambda: len(b.heads) == 2)
+    (late,) = run.rounds[3, 1].participations
+    assert (late.client_id, late.staleness) == ("b", 2)
+    assert b.heads[1] == 1
+    port = federation.engine.port
+    await federation.engine.stop()
+    await driving
+    await federation.start(port)
+    driving = asyncio.create_task(federation.engine.run(1))
+    await federation.until(lambda: len(b.heads) == 3)
+    assert b.heads[2] == 1
+    b.turns.release(2)
+    async with asyncio.timeout(20):
+        await driving
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert b.heads[3] == 2
 
 
 @pytest.mark.parametrize("name", ["scaffold", "fedper"])

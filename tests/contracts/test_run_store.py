@@ -184,3 +184,26 @@ async def test_it_knows_how_often_each_client_was_asked_and_completed(harness: H
     await harness.store.begin_round(lease, replace(harness.record(2, attempt=2), participations=pending))
     await harness.expire()  # the engine is lost in the middle of that attempt
     assert (await harness.take_up()).attendance == {one: Attendance(3, 1), two: Attendance(2, 2)}
+
+
+async def test_it_knows_the_round_in_which_each_client_was_asked_for_what_counted_last(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    one, two = harness.clients
+    await harness.commit(lease, 0)
+    for number, reports in enumerate(
+        (
+            [ParticipationReport(one, Outcome.COMPLETED), ParticipationReport(two, Outcome.FAILED)],
+            [ParticipationReport(one, Outcome.LATE)],
+            [ParticipationReport(two, Outcome.COMPLETED, staleness=2)],
+        ),
+        start=1,
+    ):
+        await harness.store.begin_round(lease, replace(harness.record(number), participations=[]))
+        committed = replace(harness.record(number), participations=reports)
+        await harness.store.commit_round(lease, committed, harness.model(number))
+    in_vain = [ParticipationReport(one, Outcome.COMPLETED, staleness=1)]
+    await harness.store.begin_round(lease, replace(harness.record(4), participations=[]))
+    abandoned = replace(harness.record(4), participations=in_vain, committed_at=None)
+    await harness.store.abandon_round(lease, abandoned, "no quorum")
+    await harness.store.release(lease)
+    assert (await harness.take_up()).counted == {one: 1, two: 1}

@@ -256,8 +256,8 @@ class Task(_message.Message):
     rounding_seed: _builtins.int
     """decides what an encoding rounds at random"""
     counted_round: _builtins.int
-    """The last round of the run in which this client's update was counted; 0 before the first. What the client keeps between
-    rounds for the run's method goes on from there.
+    """The round of the run in which this client was asked for the update of its that was counted last; 0 before the first.
+    What the client keeps between rounds for the run's method goes on from there.
     """
     @_builtins.property
     def model(self) -> Global___ModelRef:
