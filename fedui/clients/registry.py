@@ -62,6 +62,7 @@ def _connected(client_id: str, info: AgentInfo) -> str:
         client.reconnects = F("reconnects") + 1
     client.connected, client.connected_at, client.last_seen_at = True, now, now
     client.agent_version, client.platform = info.agent_version, info.platform
+    client.protocol_minor = info.protocol_minor
     client.properties = scalars_to_json(info.properties)
     if info.apps:  # `fedagent doctor` knocks without any; what the agent offers stays known
         client.apps = [_describe(client, offer) for offer in info.apps]
