@@ -21,6 +21,7 @@ RENEW_SECONDS = 5.0
 """How often the lease is renewed, which is also when a cancelled query is noticed; a nudge makes it sooner."""
 SHOWN_REASONS = 50
 MAX_REASON = 300
+UNSTORED = "The result could not be stored. The worker's log says why."
 
 
 class QueryFailed(Exception):
@@ -80,7 +81,17 @@ class QueryDriver:
         except Exception as error:
             logger.exception("The query has failed", extra={"query_id": self._spec.query_id})
             outcome, reason, result = QueryOutcome.FAILED, f"The engine failed: {type(error).__name__}: {error}", None
-        await self._store.finish(self._lease, outcome, reason, result)
+        await self._finish(outcome, reason, result)
+
+    async def _finish(self, outcome: QueryOutcome, reason: str, result: dict[str, Any] | None) -> None:
+        """A result that can't be stored would not be the second time: without an end the query would be asked again for ever."""
+        try:
+            await self._store.finish(self._lease, outcome, reason, result)
+        except LeaseLost:
+            raise
+        except Exception:
+            logger.exception("The query's end could not be stored", extra={"query_id": self._spec.query_id})
+            await self._store.finish(self._lease, QueryOutcome.FAILED, UNSTORED, None)
 
     async def _result(self) -> dict[str, Any]:
         """The aggregate with how many clients it tells of, and who was left out. Raises `QueryFailed`, `NoResult`."""

@@ -180,7 +180,7 @@ class RoundDriver:
         except CodecError:
             metrics = {}
         fraction = min(max(progress.fraction, 0.0), 1.0) if progress.fraction == progress.fraction else 0.0
-        message = progress.message[: limits.MAX_REASON_LENGTH] or f"{self._name(assignment)}: {phase} {fraction:.0%}"
+        message = progress.message or f"{self._name(assignment)}: {phase} {fraction:.0%}"
         self._emit("client.progress", message, assignment, phase=phase, fraction=fraction, metrics=metrics)
 
     def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None:
@@ -213,9 +213,8 @@ class RoundDriver:
 
     def _event_of_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> machine.RoundEvent:
         now, client_id = time.monotonic(), assignment.client_id
-        reason = result.reason[: limits.MAX_REASON_LENGTH]
         if outcome := _OUTCOMES.get(result.outcome):
-            return machine.ClientEnded(now, client_id, outcome, reason)
+            return machine.ClientEnded(now, client_id, outcome, result.reason)
         if assignment.uploads:
             return machine.ClientEnded(now, client_id, Outcome.FAILED, "The agent reported success but sent no update.")
         try:

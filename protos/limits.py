@@ -17,6 +17,8 @@ MAX_OPEN_BYTES = 64 * 1024**2
 MAX_TENSORS = 10_000
 MAX_DIMENSIONS = 8
 MAX_NAME_LENGTH = 255
+NUL = "\0"
+"""No name and no value of text holds it: protobuf would carry it, but PostgreSQL keeps none."""
 
 MAX_SCALARS = 256
 """Entries in one map of metrics, configuration or properties."""

@@ -49,6 +49,8 @@ class TensorSpec:
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > limits.MAX_NAME_LENGTH:
             raise CodecError(f"A tensor's name has 1 to {limits.MAX_NAME_LENGTH} characters, not {len(self.name)}.")
+        if limits.NUL in self.name:
+            raise CodecError(f"The name of tensor {self.name!r} holds the character NUL.")
         if self.dtype not in DTYPES:
             raise CodecError(f"Tensor {self.name!r} has dtype {self.dtype!r}; supported are {', '.join(DTYPES)}.")
         if len(self.shape) > limits.MAX_DIMENSIONS:

@@ -330,7 +330,8 @@ def _wrong(name: str, expected: str) -> NoReturn:
 
 
 def _short(value: object) -> str:
-    return str(value)[:80]
+    """Escaped, for JSON may hold characters that can't be stored or sent: NUL, half a surrogate pair."""
+    return repr(str(value)[:80])[1:-1]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from protos.convert import ScalarValue
 
 MAX_NAMES = 32
 """Metrics kept of one report: an agent can't fill the database with invented names."""
+MAX_NAME_LENGTH = 63
+"""Longer names are cut; of those that are the same then one is kept."""
 
 
 def numeric(metrics: Mapping[str, ScalarValue]) -> dict[str, float]:
     """The finite numbers among `metrics`, at most `MAX_NAMES` of them, in the order of their names."""
     numbers = {
-        name: float(value)
+        name[:MAX_NAME_LENGTH]: float(value)
         for name, value in sorted(metrics.items())
         if isinstance(value, int | float) and math.isfinite(value)
     }

@@ -6,10 +6,11 @@ reason, and never harms the last committed model.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,15 +22,58 @@ from aggregator.core.strategies.base import (
     Aggregator,
     Contributions,
     ObservedAggregator,
+    Part,
     RoundContext,
     Update,
     UpdateRejected,
 )
 from protos.convert import Scalars, scalars_to_proto
+from protos.encodings import encoded_size
 from protos.tensors import Array, CodecError, Parameters, Signature, first_non_finite
+
+logger = logging.getLogger(__name__)
 
 METHOD_STATE = "~method/"
 """What the names of the method's state begin with, beside the optimiser's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes on the wire, of one client in one round. With a tensor of open length, the most they may be."""
+
+    to_train: int
+    update: int
+    to_evaluate: int
+
+
+def sizes(config: StrategyConfig, signature: Signature) -> Sizes:
+    """Raises `ValueError` if the method can't be used on such a model, or one would be over the limits with what travels beside it."""
+    local = config.method.local_tensors(signature)
+    shared = Signature(tuple(t for t in signature.tensors if t.name not in local))
+    method = config.method.build(shared)
+    sent = Signature((*shared.tensors, *Signature.of(method.auxiliary()).tensors))
+    returned = Signature((*shared.tensors, *method.returned().tensors))
+    update = returned.size if returned.is_open else encoded_size(returned, config.update.encoding)
+    return Sizes(sent.size, update, shared.size)
+
+
+def refusal(config: StrategyConfig, signature: Signature) -> str:
+    """Why models of this signature, which is an app's, can't be trained with the strategy; empty if they can. For the operator."""
+    try:
+        sizes(config, signature)
+    except ValueError as error:
+        return str(error)
+    except Exception as error:
+        return _no_answer(config.method, error)
+    try:
+        return config.aggregation.refusal(signature)
+    except Exception as error:
+        return _no_answer(config.aggregation, error)
+
+
+def _no_answer(part: Part, error: Exception) -> str:
+    logger.error("%s can't say whether it goes with an app", part.title, exc_info=error)
+    return f"{part.title} can't say whether it goes with the app: {type(error).__name__}: {error}"
 
 
 class AggregationFailed(Exception):

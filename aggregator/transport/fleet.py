@@ -21,6 +21,9 @@ from protos.tensors import AUXILIARY, CodecError
 logger = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
+LARGEST_INTEGER = 2**63 - 1
+"""That a database keeps; the wire's go up to twice that."""
+_CONTROL_CHARACTERS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 
 Context = aio.ServicerContext[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
 
@@ -72,8 +75,10 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
             case "heartbeat":
                 session.send(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
             case "progress":
+                message.progress.message = _line(message.progress.message, limits.MAX_REASON_LENGTH)
                 self._hub.receive_progress(session, message.progress)
             case "result":
+                message.result.reason = _line(message.result.reason, limits.MAX_REASON_LENGTH)
                 self._hub.receive_result(session, message.result)
 
 
@@ -81,7 +86,8 @@ def _sign(session: Session, message: fleet_pb2.AgentMessage) -> Sign:
     """Any message is a sign of life; only heartbeats bring new figures."""
     now, client_id = datetime.now(UTC), session.client.client_id
     if message.HasField("heartbeat"):
-        return Sign(client_id, now, message.heartbeat.cpu_fraction, message.heartbeat.memory_bytes)
+        memory_bytes = min(message.heartbeat.memory_bytes, LARGEST_INTEGER)
+        return Sign(client_id, now, message.heartbeat.cpu_fraction, memory_bytes)
     return replace(session.last_sign, at=now) if session.last_sign else Sign(client_id, now, 0.0, 0)
 
 
@@ -108,7 +114,13 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
         properties = scalars_from_proto(hello.properties)
     except CodecError as error:
         raise HelloRefused(f"The agent's first message can't be read: {error}") from error
-    return AgentInfo(hello.agent_version[:32], hello.platform[:120], apps, properties, hello.protocol_minor)
+    return AgentInfo(
+        _line(hello.agent_version, 32),
+        _line(hello.platform, 120),
+        apps,
+        properties,
+        min(hello.protocol_minor, limits.PROTOCOL_MINOR),
+    )
 
 
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
@@ -120,8 +132,15 @@ def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
         raise HelloRefused(f"An app opens at most {limits.MAX_COLUMNS} columns, not {len(app.columns):,}.")
     if not all(1 <= len(column) <= limits.MAX_COLUMN_NAME_LENGTH for column in app.columns):
         raise HelloRefused(f"A column's name has 1 to {limits.MAX_COLUMN_NAME_LENGTH} characters.")
+    if any(limits.NUL in name for name in (app.name, app.version, *app.columns)):
+        raise HelloRefused("The name or version of an app, or the name of a column, holds the character NUL.")
     signature, columns = signature_from_proto(app.signature), tuple(app.columns)
-    return AppOffer(app.name, app.version, app.framework[:32], signature, columns)
+    return AppOffer(app.name, app.version, _line(app.framework, 32), signature, columns)
+
+
+def _line(words: str, most: int) -> str:
+    """What an agent wrote for people, fit to be stored and shown: in one line, without what a terminal would take for orders."""
+    return words[:most].translate(_CONTROL_CHARACTERS).strip()
 
 
 def _welcome(session: Session, heartbeat_seconds: float) -> fleet_pb2.ServerMessage:

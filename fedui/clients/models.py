@@ -55,6 +55,10 @@ class Client(StatefulModel):
     enrolled_at = models.DateTimeField(auto_now_add=True)
     agent_version = models.CharField(max_length=32, blank=True)
     platform = models.CharField(max_length=120, blank=True)
+    protocol_minor = models.PositiveSmallIntegerField(
+        null=True,
+        help_text="Newest minor version of the protocol that agent and server speak; null before the first connection.",
+    )
     apps = models.JSONField(default=list, help_text="What the agent offers: name, version and framework of each app.")
     properties = models.JSONField(default=dict)
     connected = models.BooleanField(default=False)

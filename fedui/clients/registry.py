@@ -15,6 +15,7 @@ from aggregator.ports import AgentInfo, AppOffer, ClientIdentity, ClientRefused,
 from fedui.catalog.models import App
 from fedui.clients.models import Certificate, Client, ClientStatus
 from fedui.runs import live
+from fedui.scalars import scalars_to_json
 
 RECONNECT_WITHIN = timedelta(hours=1)
 """A connection sooner than this after the last sign of life counts as a reconnect."""
@@ -61,7 +62,8 @@ def _connected(client_id: str, info: AgentInfo) -> str:
         client.reconnects = F("reconnects") + 1
     client.connected, client.connected_at, client.last_seen_at = True, now, now
     client.agent_version, client.platform = info.agent_version, info.platform
-    client.properties = {k: v.hex() if isinstance(v, bytes) else v for k, v in info.properties.items()}
+    client.protocol_minor = info.protocol_minor
+    client.properties = scalars_to_json(info.properties)
     if info.apps:  # `fedagent doctor` knocks without any; what the agent offers stays known
         client.apps = [_describe(client, offer) for offer in info.apps]
     client.save()

@@ -41,6 +41,7 @@ from fedui.runs.models import (
     RunStatus,
 )
 from fedui.runs.serialize import event_payload
+from fedui.scalars import scalars_to_json
 
 logger = logging.getLogger(__name__)
 
@@ -305,9 +306,9 @@ def _match_participations(row: Round, reports: Iterable[ParticipationReport]) ->
 
 
 def _as_json(value: object) -> object:
-    """Metrics may hold bytes, which JSON doesn't know; an outcome is an enum of the engine's."""
+    """An outcome is an enum of the engine's."""
     if isinstance(value, dict):
-        return {name: v.hex() if isinstance(v, bytes) else v for name, v in value.items()}
+        return scalars_to_json(value)
     return value.value if isinstance(value, EngineOutcome) else value
 
 
@@ -317,7 +318,7 @@ def _write_metrics(run: Run, round_number: int, metrics: Iterable[MetricRecord])
             run=run,
             round_number=round_number,
             source=metric.source,
-            name=metric.name[:63],
+            name=metric.name,
             value=metric.value,
             num_examples=metric.num_examples,
         )

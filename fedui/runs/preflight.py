@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aggregator.core.cohort import cohort_size
 from aggregator.core.config import StrategyConfig
 from aggregator.core.modes import Buffered
+from aggregator.core.strategy import Sizes, refusal, sizes
 from fedui.catalog.models import App
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.federations.models import Federation
@@ -23,15 +24,25 @@ class Preflight:
     """Would take part, but aren't online."""
     refused: list[tuple[Client, str]]
     """Offer the app with another model: each with the difference."""
+    outdated: list[Client]
+    """Offer the app, but their agents can't send updates as the strategy asks for."""
+    refusal: str
+    """Why the strategy can't train the app's model; empty if it can."""
+    sizes: Sizes | None
+    """None if it can't."""
 
     @property
-    def refusal(self) -> str:
-        """Why the strategy's rule can't aggregate the app's model; empty if it can."""
-        return self.config.aggregation.refusal(self.app.model_signature)
+    def needed(self) -> int:
+        """Clients that a round can't do without; an update in a buffer is each of another one."""
+        return max(self.config.cohort.min_clients, self.config.fewest_updates)
+
+    @property
+    def begins(self) -> bool:
+        return len(self.ready) >= self.config.cohort.min_clients
 
     @property
     def enough(self) -> bool:
-        return len(self.ready) >= self.config.cohort.min_clients
+        return len(self.ready) >= self.needed
 
     @property
     def cohort_size(self) -> int:
@@ -47,9 +58,15 @@ class Preflight:
 
     @property
     def traffic(self) -> int:
-        """Bytes of a round, both ways."""
+        """Bytes of a round's training, both ways."""
         updates = self.config.fewest_updates if self.asynchronous else self.cohort_size
-        return 2 * updates * self.app.model_signature.size
+        return updates * (self.sizes.to_train + self.sizes.update) if self.sizes else 0
+
+    @property
+    def evaluation_traffic(self) -> int:
+        """Bytes of a round's evaluation by the clients. In a buffered run there is none."""
+        evaluated = self.config.evaluation.federated and not self.asynchronous
+        return self.cohort_size * self.sizes.to_evaluate if self.sizes and evaluated else 0
 
 
 def offer_of(client: Client, app: App) -> str | None:
@@ -64,13 +81,23 @@ def preflight(federation: Federation, app: App, config: StrategyConfig) -> Prefl
     ready: list[Client] = []
     absent: list[Client] = []
     refused: list[tuple[Client, str]] = []
+    outdated: list[Client] = []
     for client in _candidates(federation, config.cohort.labels.items()):
         problem = offer_of(client, app)
         if problem:
             refused.append((client, problem))
+        elif problem is not None and _is_outdated(client, config):
+            outdated.append(client)
         elif problem is not None:
             (ready if client.presence == Presence.ONLINE else absent).append(client)
-    return Preflight(app, config, ready, absent, refused)
+    reason = refusal(config, app.model_signature)
+    on_the_wire = None if reason else sizes(config, app.model_signature)
+    return Preflight(app, config, ready, absent, refused, outdated, reason, on_the_wire)
+
+
+def _is_outdated(client: Client, config: StrategyConfig) -> bool:
+    """The engine never asks such a client. Of one that has not connected yet nothing is known."""
+    return client.protocol_minor is not None and client.protocol_minor < config.agent_minor
 
 
 def _candidates(federation: Federation, labels: Iterable[tuple[str, str]]) -> Iterable[Client]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 from django.utils import timezone
 
+from aggregator.core.strategy import refusal
 from fedui.accounts.models import User
 from fedui.audit.services import record
 from fedui.catalog.models import App
@@ -86,14 +87,10 @@ def _check(
         )
     if app.federation_id != federation.pk:
         raise RunRefused(f"{app} belongs to another federation.", hint=f"Choose an app of {federation}.")
-    try:
-        strategy_version.parsed.method.local_tensors(app.model_signature)
-    except ValueError as error:
+    if reason := refusal(strategy_version.parsed, app.model_signature):
         raise RunRefused(
-            f"{strategy_version} can't train {app}. {error}", hint="Change the strategy's method."
-        ) from error
-    if refusal := strategy_version.parsed.aggregation.refusal(app.model_signature):
-        raise RunRefused(refusal, hint="Choose an app and a strategy that go together.")
+            f"{strategy_version} can't train {app}. {reason}", hint="Choose an app and a strategy that go together."
+        )
     if not 1 <= num_rounds <= MAX_ROUNDS:
         raise RunRefused(f"A run can't have {num_rounds} rounds.", hint=f"Choose 1 to {MAX_ROUNDS:,}.")
     if not 0 <= seed <= MAX_SEED:

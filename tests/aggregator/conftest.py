@@ -34,17 +34,18 @@ class Federation:
         self._stack = AsyncExitStack()
 
     async def start(self, port: int = 0, **options: Any) -> None:
+        defaults: dict[str, Any] = {
+            "store": self.store, "events": self.sink, "queries": self.queries,
+            "heartbeat_seconds": 1.0, "lost_after_seconds": 0.1,
+        }  # fmt: skip
         self.engine = Engine(
             owner="test",
             bind=f"127.0.0.1:{port}",
             tls=self.authority.server(),
             registry=self.registry,
-            store=self.store,
             models=self.models,
-            events=self.sink,
-            queries=self.queries,
             find_evaluator=lambda app: self.evaluator,
-            **({"heartbeat_seconds": 1.0, "lost_after_seconds": 0.1} | options),
+            **(defaults | options),
         )
         await self.engine.start()
 
@@ -53,7 +54,7 @@ class Federation:
         await self.engine.stop()
 
     async def connect(self, client_id: str, kind: type[ScriptedAgent] = ScriptedAgent, **options: Any) -> ScriptedAgent:
-        self.registry.add(client_id, labels=options.pop("labels", None))
+        self.registry.add(client_id, options.pop("federation_id", "tests"), options.pop("labels", None))
         agent = kind(self.authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
 

@@ -19,6 +19,7 @@ from grpc import aio
 
 from aggregator.core.accumulator import WeightedMean
 from aggregator.core.config import UpdateConfig
+from aggregator.core.strategy import sizes
 from aggregator.ports import RunOutcome, RunSpec
 from client_agent import agent
 from client_agent.apps.digits_numpy import app as digits_app
@@ -73,8 +74,9 @@ async def test_a_run_comes_near_to_what_it_would_be_uncompressed(
     model = federation.models.saved[run.models[2].key]
     np.testing.assert_allclose(model["w"], 4.0, atol=0.03)
     assert model["steps"] == 4
-    sizes = {p.bytes_up for p in run.rounds[1, 1].participations}
-    assert sizes == {encoded_size(SIGNATURE, Encoding(compression, delta=True))}
+    told = sizes(run.spec.strategy, SIGNATURE)
+    assert told.update == encoded_size(SIGNATURE, Encoding(compression, delta=True))
+    assert {(p.bytes_down, p.bytes_up) for p in run.rounds[1, 1].participations} == {(told.to_train, told.update)}
 
 
 @pytest.mark.parametrize("name", ["mean", "median", "krum", "qfedavg", "fednova", "geometric_median", "norm_clipping"])

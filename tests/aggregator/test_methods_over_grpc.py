@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from aggregator.core.config import StrategyConfig
+from aggregator.core.strategy import sizes
 from aggregator.memory import StoredRun
 from aggregator.models import Payload
 from aggregator.ports import RunOutcome, RunSpec
@@ -82,6 +83,8 @@ async def test_a_run_trains_by_every_method(federation: Federation, launch: Laun
     await drive(federation, run)
     assert run.outcome is RunOutcome.COMPLETED, run.reason
     assert [p.outcome for p in run.rounds[3, 1].participations] == ["completed"] * 2
+    told = sizes(run.spec.strategy, SIGNATURE)
+    assert {(p.bytes_down, p.bytes_up) for p in run.rounds[3, 1].participations} == {(told.to_train, told.update)}
     losses = [m.value for m in run.metrics(3) if (m.source, m.name) == ("federated", "loss")]
     assert losses and losses[0] < 2.3  # that of guessing
     first, last = model(federation, run, 0), model(federation, run, 3)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aggregator.core.analytics import QueryConfig
-from aggregator.memory import StoredQuery
-from aggregator.ports import QueryOutcome, QuerySpec
+from aggregator.memory import MemoryQueryStore, StoredQuery
+from aggregator.ports import QueryLease, QueryOutcome, QuerySpec
 from client_agent import App, Context
 from client_agent.queries import OpenColumns
 from protos.fedui.v1 import task_pb2
@@ -170,6 +171,30 @@ async def test_without_clients_it_fails_and_says_so(federation: Federation) -> N
     assert query.reason.startswith("0 of 2 clients with column 'age' of toy 1 were online")
 
 
+class _WithoutRoom(MemoryQueryStore):
+    """Can keep no result."""
+
+    async def finish(
+        self, lease: QueryLease, outcome: QueryOutcome, reason: str, result: Mapping[str, Any] | None
+    ) -> None:
+        if result is not None:
+            raise OSError("No space left on device: /var/lib/database")
+        await super().finish(lease, outcome, reason, result)
+
+
+async def test_a_query_whose_result_can_not_be_stored_ends_all_the_same() -> None:
+    federation = Federation()
+    federation.queries = _WithoutRoom()
+    await federation.start()
+    for name in "ab":
+        asyncio.get_running_loop().create_task(_count_to_twelve(await join(federation, name)))
+    query = add(federation, statistics=["count"])
+    await run(federation)
+    assert (query.outcome, query.result) == (QueryOutcome.FAILED, None)
+    assert query.reason == "The result could not be stored. The worker's log says why."
+    await federation.close()
+
+
 async def test_a_cancelled_query_lets_its_clients_go(federation: Federation) -> None:
     one, _ = await join(federation, "a"), await join(federation, "b")
     query = add(federation)
@@ -208,7 +233,7 @@ async def test_an_upload_to_a_query_is_refused(federation: Federation) -> None:
     assert query.outcome is QueryOutcome.COMPLETED
 
 
-@pytest.mark.parametrize("columns", [[""], ["n" * 64], [str(n) for n in range(257)]])
+@pytest.mark.parametrize("columns", [[""], ["n" * 64], ["age\0"], [str(n) for n in range(257)]])
 async def test_an_agent_that_offers_impossible_columns_is_sent_away(federation: Federation, columns: list[str]) -> None:
     agent = await federation.connect("a", columns=columns)
     assert "column" in (await agent.goodbye).reason.lower()

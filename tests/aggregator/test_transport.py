@@ -100,6 +100,16 @@ async def test_an_agent_of_another_protocol_is_told_what_to_install(federation: 
     assert goodbye.reconnect_after_seconds < 0
 
 
+async def test_what_an_agent_says_of_itself_can_be_stored(federation: Federation) -> None:
+    agent = await federation.connect("a", platform="Linux\0\x1b[2J\n6.1", protocol_minor=2**32 - 1)
+    info = federation.registry.online["a"]
+    assert (info.platform, info.protocol_minor) == ("Linux  [2J 6.1", limits.PROTOCOL_MINOR)
+    agent.send(heartbeat=fleet_pb2.Heartbeat(memory_bytes=2**64 - 1))
+    signs = federation.registry.signs
+    await federation.until(lambda: "a" in signs and signs["a"].memory_bytes > 0)
+    assert signs["a"].memory_bytes == 2**63 - 1
+
+
 async def test_evicting_a_client_ends_its_stream(federation: Federation) -> None:
     agent = await federation.connect("a")
     federation.engine.evict("a", "revoked")

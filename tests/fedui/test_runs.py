@@ -8,6 +8,7 @@ import pytest
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from aggregator.core.config import StrategyConfig
+from aggregator.core.strategies.fedavg import Mean
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
 from fedui.errors import ErrorCode
@@ -18,6 +19,7 @@ from fedui.runs.services import RunRefused, create_run, stop_run
 from fedui.runs.tasks import host_run
 from fedui.strategies.services import create_strategy
 from fedui.transitions import IllegalTransition
+from protos.tensors import Signature
 from tests.support.domain import a_federation, a_run, an_app
 
 
@@ -100,6 +102,27 @@ def test_a_rule_that_is_none_for_the_apps_model_is_refused(
     with pytest.raises(RunRefused, match="XGBoost by bagging joins ensembles of trees"):
         create_run(federation, owner, **(valid | {"strategy_version": strategy.latest}))
     assert create_run(federation, owner, **(valid | {"app": trees, "strategy_version": strategy.latest})).pk
+
+
+def test_a_method_that_is_none_for_the_apps_model_is_refused(
+    federation: Federation, owner: User, valid: dict[str, Any]
+) -> None:
+    config = StrategyConfig.model_validate({"method": {"name": "fedbn"}})
+    strategy = create_strategy(federation, owner, name="local", config=config)
+    with pytest.raises(RunRefused, match=r"local v1 can't train digits-mlp.*No tensor of the app is named like \*bn\*"):
+        create_run(federation, owner, **(valid | {"strategy_version": strategy.latest}))
+
+
+def test_a_rule_that_can_not_say_what_it_refuses_is_refused(
+    federation: Federation, owner: User, valid: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mean, "refusal", broken_refusal)
+    with pytest.raises(RunRefused, match="can't say whether it goes with the app: ZeroDivisionError"):
+        create_run(federation, owner, **valid)
+
+
+def broken_refusal(self: Mean, signature: Signature) -> str:
+    raise ZeroDivisionError
 
 
 def test_what_belongs_to_another_federation_is_refused(

@@ -15,16 +15,17 @@ from protos.convert import (
 from protos.fedui.v1 import tensor_pb2
 from protos.tensors import CodecError, Signature, TensorSpec
 
+characters = st.characters(exclude_characters=limits.NUL, codec="utf-8")
 scalars = st.one_of(
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False),
-    st.text(max_size=100),
+    st.text(characters, max_size=100),
     st.binary(max_size=100),
 )
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=50), scalars, max_size=10))
+@given(st.dictionaries(st.text(characters, min_size=1, max_size=50), scalars, max_size=10))
 def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
     message = tensor_pb2.Scalar()
     assert message.WhichOneof("value") is None
@@ -34,7 +35,7 @@ def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), None]
+    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), "x\0", None]
 )
 def test_what_cannot_be_sent_is_refused_by_name(value: ScalarValue) -> None:
     with pytest.raises(CodecError, match="'m' is a"):
@@ -50,6 +51,20 @@ def test_a_map_without_end_is_refused() -> None:
 def test_a_scalar_without_a_value_is_refused() -> None:
     with pytest.raises(CodecError, match="no value"):
         scalars_from_proto({"m": tensor_pb2.Scalar()})
+
+
+@pytest.mark.parametrize(
+    "values", [{"m\0": tensor_pb2.Scalar(bool=True)}, {"m": tensor_pb2.Scalar(string="x\0")}], ids=["name", "text"]
+)
+def test_what_no_database_keeps_is_refused(values: dict[str, tensor_pb2.Scalar]) -> None:
+    with pytest.raises(CodecError, match="NUL"):
+        scalars_from_proto(values)
+
+
+def test_a_tensors_name_without_nul_alone_is_one() -> None:
+    tensor = tensor_pb2.TensorSpec(name="w\0", dtype="float32")
+    with pytest.raises(CodecError, match="NUL"):
+        signature_from_proto(tensor_pb2.ModelSignature(tensors=[tensor]))
 
 
 def test_signatures_come_back() -> None:

@@ -12,7 +12,8 @@ from protos.tensors import DTYPES, OPEN, CodecError, Parameters, Signature, Tens
 arrays = st.sampled_from(sorted(DTYPES)).flatmap(
     lambda name: npst.arrays(np.dtype(name), npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
 )
-models = st.dictionaries(st.text(min_size=1, max_size=20), arrays, max_size=6)
+names = st.text(st.characters(exclude_characters=limits.NUL, codec="utf-8"), min_size=1, max_size=20)
+models = st.dictionaries(names, arrays, max_size=6)
 
 
 @given(models)

@@ -105,6 +105,7 @@ HOSTILE = [
     (change(f"{MODEL}.iteration_indptr", [0, 5]), "iteration_indptr"),
     (change(f"{MODEL}.iteration_indptr", [0, 2, 1, 2]), "doesn't grow"),
     (change("learner.gradient_booster.name", "dart"), "only gbtree"),
+    (change("learner.gradient_booster.name", "\0\ud800"), r"booster is \\x00\\ud800; only"),
     (change("learner.learner_model_param.num_feature", "0"), "num_feature"),
     (change("learner.learner_model_param.num_target", "2"), "num_target"),
     (change("learner.learner_model_param.num_class", "-1"), "num_class"),

@@ -42,9 +42,10 @@ class ScriptedAgent:
         signature: Signature = SIGNATURE,
         protocol_minor: int = limits.PROTOCOL_MINOR,
         columns: Sequence[str] = (),
+        platform: str = "",
     ) -> None:
         self.client_id, self.num_examples, self.step, self.automatic = client_id, num_examples, step, automatic
-        self.signature, self.columns = signature, columns
+        self.signature, self.columns, self.platform = signature, columns, platform
         self.tasks: asyncio.Queue[task_pb2.Task] = asyncio.Queue()
         self.cancelled: asyncio.Queue[fleet_pb2.CancelTask] = asyncio.Queue()
         self.goodbye: asyncio.Future[fleet_pb2.Goodbye] = asyncio.get_running_loop().create_future()
@@ -101,6 +102,7 @@ class ScriptedAgent:
             protocol_major=self.protocol,
             protocol_minor=self.protocol_minor,
             agent_version="0",
+            platform=self.platform,
             apps=[offer],
             tasks_in_hand=self.in_hand,
         )

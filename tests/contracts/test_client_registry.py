@@ -1,0 +1,25 @@
+"""What the database keeps of an agent that connects."""
+
+from __future__ import annotations
+
+from math import nan
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from aggregator.ports import AgentInfo
+from fedui.clients.models import Client
+from fedui.clients.registry import DatabaseClientRegistry
+from protos.convert import Scalars
+from tests.contracts.test_run_store import in_database
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def test_what_an_agent_says_of_itself_is_kept(transactional_db: None) -> None:
+    client_id = (await sync_to_async(in_database)()).clients[0]
+    properties: Scalars = {"cores": 8, "load": nan, "key": b"\x01", "site": "north"}
+    await DatabaseClientRegistry().connected(client_id, AgentInfo("0.1.0", "Linux", [], properties, 1))
+    client = await Client.objects.aget(pk=client_id)
+    assert (client.agent_version, client.platform, client.protocol_minor) == ("0.1.0", "Linux", 1)
+    assert client.properties == {"cores": 8, "key": "01", "site": "north"}
