@@ -4,13 +4,12 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
 from fedui.analytics.columns import open_columns
 from fedui.analytics.forms import STATISTICS, QueryForm
-from fedui.analytics.models import Query
+from fedui.analytics.models import Query, QueryQuerySet
 from fedui.analytics.services import cancel_query, create_query
 from fedui.errors import DomainError
 from fedui.federations.models import Act, Federation
@@ -22,13 +21,13 @@ LABELS = {statistic.value: label for statistic, label in STATISTICS}
 CHART_WIDTH, CHART_HEIGHT = 1000, 200
 
 
-def _queries_of(federation: Federation) -> QuerySet[Query]:
-    return federation.queries.select_related("app", "created_by")
+def _queries_of(federation: Federation) -> QueryQuerySet:
+    return Query.objects.filter(federation=federation).select_related("app", "created_by")
 
 
 @member_view()
 def queries(request: MemberRequest) -> HttpResponse:
-    shown = Paginator(_queries_of(request.federation), PAGE_SIZE).get_page(request.GET.get("page"))
+    shown = Paginator(_queries_of(request.federation).without_results(), PAGE_SIZE).get_page(request.GET.get("page"))
     rows = [(query, _asked(query)) for query in shown]
     return fragment_or_page(request, "queries/list.html", "queries/_list.html", {"shown": shown, "rows": rows})
 
