@@ -28,6 +28,10 @@ ZOOM_BINS = 64
 MAX_QUANTILES = 20
 """With `ZOOM_BINS`, what keeps a pass below `limits.MAX_EDGES`."""
 MAX_PASSES = 8
+FEWEST_CLIENTS = 2
+"""The result of a single client would be its own."""
+
+LabelText = Annotated[str, Field(max_length=limits.MAX_NAME_LENGTH)]
 
 
 class Statistic(StrEnum):
@@ -68,12 +72,9 @@ class QueryConfig(BaseModel):
         default=1e-3, ge=1e-4, le=0.1, description="Largest error of a quantile, as a share of the range."
     )
     min_clients: int = Field(
-        default=2,
-        ge=2,
-        le=100_000,
-        description="Fewer answers than this give no result: one client's would be its own.",
+        default=FEWEST_CLIENTS, ge=FEWEST_CLIENTS, le=100_000, description="Fewer answers than this give no result."
     )
-    labels: dict[str, str] = Field(default_factory=dict, max_length=16)
+    labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=16)
     deadline_seconds: float = Field(default=60.0, ge=1, le=3_600, description="Of each pass.")
 
     @field_validator("statistics", "quantiles")

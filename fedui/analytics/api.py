@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 from aggregator.core.analytics import QueryConfig
 from fedui.analytics.models import Query, QueryQuerySet
 from fedui.analytics.services import cancel_query, create_query
+from fedui.api.parsers import SmallJSONParser
 from fedui.catalog.models import App
 from fedui.federations.models import Act, Federation, Membership
 from fedui.web.access import address_of
@@ -51,6 +52,8 @@ class NewQuery(serializers.Serializer[dict[str, Any]]):
 
 class QueryList(APIView):
     """The newest queries, of all one's federations or of `?federation=<slug>`."""
+
+    parser_classes = (SmallJSONParser,)
 
     def get(self, request: Request) -> Response:
         found = _visible(request)

@@ -7,7 +7,7 @@ from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
-from fedui.analytics.columns import open_columns
+from fedui.analytics.columns import MAX_LISTED, open_columns
 from fedui.analytics.forms import STATISTICS, QueryForm
 from fedui.analytics.models import Query, QueryQuerySet
 from fedui.analytics.services import cancel_query, create_query
@@ -38,7 +38,7 @@ def new(request: MemberRequest) -> HttpResponse:
     form = QueryForm(columns, request.POST if request.method == "POST" else None)
     if form.is_valid() and (query := _create(request, form)):
         return redirect("federation:query", request.federation.slug, query.pk)
-    context = {"form": form, "columns": columns}
+    context = {"form": form, "columns": columns, "capped": len(columns) == MAX_LISTED}
     return page(request, "queries/new.html", context, status=422 if form.is_bound else 200)
 
 

@@ -171,6 +171,8 @@ def test_an_answer_that_no_column_gives_is_refused(change: dict[str, Any], reaso
         {"statistics": ["count"], "min_clients": 1},
         {"statistics": ["count"], "column": ""},
         {"statistics": ["count"], "rows": 5},
+        {"statistics": ["count"], "labels": {"k" * 256: "v"}},
+        {"statistics": ["count"], "labels": {"k": "v" * 256}},
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused(config: dict[str, Any]) -> None:
