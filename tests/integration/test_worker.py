@@ -6,9 +6,11 @@ import threading
 from typing import Any
 
 import pytest
+from django.db.models import F
 
 from aggregator.core.analytics import QueryConfig, Statistic
 from fedui.analytics.models import Query, QueryStatus
+from fedui.runs.adapters import LEASE
 from fedui.worker import EngineHost
 from tests.e2e.platform import until
 from tests.support.domain import a_federation, a_user, an_app
@@ -30,7 +32,8 @@ def test_queries_that_wait_hold_no_thread_and_are_given_back(settings: Any) -> N
         for hint in hints:
             hint.join(10)
         assert not any(hint.is_alive() for hint in hints), "a query waits an hour for its clients; no thread does"
-        until(lambda: Query.objects.filter(status=QueryStatus.RUNNING).count() == 3, "The start of all queries")
+        renewed = Query.objects.filter(status=QueryStatus.RUNNING, lease_expires_at__gt=F("started_at") + LEASE)
+        until(lambda: renewed.count() == 3, "The renewal of all leases, by which whoever drives a query begins,")
     finally:
         host.stop()
     assert set(Query.objects.values_list("status", "lease_owner")) == {(QueryStatus.QUEUED, "")}
