@@ -1,7 +1,7 @@
 """Federated analytics: aggregates of one column over many clients, without a model.
 
-A query is a few *passes*. In each, every client gets the same `Ask` and returns an `Answer`: a few sums and counts, never
-a value. `passes` decides what to ask next and merges what came back. Everything is merged in exact arithmetic (integers, and
+A query is a few *passes*. In each, every client gets the same `Ask` and returns an `Answer`: a few sums and counts.
+`passes` decides what to ask next and merges what came back. Everything is merged in exact arithmetic (integers, and
 rationals for the sums), so that the order of the answers changes no bit of the result.
 """
 

@@ -35,7 +35,7 @@ async def launch(federation: Federation, tmp_path: Path) -> AsyncIterator[Launch
     running: list[asyncio.Task[None]] = []
 
     async def start(served: Any = methods.ALL) -> None:
-        app = App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, served)
+        app = App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, methods=served)
         for number, site in enumerate(SITES):
             federation.registry.add(site)
             key, certificate = federation.authority.key_and_certificate(site)
