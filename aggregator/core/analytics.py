@@ -117,7 +117,7 @@ class Answer:
 
 
 class BadAnswer(Exception):
-    """The client's answer can't be; the text says why."""
+    """The client's answer can't be; the text says why. All the federation reads it, so none of the answer's figures is in it."""
 
 
 class NoResult(Exception):
@@ -127,7 +127,7 @@ class NoResult(Exception):
 def check(ask: Ask, answer: Answer) -> None:
     """Raises `BadAnswer` for an answer that no column could give, whatever its sender meant by it."""
     if not 1 <= answer.count <= limits.MAX_NUM_EXAMPLES:
-        raise BadAnswer(f"It counts {answer.count:,} values; 1 to {limits.MAX_NUM_EXAMPLES:,} are allowed.")
+        raise BadAnswer(f"Its number of values is not from 1 to {limits.MAX_NUM_EXAMPLES:,}.")
     if ask.moments:
         _check_moments(answer)
     if ask.extremes:
@@ -148,11 +148,11 @@ def _check_moments(answer: Answer) -> None:
 
 def _check_counts(ask: Ask, answer: Answer) -> None:
     if len(answer.counts) != len(ask.edges) + 1:
-        raise BadAnswer(f"It has {len(answer.counts):,} counts; {len(ask.edges) + 1:,} were asked for.")
+        raise BadAnswer(f"It has not the {len(ask.edges) + 1:,} counts that were asked for.")
     if min(answer.counts) < 0:
         raise BadAnswer("One of its counts is negative.")
     if sum(answer.counts) != answer.count:
-        raise BadAnswer(f"Its counts add up to {sum(answer.counts):,}, not to its {answer.count:,} values.")
+        raise BadAnswer("Its counts don't add up to its number of values.")
 
 
 def _check_size(name: str, value: float, largest: float) -> None:
