@@ -35,6 +35,42 @@ def test_a_query_without_a_result_is_shown_like_any_other(world: World, client: 
     assert client.get(f"{world.root}queries/{query.pk}/").status_code == 200
 
 
+def with_histogram(query: Query, bins: int | None) -> None:
+    histogram = bins and {
+        "edges": [index / 7 for index in range(bins + 1)],
+        "counts": [index * 37 % 1_013 for index in range(bins)],
+        "below": 0,
+        "above": 3,
+    }
+    query.result = (query.result or {}) | {"histogram": histogram}
+    query.save()
+
+
+@pytest.mark.parametrize("bins", [1, 100, 101, 1_000])
+def test_a_histogram_of_many_bins_is_a_small_page_and_a_table_on_demand(
+    world: World, client: Browser, bins: int
+) -> None:
+    with_histogram(world.query, bins)
+    client.force_login(world.stranger)
+    address = f"{world.root}queries/{world.query.pk}/"
+    assert client.get(f"{address}bins/").status_code == 404
+    client.force_login(world.owner)
+    shown = client.get(address).content.decode()
+    assert len(shown) < 60_000
+    assert shown.count("<rect ") == (bins if bins <= 100 else 0)
+    assert shown.count('<path d="M0 200V') == (bins > 100)
+    table = client.get(f"{address}bins/").content.decode()
+    assert table.count("<tr>") == 1 + bins + 1, "a head, the bins, and what lies above"
+    assert f'<td class="num">{bins / 7:,.6g}</td><td class="num">–</td><td class="num">3</td>' in table
+
+
+def test_without_a_histogram_there_is_no_table(world: World, client: Browser) -> None:
+    client.force_login(world.owner)
+    assert client.get(f"{world.root}queries/{a_query(world).pk}/bins/").status_code == 404
+    with_histogram(world.query, None)
+    assert client.get(f"{world.root}queries/{world.query.pk}/bins/").status_code == 404
+
+
 def test_who_may_cancels_and_it_is_written_down(world: World, client: Browser) -> None:
     query = a_query(world)
     client.force_login(world.researcher)
