@@ -1,4 +1,4 @@
-"""What an agent tells of a column: sums and counts that say something of many values, and nothing of one."""
+"""What an agent tells of a column: sums and counts of many values, and a range whose ends are rounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protos.fedui.v1 import task_pb2
 
 DEFAULT_MIN_VALUES = 10
 RANGE_DIGITS = 2
-"""Significant digits to which a range is rounded outward: its ends are values of single records."""
+"""Significant digits to which a range is rounded outward: its ends are values of single records, and stay so if they have no more."""
 NARROWEST_BIN = 1e-5
 """As a share of the column's range: counting in narrower bins would find single values out."""
 

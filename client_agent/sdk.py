@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -130,13 +130,14 @@ class App:
     client_fn: Callable[[Context], ClientLike]
     tensor_names: Sequence[str] | None = None
     """In the order of `get_parameters`; "0", "1", ... when left out."""
+    _: KW_ONLY
     methods: Collection[str] = frozenset()
     """Methods for unlike clients that the app's loop serves: `client_agent.methods.WITH_PHASES` or `ALL`."""
     open_tensors: Sequence[str] = ()
     """Names of uint8 tensors of one dimension whose length changes from round to round, up to `MAX_OPEN_BYTES`."""
     columns: Callable[[Context], Mapping[str, NDArray[Any]]] | None = None
-    """What the owner opens to queries: numbers by column, one dimension each, NaN where one is missing. Aggregates of them may
-    be told, values never. Left out, there are no queries."""
+    """What the owner opens to queries: numbers by column, one dimension each, NaN where one is missing. Aggregates of them may be
+    told, the ends of their range rounded. Left out, there are no queries."""
 
     def signature_of(self, client: ClientLike) -> Signature:
         """The model's signature, read from the client's initial parameters. Raises `CodecError` for one that can't be sent."""

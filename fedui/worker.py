@@ -11,12 +11,11 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from celery.exceptions import WorkerShutdown
 from channels.layers import get_channel_layer
@@ -84,18 +83,20 @@ class EngineHost:
         asyncio.run_coroutine_threadsafe(self._listen(engine), self._loop)
 
     def run(self, run_id: int) -> bool:
-        return self._drive(lambda engine: engine.run(run_id))
-
-    def query(self, query_id: int) -> bool:
-        return self._drive(lambda engine: engine.query(query_id))
-
-    def _drive(self, work: Callable[[Engine], Coroutine[Any, Any, bool]]) -> bool:
-        if self._engine is None:
-            raise RuntimeError("This worker hosts no engine: start it with the queue 'aggregation'.")
         try:
-            return asyncio.run_coroutine_threadsafe(work(self._engine), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._started().run(run_id), self._loop).result()
         except CancelledError:
             return False
+
+    def query(self, query_id: int) -> None:
+        """Returns at once: a query mostly waits, and must keep no thread from a run."""
+        driven = asyncio.run_coroutine_threadsafe(self._started().query(query_id), self._loop)
+        driven.add_done_callback(_log_failure)
+
+    def _started(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("This worker hosts no engine: start it with the queue 'aggregation'.")
+        return self._engine
 
     def drain(self) -> None:
         """Give the runs back. Returns at once: it is called from a signal handler."""
@@ -120,6 +121,11 @@ class EngineHost:
             except Exception as error:  # whatever the layer's transport raises
                 logger.warning("The channel layer is away: %s", error)
                 await asyncio.sleep(CONTROL_RETRY_SECONDS)
+
+
+def _log_failure(driven: Future[bool]) -> None:
+    if not driven.cancelled() and (error := driven.exception()):
+        logger.error("A query could not be driven", exc_info=error)
 
 
 def _dispatch(engine: Engine, message: dict[str, object]) -> None:

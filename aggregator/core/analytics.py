@@ -1,7 +1,7 @@
 """Federated analytics: aggregates of one column over many clients, without a model.
 
-A query is a few *passes*. In each, every client gets the same `Ask` and returns an `Answer`: a few sums and counts, never
-a value. `passes` decides what to ask next and merges what came back. Everything is merged in exact arithmetic (integers, and
+A query is a few *passes*. In each, every client gets the same `Ask` and returns an `Answer`: a few sums and counts.
+`passes` decides what to ask next and merges what came back. Everything is merged in exact arithmetic (integers, and
 rationals for the sums), so that the order of the answers changes no bit of the result.
 """
 
@@ -28,6 +28,10 @@ ZOOM_BINS = 64
 MAX_QUANTILES = 20
 """With `ZOOM_BINS`, what keeps a pass below `limits.MAX_EDGES`."""
 MAX_PASSES = 8
+FEWEST_CLIENTS = 2
+"""The result of a single client would be its own."""
+
+LabelText = Annotated[str, Field(max_length=limits.MAX_NAME_LENGTH)]
 
 
 class Statistic(StrEnum):
@@ -68,12 +72,9 @@ class QueryConfig(BaseModel):
         default=1e-3, ge=1e-4, le=0.1, description="Largest error of a quantile, as a share of the range."
     )
     min_clients: int = Field(
-        default=2,
-        ge=2,
-        le=100_000,
-        description="Fewer answers than this give no result: one client's would be its own.",
+        default=FEWEST_CLIENTS, ge=FEWEST_CLIENTS, le=100_000, description="Fewer answers than this give no result."
     )
-    labels: dict[str, str] = Field(default_factory=dict, max_length=16)
+    labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=16)
     deadline_seconds: float = Field(default=60.0, ge=1, le=3_600, description="Of each pass.")
 
     @field_validator("statistics", "quantiles")
@@ -116,7 +117,7 @@ class Answer:
 
 
 class BadAnswer(Exception):
-    """The client's answer can't be; the text says why."""
+    """The client's answer can't be; the text says why. All the federation reads it, so none of the answer's figures is in it."""
 
 
 class NoResult(Exception):
@@ -126,7 +127,7 @@ class NoResult(Exception):
 def check(ask: Ask, answer: Answer) -> None:
     """Raises `BadAnswer` for an answer that no column could give, whatever its sender meant by it."""
     if not 1 <= answer.count <= limits.MAX_NUM_EXAMPLES:
-        raise BadAnswer(f"It counts {answer.count:,} values; 1 to {limits.MAX_NUM_EXAMPLES:,} are allowed.")
+        raise BadAnswer(f"Its number of values is not from 1 to {limits.MAX_NUM_EXAMPLES:,}.")
     if ask.moments:
         _check_moments(answer)
     if ask.extremes:
@@ -147,11 +148,11 @@ def _check_moments(answer: Answer) -> None:
 
 def _check_counts(ask: Ask, answer: Answer) -> None:
     if len(answer.counts) != len(ask.edges) + 1:
-        raise BadAnswer(f"It has {len(answer.counts):,} counts; {len(ask.edges) + 1:,} were asked for.")
+        raise BadAnswer(f"It has not the {len(ask.edges) + 1:,} counts that were asked for.")
     if min(answer.counts) < 0:
         raise BadAnswer("One of its counts is negative.")
     if sum(answer.counts) != answer.count:
-        raise BadAnswer(f"Its counts add up to {sum(answer.counts):,}, not to its {answer.count:,} values.")
+        raise BadAnswer("Its counts don't add up to its number of values.")
 
 
 def _check_size(name: str, value: float, largest: float) -> None:

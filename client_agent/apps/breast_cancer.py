@@ -85,4 +85,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.WITH_PHASES, columns=columns)
+app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods=methods.WITH_PHASES, columns=columns)

@@ -92,4 +92,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods.ALL, columns=columns)
+app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods=methods.ALL, columns=columns)

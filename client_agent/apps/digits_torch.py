@@ -66,4 +66,4 @@ def client_fn(context: Context) -> Trainer:
     return Trainer(Site.of(digits().shared, SiteOptions.parse(context.options)), initialise, TorchMLP)
 
 
-app = App("digits-mlp", "1.0", "torch", client_fn, TENSOR_NAMES, methods.ALL, columns=columns)
+app = App("digits-mlp", "1.0", "torch", client_fn, TENSOR_NAMES, methods=methods.ALL, columns=columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from pydantic import ValidationError
 from rest_framework import serializers, status
@@ -14,8 +13,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from aggregator.core.analytics import QueryConfig
-from fedui.analytics.models import Query
+from fedui.analytics.models import Query, QueryQuerySet
 from fedui.analytics.services import cancel_query, create_query
+from fedui.api.parsers import SmallJSONParser
 from fedui.catalog.models import App
 from fedui.federations.models import Act, Federation, Membership
 from fedui.web.access import address_of
@@ -23,7 +23,7 @@ from fedui.web.access import address_of
 MAX_LISTED = 200
 
 
-def _visible(request: Request) -> QuerySet[Query]:
+def _visible(request: Request) -> QueryQuerySet:
     """Queries of the federations that the user is a member of: for others there are none."""
     federations = Federation.objects.visible_to(request.user)
     return Query.objects.filter(federation__in=federations).select_related("federation", "app", "created_by")
@@ -53,11 +53,13 @@ class NewQuery(serializers.Serializer[dict[str, Any]]):
 class QueryList(APIView):
     """The newest queries, of all one's federations or of `?federation=<slug>`."""
 
+    parser_classes = (SmallJSONParser,)
+
     def get(self, request: Request) -> Response:
         found = _visible(request)
         if slug := request.query_params.get("federation"):
             found = found.filter(federation=get_object_or_404(Federation.objects.visible_to(request.user), slug=slug))
-        return Response({"queries": [_summary(query) for query in found[:MAX_LISTED]]})
+        return Response({"queries": [_summary(query) for query in found.without_results()[:MAX_LISTED]]})
 
     def post(self, request: Request) -> Response:
         form = NewQuery(data=request.data)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from aggregator.core.analytics import QueryConfig
@@ -28,6 +28,10 @@ class QueryQuerySet(models.QuerySet["Query"]):
     def without_owner(self, now: datetime) -> QueryQuerySet:
         """Active queries that no aggregator holds: never taken up, or the holder's lease has expired."""
         return self.active().filter(Q(lease_expires_at=None) | Q(lease_expires_at__lte=now))
+
+    def without_results(self) -> QueryQuerySet:
+        """For lists: of a result no more than how many clients and values it tells of. None where there is none."""
+        return self.defer("result").annotate(num_clients=F("result__clients"), num_values=F("result__values"))
 
 
 class Query(StatefulModel):

@@ -10,11 +10,11 @@ from fedui.runs.tasks import HINT_EXPIRES_SECONDS
 
 
 @shared_task(name="aggregation.host_query")
-def host_query(query_id: int) -> bool:
-    """Drive the query on this worker's engine until it ends. Does nothing if it has ended or another worker drives it."""
+def host_query(query_id: int) -> None:
+    """Have this worker's engine drive the query. Does nothing if it has ended or another worker drives it."""
     from fedui.worker import engine_host  # the engine and gRPC: of no use to the web process, which imports this module
 
-    return engine_host().query(query_id)
+    engine_host().query(query_id)
 
 
 @shared_task(name="analytics.dispatch_ownerless")

@@ -12,7 +12,7 @@ MAX_BYTES = 64 * 1024
 
 
 class SmallJSONParser(JSONParser):
-    """JSON of at most `MAX_BYTES`, for addresses that answer anybody. No more than that is read of a larger body."""
+    """JSON of at most `MAX_BYTES`: REST framework's parser has no limit. No more than that is read of a larger body."""
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None

@@ -38,10 +38,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def plain(value: float | None) -> str:
-    """A number of unknown unit: whole ones in full, others to six significant digits."""
+    """A number of unknown unit: whole ones in full, others to six significant digits, with an exponent only far out."""
     if value is None:
         return NONE
-    return f"{value:,d}" if isinstance(value, int) else f"{value:,.6g}"
+    whole = float(value).is_integer() or abs(value) >= 1e5  # as many digits before the point as are shown anyway
+    return f"{value:,.0f}" if whole and abs(value) < 1e15 else f"{value:,.6g}"
 
 
 def metric(name: str, value: float | None) -> str:

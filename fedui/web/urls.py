@@ -32,6 +32,7 @@ federation_urlpatterns = [
     path("queries/", analytics.queries, name="queries"),
     path("queries/new/", analytics.new, name="query-new"),
     path("queries/<int:query_id>/", analytics.query, name="query"),
+    path("queries/<int:query_id>/bins/", analytics.bins, name="query-bins"),
     path("queries/<int:query_id>/cancel/", analytics.cancel, name="query-cancel"),
     path("tokens/", tokens.tokens, name="tokens"),
     path("tokens/new/", tokens.new, name="token-new"),

@@ -52,7 +52,9 @@ class Quadratic(NumPyClient):
 
 
 def hosted(client: NumPyClient, served: Any = methods.ALL) -> HostedApp:
-    return host(App("quadratic", "1", "numpy", lambda context: client, ["body", "head"], served), Context("site"))
+    return host(
+        App("quadratic", "1", "numpy", lambda context: client, ["body", "head"], methods=served), Context("site")
+    )
 
 
 def simulation(method: dict[str, Any], *, epochs: int = 5, rate: float = 0.1, **parts: Any) -> Simulation:

@@ -38,7 +38,8 @@ async def launch(federation: Federation, tmp_path: Path) -> AsyncIterator[Launch
     running: list[asyncio.Task[None]] = []
 
     async def start(served: Any = methods.ALL, app: App | None = None) -> None:
-        app = app or App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, digits_numpy.TENSOR_NAMES, served)
+        names = digits_numpy.TENSOR_NAMES
+        app = app or App("digits-mlp", "1.0", "numpy", digits_numpy.client_fn, names, methods=served)
         for number, site in enumerate(SITES):
             federation.registry.add(site)
             key, certificate = federation.authority.key_and_certificate(site)
@@ -134,7 +135,9 @@ async def test_what_stays_at_a_client_is_that_of_its_last_update_that_counted_ho
 ) -> None:
     """The update of b is two versions old when it counts; what b keeps goes on from it, on another engine too."""
     clients = {site: TurnByTurn() for site in SITES}
-    app = App("turns", "1", "numpy", lambda context: clients[context.client_name], ("body", "head"), methods.ALL)
+    app = App(
+        "turns", "1", "numpy", lambda context: clients[context.client_name], ("body", "head"), methods=methods.ALL
+    )
     await launch(app=app)
     strategy = StrategyConfig.model_validate(
         {

@@ -68,7 +68,7 @@ async def test_the_result_is_that_of_the_pooled_values(federation: Federation) -
 
 HOSTILE = {
     "not a finite": task_pb2.ColumnAnswer(count=12, sum=float("nan")),
-    "counts 0 values": task_pb2.ColumnAnswer(),
+    "number of values": task_pb2.ColumnAnswer(),
     "negative": task_pb2.ColumnAnswer(count=12, squared_deviations=-1.0),
 }
 

@@ -8,8 +8,11 @@ import pytest
 from django.test import Client as Browser
 
 from fedui.accounts.models import User
+from fedui.analytics.columns import MAX_LISTED, open_columns
 from fedui.analytics.models import Query, QueryStatus
+from fedui.analytics.services import MAX_ACTIVE
 from fedui.audit.models import AuditEvent
+from fedui.clients.models import Client, ClientStatus
 from fedui.federations.models import Federation, Role
 from tests.support.domain import a_client, a_member, an_app
 
@@ -18,11 +21,20 @@ URL = "/api/v1/queries"
 
 @pytest.fixture
 def open_federation(federation: Federation) -> Federation:
-    """One client, whose app opens the column "age"."""
-    app, client = an_app(federation), a_client(federation)
-    client.apps = [{"name": app.name, "version": app.version, "framework": "", "problem": "", "columns": ["age"]}]
-    client.save()
+    """Two clients, whose app opens the column "age"; one carries a label."""
+    an_app(federation)
+    opening(a_client(federation), "age", labels={"region": "north"})
+    opening(a_client(federation), "age")
     return federation
+
+
+def opening(client: Client, *columns: str, app: str = "digits-mlp", **changes: Any) -> Client:
+    """The client, whose agent has offered an app with these columns."""
+    client.apps = [{"name": app, "version": "1", "framework": "", "problem": "", "columns": list(columns)}]
+    for name, value in changes.items():
+        setattr(client, name, value)
+    client.save()
+    return client
 
 
 def signed_in(user: User) -> Browser:
@@ -81,11 +93,14 @@ def test_a_stranger_learns_nothing(open_federation: Federation, owner: User, str
     ("content", "code"),
     [
         (body(column="income"), 422),
+        (body(min_clients=3), 422),
+        (body(labels={"region": "north"}), 422),
         (body(statistics=[]), 400),
         (body(min_clients=1), 400),
         (body(low=1), 400),
         (body(bins="many"), 400),
         (body() | {"config": 5}, 400),
+        (body() | {"padding": "x" * 70_000}, 413),
         (body() | {"app": "other"}, 404),
         ({}, 400),
         ([], 400),
@@ -98,15 +113,63 @@ def test_what_makes_no_sense_is_refused(open_federation: Federation, owner: User
     assert not Query.objects.exists()
 
 
+@pytest.mark.parametrize("change", [{"status": ClientStatus.REVOKED}, {"status": ClientStatus.SUSPENDED}, {"apps": []}])
+def test_only_clients_that_can_answer_count(open_federation: Federation, owner: User, change: dict[str, Any]) -> None:
+    Client.objects.filter(pk=open_federation.clients.latest("number").pk).update(**change)
+    problem = post(owner, body()).json()
+    assert problem["code"] == "query_refused"
+    assert problem["detail"] == "Column 'age' of digits-mlp 1 is open at 1 client; the query needs 2 answers."
+    assert open_columns(open_federation) == []
+
+
+def test_a_federation_has_few_queries_at_a_time(open_federation: Federation, owner: User) -> None:
+    numbers = [post(owner, body()).json()["id"] for _ in range(MAX_ACTIVE)]
+    response = post(owner, body())
+    assert response.status_code == 422
+    assert response.json()["hint"] == "Wait until one has ended, or cancel one."
+    assert signed_in(owner).post("/f/hearts/queries/new/", form(open_federation)).status_code == 422
+    assert Query.objects.count() == MAX_ACTIVE
+    post(owner, {}, f"{URL}/{numbers[0]}/cancel")
+    assert post(owner, body()).status_code == 201
+
+
+def test_columns_are_listed_by_app_those_of_most_clients_first(open_federation: Federation) -> None:
+    an_app(open_federation, "another")
+    for _ in range(2):
+        opening(a_client(open_federation), "height", "weight", "weight", app="another")
+    opening(a_client(open_federation), "income", "age")
+    opening(a_client(open_federation), "income")
+    listed = [(column.app.name, column.name, column.num_clients) for column in open_columns(open_federation)]
+    assert listed == [
+        ("another", "height", 2), ("another", "weight", 2), ("digits-mlp", "age", 3), ("digits-mlp", "income", 2)
+    ]  # fmt: skip
+
+
+def test_no_agent_decides_how_long_the_list_of_columns_is(open_federation: Federation, owner: User) -> None:
+    for _ in range(2):
+        opening(a_client(open_federation), *map(str, range(MAX_LISTED + 50)))
+    opening(open_federation.clients.earliest("number"), "age", "0")
+    names = [column.name for column in open_columns(open_federation)]
+    assert len(names) == MAX_LISTED
+    assert names[0] == "0"
+    assert "The 500 columns that most clients open" in signed_in(owner).get("/f/hearts/queries/new/").content.decode()
+
+
+def test_columns_of_an_app_that_is_gone_are_not_listed(open_federation: Federation) -> None:
+    open_federation.apps.all().delete()
+    assert open_columns(open_federation) == []
+
+
 def form(federation: Federation, **changes: Any) -> dict[str, Any]:
     return {
         "column": f"{an_app(federation).pk}:age", "statistics": ["count", "histogram"], "bins": "20", "low": "", "high": "",
-        "quantiles": "0.5", "min_clients": "2", "labels": "region:north", "deadline_seconds": "30",
+        "quantiles": "0.5", "min_clients": "2", "labels": "", "deadline_seconds": "30",
     } | changes  # fmt: skip
 
 
 def test_the_form_asks(open_federation: Federation, owner: User) -> None:
-    response = signed_in(owner).post("/f/hearts/queries/new/", form(open_federation))
+    open_federation.clients.update(labels={"region": "north"})
+    response = signed_in(owner).post("/f/hearts/queries/new/", form(open_federation, labels="region:north"))
     query = Query.objects.get()
     assert response.status_code == 302
     assert response.headers["Location"] == f"/f/hearts/queries/{query.pk}/"
@@ -123,6 +186,7 @@ def test_the_form_asks(open_federation: Federation, owner: User) -> None:
         ({"low": "3", "high": "1"}, "low must be below high"),
         ({"low": "nan", "high": "1"}, "Enter a number."),
         ({"min_clients": "1"}, "greater than or equal to 2"),
+        ({"min_clients": "3"}, "is open at 2 clients; the query needs 3 answers."),
         ({"labels": "north"}, "is not a label"),
         ({"column": "9:x"}, "Select a valid choice"),
     ],

@@ -25,6 +25,18 @@ def test_duration(seconds: float | None, text: str) -> None:
     assert figures.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (0, "0"), (1_234_567, "1,234,567"), (1_234_567.0, "1,234,567"), (-120_000_000.0, "-120,000,000"),
+        (1_234_567.5, "1,234,568"), (999_999.7, "1,000,000"), (99_999.96, "100,000"), (12.20125, "12.2012"),
+        (0.000012345678, "1.23457e-05"), (4e18, "4e+18"), (2.5e120, "2.5e+120"),
+    ],
+)  # fmt: skip
+def test_plain(value: float | None, text: str) -> None:
+    assert figures.plain(value) == text
+
+
 def test_metric_shows_shares_in_per_cent() -> None:
     assert figures.metric("accuracy", 0.8805) == "88.0 %"
     assert figures.metric("loss", 0.36789) == "0.368"

@@ -162,7 +162,7 @@ Global___ColumnQuery: _TypeAlias = ColumnQuery  # noqa: Y015
 
 @_typing.final
 class ColumnAnswer(_message.Message):
-    """One client's aggregate of one column, missing values left out. Never a value itself."""
+    """One client's aggregate of one column, missing values left out."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
