@@ -54,7 +54,7 @@ function rowsOf(state, columns) {
 function cellOf(client, round, part, value, scale) {
   const cell = (cls, words, share) =>
     `<td role="gridcell" tabindex="-1" class="${cls}" data-client="${client.id}" data-round="${round.number}" aria-label="${esc(`${client.name}, round ${round.number}: ${words}`)}"${share === undefined ? "" : ` style="--v:${share.toFixed(2)}"`}></td>`;
-  if (!part) return cell("no", "not selected");
+  if (!part) return cell("no", "took no part");
   if (part.outcome === "pending") return cell("cur", "in progress");
   if (part.outcome !== "completed") return cell("x", `${part.outcome}${part.reason ? `, ${part.reason}` : ""}`);
   const flagged = part.flagged ? `. Flagged: ${part.flagReason}` : "";
