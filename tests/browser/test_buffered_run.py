@@ -198,3 +198,26 @@ def test_work_of_several_rounds_is_drawn_up_to_its_end(sign_in: Open, story: Buf
     now = page.locator("#timeline line.now").bounding_box()
     assert now
     assert max(ends) < now["x"]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_an_anomaly_moves_nothing_on_the_page(sign_in: Open, story: BufferedRun, width: int) -> None:
+    page = sign_in(story.world.owner, width=width)
+    story.begin(1)
+    page.goto(story.address)
+    expect(page.locator("#live-list li")).to_have_count(5)
+    below = page.locator("#metrics").bounding_box()
+    story.commit(1, ALDER, BIRCH)
+    story.begin(2)
+    catch_up(page)
+    notice = page.locator("#anomalies")
+    expect(notice).to_contain_text("No update was unlike the others in the latest round.")
+    story.commit(2, CEDAR, OAK, flagged=OAK)
+    catch_up(page)
+    expect(notice).to_contain_text("One update was unlike the others in round 2. hosp-oak: its norm is 1.8 times the")
+    assert page.locator("#metrics").bounding_box() == below
+    progress = page.get_by_role("region", name="Progress").bounding_box()
+    box = notice.bounding_box()
+    assert progress and box
+    assert box["y"] >= progress["y"] + progress["height"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
