@@ -299,3 +299,6 @@ class BufferedRoundDriver(RoundDriver):
     def _emit_completion(self, assignment: Assignment, **more: Any) -> None:
         staleness = self._machine.staleness(assignment.client_id)
         super()._emit_completion(assignment, **more, staleness=staleness)
+
+    def _training_on(self) -> list[str]:
+        return list(self._machine.training)

@@ -433,6 +433,7 @@ class RoundDriver:
             seconds=(datetime.now(UTC) - self._record.started_at).total_seconds(),
             sha256=stored.sha256,
             size=stored.size,
+            training=self._training_on(),
             updates=comparisons_json(participations),
         )
         self._emit_flags()
@@ -466,7 +467,17 @@ class RoundDriver:
         self.reason = reason
         self._record = self._with_participations(replace(self._record, ended_at=datetime.now(UTC)))
         await self._context.store.abandon_round(self._context.lease, self._record, reason)
-        self._emit("round.abandoned", f"Round {self._number} abandoned. {reason}", level=Level.WARNING, reason=reason)
+        self._emit(
+            "round.abandoned",
+            f"Round {self._number} abandoned. {reason}",
+            level=Level.WARNING,
+            reason=reason,
+            training=self._training_on(),
+        )
+
+    def _training_on(self) -> list[str]:
+        """Ids of the clients that go on with their work when the round is over."""
+        return []
 
     def _close(self) -> None:
         """Leave nothing behind that could reach this round: no timer, no task, no upload that waits, no spooled update."""
@@ -577,6 +588,8 @@ class RoundDriver:
         self, kind: str, message: str, assignment: Assignment | None = None, level: Level = Level.INFO, **data: Any
     ) -> None:
         client_id = assignment.client_id if assignment else None
+        if assignment:
+            data = {"name": self._name(assignment), **data}
         self._context.events.emit(kind, message, level=level, round_number=self._number, client_id=client_id, data=data)
 
     def _name(self, assignment: Assignment) -> str:

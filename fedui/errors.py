@@ -8,6 +8,7 @@ DomainError
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
 ├── RunRefused              fedui.runs.services
+├── TooManyUpdates          fedui.runs.similarity
 └── QueryRefused            fedui.analytics.services
 """
 

@@ -99,6 +99,26 @@ async def test_a_slow_client_holds_nobody_up_and_its_old_update_is_damped(federa
     assert [p.client_id for p in run.rounds[4, 1].participations] == ["b"]
 
 
+async def test_the_events_name_every_client_and_say_who_trains_on(federation: Federation) -> None:
+    quick = await federation.connect("a", automatic=False)
+    run = add_run(federation, num_rounds=2)
+    running = asyncio.create_task(drive(federation))
+    first = await next_fit(quick)
+    slow = await federation.connect("b", automatic=False)
+    held = await next_fit(slow)  # in the middle of the round
+    slow.send(progress=task_pb2.Progress(task_id=held.task_id, phase=task_pb2.PHASE_TRAINING))
+    await federation.until(lambda: "client.phase" in federation.sink.kinds())
+    await quick.do(first)
+    await next_fit(quick)  # the second round is open
+    await slow.do(held)
+    await running
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    committed = [e.data["training"] for e in federation.sink.events if e.kind == "round.committed"]
+    assert committed == [["b"], ["a"]]
+    named = [(e.client_id, e.data["name"]) for e in federation.sink.events if e.kind.startswith("client.")]
+    assert set(named) == {("a", "site a"), ("b", "site b")}
+
+
 async def test_work_on_too_old_a_model_is_called_off_with_the_reason_and_asked_anew(federation: Federation) -> None:
     quick = await federation.connect("a", automatic=False)
     run = add_run(federation, num_rounds=3, max_staleness=0)
@@ -287,6 +307,8 @@ async def test_stop_calls_everybody_off_at_once(federation: Federation) -> None:
     await running
     assert (await asyncio.wait_for(agent.cancelled.get(), 10)).task_id == task.task_id
     assert (run.outcome, sorted(run.models)) == (RunOutcome.STOPPED, [0])
+    (abandoned,) = [e for e in federation.sink.events if e.kind == "round.abandoned"]
+    assert abandoned.data["training"] == []
 
 
 async def test_a_run_goes_on_after_its_last_version_on_another_engine(federation: Federation) -> None:

@@ -102,6 +102,9 @@ def test_clients_by_round_are_a_heatmap_with_the_unusual_marked(
     expect(page.locator("#anomalies")).to_contain_text(f"One update was unlike the others in round {ROUNDS}.")
     expect(page.locator("#anomalies li")).to_have_text("hosp-elm: its norm is 1.8 times the median")
 
+    for words in ("unlike the others", "in progress", "not known", "dropped out", "took no part"):
+        expect(page.locator("#by-round footer")).to_contain_text(words)
+
     page.get_by_role("button", name="Cosine").click()
     expect(page).to_have_url(f"{world.root}runs/{world.run.pk}/?heat=cosine")
     expect(page.get_by_role("gridcell", name="Flagged")).to_have_accessible_name(

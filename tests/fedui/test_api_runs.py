@@ -273,6 +273,26 @@ def test_a_round_that_was_not_committed_has_no_similarity(browser: Browser, run:
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
+def test_the_updates_of_a_great_round_are_not_compared_in_pairs(
+    browser: Browser, run: Run, federation: Federation, clients: list[Client]
+) -> None:
+    with_rounds(run, clients, 1)
+    more = Client.objects.bulk_create(
+        Client(federation=federation, name=f"more-{n}", number=10 + n) for n in range(498)
+    )
+    round_ = Round.objects.get(run=run)
+    Participation.objects.bulk_create(Participation(round=round_, client=client) for client in more)
+    Participation.objects.update(update_sketch=sketch_of(np.ones(WIDTH)))
+
+    refused = browser.get(f"/api/v1/runs/{run.pk}/rounds/1/similarity")
+    Participation.objects.filter(client=clients[0]).delete()
+    told = browser.get(f"/api/v1/runs/{run.pk}/rounds/1/similarity")
+
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert refused.json()["detail"] == "Round 1 has 501 updates; those of at most 500 are compared in pairs."
+    assert (told.status_code, len(told.json()["clients"])) == (200, 500)
+
+
 def sketch_of(step: NDArray[Any]) -> bytes:
     return pack(step.astype(np.float32))
 

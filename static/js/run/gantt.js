@@ -1,7 +1,7 @@
 // Timeline of rounds: one row a client, one bar a phase. Plain SVG, classes only.
 import { $, $$, esc, press, setHtml, setQuery, who } from "../dom.js";
 import { duration, minute } from "../format.js";
-import { currentRound, hasEnded } from "./state.js";
+import { atWork, currentRound, hasEnded } from "./state.js";
 
 const ROW = 20;
 const TOP = 28;
@@ -12,11 +12,11 @@ const PHASES = [["downloading", "d"], ["training", "t"], ["uploading", "u"]];
 const QUANTILES = [["slowest", 1], ["p95", 0.95], ["p75", 0.75], ["median", 0.5], ["p25", 0.25], ["fastest", 0]];
 
 const secondsOf = (part) => PHASES.map(([phase]) => part.seconds[phase] ?? 0);
+const total = (seconds) => seconds.reduce((a, b) => a + b, 0);
 
 /** Seconds of each phase of a client that hasn't delivered: up to now, or to its failure. */
-function soFar(part, round, now) {
+function soFar(part, end) {
   const starts = PHASES.map(([phase]) => part.since[phase] ?? null);
-  const end = part.endedAt ?? round.closedAt ?? now;
   return starts.map((start, i) => {
     if (start === null) return 0;
     const until = starts.slice(i + 1).find((s) => s !== null) ?? end;
@@ -24,13 +24,17 @@ function soFar(part, round, now) {
   });
 }
 
+/** A client of a buffered run may have begun in an earlier round, or in the middle of this one: its bar ends where its work did. */
 function bar(part, round, now) {
+  const pending = part.outcome === "pending";
   const done = part.outcome === "completed";
-  const known = secondsOf(part).some((s) => s > 0);
+  const end = part.endedAt ?? (pending ? now : round.closedAt ?? now);
+  const seconds = done || total(secondsOf(part)) > 0 ? secondsOf(part) : soFar(part, end);
+  const begun = end - total(seconds) * 1000;
   return {
-    at: round.startedAt,
-    seconds: done || known ? secondsOf(part) : soFar(part, round, now),
-    lost: !done && part.outcome !== "pending",
+    at: pending || part.endedAt ? begun : Math.min(round.startedAt, begun),
+    seconds,
+    lost: !done && !pending,
     reason: part.reason,
   };
 }
@@ -51,8 +55,7 @@ function clientRows(state, rounds, now) {
 
 /** Too many clients for a row each: the distribution of their times instead. */
 function quantileRows(rounds, now) {
-  const total = (b) => b.seconds.reduce((x, y) => x + y, 0);
-  const sorted = rounds.map((round) => [...round.parts.values()].map((part) => bar(part, round, now)).sort((a, b) => total(a) - total(b)));
+  const sorted = rounds.map((round) => [...round.parts.values()].map((part) => bar(part, round, now)).sort((a, b) => total(a.seconds) - total(b.seconds)));
   return QUANTILES.map(([name, q]) => ({
     name,
     bars: sorted.filter((bars) => bars.length).map((bars) => bars[Math.round((bars.length - 1) * q)]),
@@ -70,8 +73,7 @@ function barSvg({ at, seconds, lost, reason }, y, x, scale) {
     svg += `<rect class="${lost ? "x" : cls}" x="${left.toFixed(1)}" y="${y + 6}" width="${width.toFixed(1)}" height="8" rx="1.5"/>`;
     left += seconds[i] * 1000 * scale;
   });
-  const total = duration(seconds.reduce((a, b) => a + b, 0));
-  const words = lost ? `dropped out after ${total}${reason ? `: ${reason}` : ""}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
+  const words = lost ? `dropped out after ${duration(total(seconds))}${reason ? `: ${reason}` : ""}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
   const cross = lost ? `<path class="xx" d="M${(left + 2).toFixed(1)} ${y + 7}l6 6m0 -6l-6 6"/>` : "";
   return `<g>${svg}${cross}<title>${esc(words)}</title></g>`;
 }
@@ -111,9 +113,11 @@ export class Timeline {
   draw(state) {
     if (!state) return;
     this.#state = state;
-    const rounds = [...state.rounds.values()].filter((r) => r.parts.size).slice(-this.#count);
+    const current = currentRound(state);
+    const all = [...state.rounds.values()].map((round) => (round === current ? { ...round, parts: atWork(state) } : round));
+    const rounds = all.filter((r) => r.parts.size).slice(-this.#count);
     if (!rounds.length) return;
-    const now = hasEnded(state) ? end(currentRound(state), state.run.endedAt) : Date.now();
+    const now = hasEnded(state) ? end(current, state.run.endedAt) : Date.now();
     const rows = clientRows(state, rounds, now);
     this.#render(rows.length > MOST_ROWS ? quantileRows(rounds, now) : rows, rounds, now, !hasEnded(state));
   }

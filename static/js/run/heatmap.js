@@ -1,7 +1,7 @@
 // Clients by round: a real table with one tab stop and arrow keys; its colours come from CSS.
 import { $, $$, esc, press, setHtml, setQuery, setText, who } from "../dom.js";
 import { bytes, duration, number } from "../format.js";
-import { latestCommitted } from "./state.js";
+import { clientOf, latestCommitted } from "./state.js";
 
 const MOST_ROUNDS = 60;
 const MOST_CLIENTS = 60;
@@ -54,7 +54,7 @@ function rowsOf(state, columns) {
 function cellOf(client, round, part, value, scale) {
   const cell = (cls, words, share) =>
     `<td role="gridcell" tabindex="-1" class="${cls}" data-client="${client.id}" data-round="${round.number}" aria-label="${esc(`${client.name}, round ${round.number}: ${words}`)}"${share === undefined ? "" : ` style="--v:${share.toFixed(2)}"`}></td>`;
-  if (!part) return cell("no", "not selected");
+  if (!part) return cell("no", "took no part");
   if (part.outcome === "pending") return cell("cur", "in progress");
   if (part.outcome !== "completed") return cell("x", `${part.outcome}${part.reason ? `, ${part.reason}` : ""}`);
   const flagged = part.flagged ? `. Flagged: ${part.flagReason}` : "";
@@ -177,13 +177,14 @@ export class Heatmap {
   }
 }
 
-/** The notice above everything: who was unlike the others in the latest round. */
+/** Who was unlike the others in the latest round. The notice is always there: one that came and went would move what is below it. */
 export function drawAnomalies(state) {
   const round = latestCommitted(state);
-  const flagged = [...(round?.parts ?? [])].filter(([, part]) => part.flagged);
-  const item = ([id, part]) => `<li><b class="b">${esc(state.clients.get(id)?.name ?? id)}</b>: ${esc(part.flagReason)}</li>`;
-  const title = `${flagged.length === 1 ? "One update was" : `${flagged.length} updates were`} unlike the others in round ${round?.number}.`;
+  if (!round) return;
+  const flagged = [...round.parts].filter(([, part]) => part.flagged);
+  const item = ([id, part]) => `<li><b class="b">${esc(clientOf(state, id).name)}</b>: ${esc(part.flagReason)}</li>`;
+  const title = `${flagged.length === 1 ? "One update was" : `${flagged.length} updates were`} unlike the others in round ${round.number}.`;
   const notice = $("#anomalies");
-  notice.hidden = !flagged.length;
-  if (flagged.length) setHtml($("[data-list]", notice), `<b class="b">${title}</b><ul>${flagged.map(item).join("")}</ul>`);
+  notice.classList.toggle("warn", flagged.length > 0);
+  setHtml($("[data-list]", notice), flagged.length ? `<b class="b">${title}</b> <ul>${flagged.map(item).join("")}</ul>` : "No update was unlike the others in the latest round.");
 }

@@ -20,6 +20,7 @@ export function fromSnapshot(snapshot, lastSeq) {
       endedAt: time(snapshot.run.ended_at),
     },
     waiting: null,
+    trainingOn: new Map(),
     clients: new Map(snapshot.clients.map((client) => [client.id, client])),
     rounds: roundsOf(snapshot),
     current: snapshot.rounds.length ? keyOf(snapshot.rounds.at(-1)) : null,
@@ -102,11 +103,23 @@ function newest(state, number) {
 }
 
 function patchPart(state, event, patch) {
-  const key = newest(state, event.round);
+  const { client: id, round: number, data } = event;
+  const key = newest(state, number);
   const round = state.rounds.get(key);
-  if (!round || !event.client) return state;
-  const part = round.parts.get(event.client) ?? blankPart();
-  return patchRound(state, key, { parts: new Map(round.parts).set(event.client, { ...part, ...patch(part) }) });
+  if (!round || !id) return state;
+  const known = data.name ? withClients(state, [{ id, name: data.name }]) : state;
+  const patched = (part) => ({ ...part, ...patch(part) });
+  const between = state.trainingOn.get(id);
+  if (between) return { ...known, trainingOn: new Map(state.trainingOn).set(id, patched(between)) };
+  const part = round.parts.get(id) ?? (round.status === "running" ? blankPart() : null);
+  return part ? patchRound(known, key, { parts: new Map(round.parts).set(id, patched(part)) }) : state;
+}
+
+/** Clients that have enrolled since the page was loaded are known by their names alone. */
+function withClients(state, clients) {
+  const unknown = clients.filter(({ id }) => !state.clients.has(id));
+  if (!unknown.length) return state;
+  return { ...state, clients: new Map([...state.clients, ...unknown.map(({ id, name }) => [id, { id, name, number: 0 }])]) };
 }
 
 const blankPart = () => ({
@@ -128,9 +141,11 @@ const blankPart = () => ({
 function beginRound(state, event) {
   const { attempt, cohort, deadline_seconds: deadline } = event.data;
   const key = roundKey(event.round, attempt);
-  const clients = new Map(state.clients);
-  for (const { id, name } of cohort) if (!clients.has(id)) clients.set(id, { id, name, number: 0 });
   const known = state.rounds.get(key);
+  const partOf = (id) => {
+    const part = known?.parts.get(id);
+    return part && part.outcome !== "pending" ? part : state.trainingOn.get(id) ?? blankPart();
+  };
   const round = {
     closedAt: null,
     committedAt: null,
@@ -145,20 +160,40 @@ function beginRound(state, event) {
     startedAt: time(event.at),
     deadline,
     expected: cohort.length,
-    parts: new Map(cohort.map(({ id }) => [id, known?.parts.get(id) ?? blankPart()])),
+    parts: new Map(cohort.map(({ id }) => [id, partOf(id)])),
   };
-  return { ...state, clients, waiting: null, current: key, rounds: new Map(state.rounds).set(key, round) };
+  return {
+    ...withClients(state, cohort),
+    waiting: null,
+    trainingOn: new Map(),
+    current: key,
+    rounds: new Map(state.rounds).set(key, round),
+  };
+}
+
+/** Who trains on was no part of the round; whoever else had not answered when it ended was called off. */
+function endParts(state, { round: number, data }) {
+  const key = newest(state, number);
+  const training = new Set(data.training);
+  const [parts, trainingOn] = [new Map(), new Map()];
+  for (const [id, part] of state.rounds.get(key)?.parts ?? []) {
+    if (part.outcome !== "pending") parts.set(id, part);
+    else if (training.has(id)) trainingOn.set(id, part);
+    else parts.set(id, { ...part, outcome: "cancelled", reason: data.reason ?? "" });
+  }
+  return patchRound({ ...state, trainingOn }, key, { parts });
 }
 
 function commitRound(state, event) {
   const { data, round } = event;
   const key = newest(state, round);
-  const committed = patchRound(state, key, {
+  const ended = endParts(state, event);
+  const committed = patchRound(ended, key, {
     status: "committed",
     committedAt: time(event.at),
     bytesUp: data.bytes_up,
     bytesDown: data.bytes_down,
-    parts: withLooks(state.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
+    parts: withLooks(ended.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
   });
   const models = new Map(committed.models).set(round, { round, sha256: data.sha256, size: data.size });
   const measured = addMetrics({ ...committed, models }, event);
@@ -176,6 +211,13 @@ function addMetrics(state, event) {
   return { ...state, metrics };
 }
 
+/** A buffered round asks whom it has lost again: the part begins anew. */
+function enterPhase(part, { at, data: { phase } }) {
+  const open = part.outcome === "pending" || part.outcome === "completed";
+  const begun = open ? part : blankPart();
+  return { ...begun, phase, fraction: 0, since: { ...begun.since, [phase]: time(at) } };
+}
+
 const HANDLERS = {
   "run.started": (state, event) => patchRun(state, { status: "running", startedAt: state.run.startedAt ?? time(event.at) }),
   "run.resumed": (state) => patchRun(state, { status: "running" }),
@@ -184,6 +226,7 @@ const HANDLERS = {
   "run.finished": (state, event) => ({
     ...patchRun(state, { status: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) }),
     waiting: null,
+    trainingOn: new Map(),
   }),
   "model.initialised": (state, event) => ({
     ...state,
@@ -200,19 +243,15 @@ const HANDLERS = {
   "round.evaluated": (state, event) =>
     addMetrics(patchRound(state, newest(state, event.round), { endedAt: time(event.at) }), event),
   "round.abandoned": (state, event) =>
-    patchRound(state, newest(state, event.round), { status: "abandoned", endedAt: time(event.at) }),
-  "client.phase": (state, event) =>
-    patchPart(state, event, (part) => ({
-      phase: event.data.phase,
-      fraction: 0,
-      since: { ...part.since, [event.data.phase]: time(event.at) },
-    })),
+    patchRound(endParts(state, event), newest(state, event.round), { status: "abandoned", endedAt: time(event.at) }),
+  "client.phase": (state, event) => patchPart(state, event, (part) => enterPhase(part, event)),
   "client.progress": (state, event) =>
     patchPart(state, event, () => ({ phase: event.data.phase, fraction: event.data.fraction })),
   "client.completed": (state, event) =>
     patchPart(state, event, () => ({
       outcome: "completed",
       phase: "done",
+      endedAt: time(event.at),
       seconds: {
         downloading: event.data.download_seconds,
         training: event.data.train_seconds,
@@ -238,7 +277,10 @@ export function reduce(state, event) {
 
 const ENDED = new Set(["completed", "stopped", "failed"]);
 export const hasEnded = (state) => ENDED.has(state.run.status);
+export const clientOf = (state, id) => state.clients.get(id) ?? { id, name: id, number: 0 };
 export const currentRound = (state) => state.rounds.get(state.current) ?? null;
+/** The parts of the newest round, and those of clients that train on between it and the next. */
+export const atWork = (state) => new Map([...(currentRound(state)?.parts ?? []), ...state.trainingOn]);
 export const committedRounds = (state) =>
   [...state.rounds.values()].filter((r) => r.status === "committed").sort((a, b) => a.number - b.number);
 export const latestCommitted = (state) => committedRounds(state).at(-1) ?? null;

@@ -1,7 +1,7 @@
 // The round in progress: one row a client of the cohort, in order of names so that no row ever jumps.
 import { $, setHtml, setText, who } from "../dom.js";
 import { duration, number } from "../format.js";
-import { currentRound } from "./state.js";
+import { atWork, clientOf, currentRound } from "./state.js";
 
 const MOST_ROWS = 60;
 const SLOWEST_SHOWN = 8;
@@ -33,16 +33,16 @@ function words(part) {
 
 const progressed = ([, part]) => fill(part).reduce((a, b) => a + b, 0);
 
-function rowsOf(state, round) {
-  const name = (id) => state.clients.get(id)?.name ?? "";
-  const rows = [...round.parts].sort(([a], [b]) => name(a).localeCompare(name(b), "en", { numeric: true }));
+function rowsOf(state, parts) {
+  const name = (id) => clientOf(state, id).name;
+  const rows = [...parts].sort(([a], [b]) => name(a).localeCompare(name(b), "en", { numeric: true }));
   if (rows.length <= MOST_ROWS) return rows;
   return rows.filter(([, part]) => group(part) !== "done").sort((a, b) => progressed(a) - progressed(b)).slice(0, SLOWEST_SHOWN);
 }
 
 function build(list, state, rows, clientUrl) {
   list.innerHTML = rows
-    .map(([id]) => `<li><a href="${clientUrl(id)}">${who(state.clients.get(id))}</a><span class="phase" role="progressbar" aria-valuemin="0" aria-valuemax="100"><i></i><i></i><i></i></span><span class="st"></span></li>`)
+    .map(([id]) => `<li><a href="${clientUrl(id)}">${who(clientOf(state, id))}</a><span class="phase" role="progressbar" aria-valuemin="0" aria-valuemax="100"><i></i><i></i><i></i></span><span class="st"></span></li>`)
     .join("");
 }
 
@@ -61,9 +61,9 @@ function drawRow(row, part, name) {
   setText($(".st", row), words(part));
 }
 
-function summary(round) {
+function summary(parts) {
   const counts = new Map(GROUPS.map(([name]) => [name, 0]));
-  for (const part of round.parts.values()) {
+  for (const part of parts.values()) {
     const name = group(part) === "evaluating" ? "done" : group(part);
     counts.set(name, counts.get(name) + 1);
   }
@@ -75,15 +75,16 @@ function summary(round) {
 export function drawStrip(state, clientUrl) {
   const round = currentRound(state);
   if (!round) return;
+  const parts = atWork(state);
   setText($("#live-title"), round.status === "running" ? `Round ${round.number}, live` : `Round ${round.number}`);
   setText($("#live-deadline"), round.deadline ? `deadline ${duration(round.deadline)}` : "");
-  setHtml($("#live-summary"), summary(round));
+  setHtml($("#live-summary"), summary(parts));
   const list = $("#live-list");
-  const rows = rowsOf(state, round);
+  const rows = rowsOf(state, parts);
   const shape = `${state.current} ${rows.map(([id]) => id).join()}`;
   if (list.dataset.shape !== shape) {
     build(list, state, rows, clientUrl);
     list.dataset.shape = shape;
   }
-  rows.forEach(([id, part], i) => drawRow(list.children[i], part, state.clients.get(id)?.name ?? ""));
+  rows.forEach(([id, part], i) => drawRow(list.children[i], part, clientOf(state, id).name));
 }
