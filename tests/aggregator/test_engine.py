@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -310,6 +311,20 @@ async def test_what_is_told_of_a_step_beyond_float32_is_valid_json(federation: F
     for client_id, step in {"a": 1.0, "b": 1.0, "c": -3.3e38}.items():
         await federation.connect(client_id, step=step)
     await federation.run(clients=3, quorum=3, evaluate=False)
+    for event in federation.sink.events:
+        json.dumps(dict(event.data), allow_nan=False)
+
+
+async def test_metrics_that_are_no_numbers_or_enormous_end_no_run(federation: Federation) -> None:
+    for client_id, largest in {"a": 1e308, "b": 1e308, "c": -1e308}.items():
+        agent = await federation.connect(client_id)
+        agent.metrics = {"auc": math.nan, "largest": largest}
+    run = await federation.run(clients=3, quorum=3)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    reports = {p.client_id: p.metrics for p in run.rounds[1, 1].participations}
+    assert reports["c"] == {"auc": "nan", "largest": -1e308, "loss": 0.1}
+    means = {m.name: m.value for m in run.metrics(1) if m.source == "fit"}
+    assert means == {"largest": pytest.approx(1e308 / 3), "loss": 0.1}
     for event in federation.sink.events:
         json.dumps(dict(event.data), allow_nan=False)
 
