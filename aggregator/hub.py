@@ -139,12 +139,14 @@ class Hub:
 
     def receive_progress(self, session: Session, progress: task_pb2.Progress) -> None:
         if assignment := self._owned(session.client.client_id, progress.task_id):
+            progress.message = _storable(progress.message)
             assignment.listener.on_phase(assignment, progress.phase)
             assignment.listener.on_progress(assignment, progress)
 
     def receive_result(self, session: Session, result: task_pb2.TaskResult) -> None:
         if assignment := self._owned(session.client.client_id, result.task_id):
             self._assignments.pop(result.task_id, None)
+            result.reason = _storable(result.reason)
             assignment.listener.on_result(assignment, result)
 
     async def watch(self) -> None:
@@ -252,3 +254,8 @@ class Hub:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _storable(text: str) -> str:
+    """Without NUL, which databases keep in no text."""
+    return text.replace("\0", "")

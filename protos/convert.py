@@ -54,9 +54,14 @@ def scalars_from_proto(messages: Mapping[str, tensor_pb2.Scalar]) -> Scalars:
 
 
 def _checked_name(name: str) -> str:
-    if not name or len(name) > limits.MAX_NAME_LENGTH:
-        raise CodecError(f"A value's name has 1 to {limits.MAX_NAME_LENGTH} characters.")
+    if not name or len(name) > limits.MAX_NAME_LENGTH or "\0" in name:
+        raise CodecError(f"A value's name has 1 to {limits.MAX_NAME_LENGTH} characters, and no NUL among them.")
     return name
+
+
+def _is_text(value: str) -> bool:
+    """Short enough, and without NUL, which databases keep in no text."""
+    return len(value.encode()) <= limits.MAX_SCALAR_BYTES and "\0" not in value
 
 
 def _scalar_to_proto(name: str, value: ScalarValue) -> tensor_pb2.Scalar:
@@ -67,13 +72,13 @@ def _scalar_to_proto(name: str, value: ScalarValue) -> tensor_pb2.Scalar:
             return tensor_pb2.Scalar(sint64=value)
         case float():
             return tensor_pb2.Scalar(double=value)
-        case str() if len(value.encode()) <= limits.MAX_SCALAR_BYTES:
+        case str() if _is_text(value):
             return tensor_pb2.Scalar(string=value)
         case bytes() if len(value) <= limits.MAX_SCALAR_BYTES:
             return tensor_pb2.Scalar(bytes=value)
     raise CodecError(
         f"{name!r} is a {type(value).__name__} that can't be sent: use bool, int (64 bits), float, or str and bytes "
-        f"of at most {limits.MAX_SCALAR_BYTES} bytes."
+        f"of at most {limits.MAX_SCALAR_BYTES} bytes, a str without NUL."
     )
 
 
@@ -85,8 +90,8 @@ def _scalar_from_proto(name: str, message: tensor_pb2.Scalar) -> ScalarValue:
             return message.sint64
         case "bool":
             return message.bool
-        case "string" if len(message.string.encode()) <= limits.MAX_SCALAR_BYTES:
+        case "string" if _is_text(message.string):
             return message.string
         case "bytes" if len(message.bytes) <= limits.MAX_SCALAR_BYTES:
             return message.bytes
-    raise CodecError(f"{name!r} has no value, or one over {limits.MAX_SCALAR_BYTES} bytes.")
+    raise CodecError(f"{name!r} has no value, one over {limits.MAX_SCALAR_BYTES} bytes, or a text with NUL.")

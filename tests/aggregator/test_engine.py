@@ -92,6 +92,21 @@ async def test_a_client_that_fails_or_refuses_is_named_with_its_reason(federatio
     assert run.rounds[1, 1].participations[1].outcome == "failed"
 
 
+async def test_what_an_agent_says_reaches_no_database_with_nul(federation: Federation) -> None:
+    broken = await federation.connect("a", automatic=False)
+    await federation.connect("b")
+    running = asyncio.create_task(federation.run(quorum=1))
+    while (task := await asyncio.wait_for(broken.tasks.get(), 10)).kind != task_pb2.TASK_KIND_FIT:
+        await broken.do(task)
+    phase = task_pb2.PHASE_TRAINING
+    broken.send(progress=task_pb2.Progress(task_id=task.task_id, phase=phase, fraction=1.0, message="half\0way"))
+    broken.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="no\0data")
+    run = await running
+    assert run.rounds[1, 1].participations[0].reason == "nodata"
+    assert "halfway" in [e.message for e in federation.sink.events]
+    assert not any("\0" in e.message for e in federation.sink.events)
+
+
 async def test_the_deadline_cuts_a_straggler_and_its_late_update_is_refused(federation: Federation) -> None:
     await federation.connect("a", step=2.0)
     slow = await federation.connect("b", automatic=False)

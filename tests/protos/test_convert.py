@@ -17,16 +17,17 @@ from protos.convert import (
 from protos.fedui.v1 import tensor_pb2
 from protos.tensors import CodecError, Signature, TensorSpec
 
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=50)
 scalars = st.one_of(
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=100),
+    texts,
     st.binary(max_size=100),
 )
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=50), scalars, max_size=10))
+@given(st.dictionaries(texts.filter(bool), scalars, max_size=10))
 def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
     message = tensor_pb2.Scalar()
     assert message.WhichOneof("value") is None
@@ -36,7 +37,7 @@ def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), None]
+    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), "a\0b", None]
 )
 def test_what_cannot_be_sent_is_refused_by_name(value: ScalarValue) -> None:
     with pytest.raises(CodecError, match="'m' is a"):
@@ -52,6 +53,13 @@ def test_a_map_without_end_is_refused() -> None:
     many = {str(i): tensor_pb2.Scalar(bool=True) for i in range(limits.MAX_SCALARS + 1)}
     with pytest.raises(CodecError, match="at most"):
         scalars_from_proto(many)
+
+
+def test_a_text_that_no_database_keeps_is_refused() -> None:
+    with pytest.raises(CodecError, match="'m' has .* a text with NUL"):
+        scalars_from_proto({"m": tensor_pb2.Scalar(string="a\0b")})
+    with pytest.raises(CodecError, match="no NUL"):
+        scalars_from_proto({"a\0b": tensor_pb2.Scalar(bool=True)})
 
 
 def test_a_scalar_without_a_value_is_refused() -> None:
