@@ -15,6 +15,7 @@ import numpy as np
 from aggregator.core.accumulator import WeightedMean
 from aggregator.core.config import StrategyConfig
 from aggregator.core.registry import part_name
+from aggregator.core.scaled import measured_steps
 from aggregator.core.statistics import RoundStatistics, Sketcher, UpdateStatistics
 from aggregator.core.strategies.base import (
     Aggregator,
@@ -203,10 +204,10 @@ def _checked(model: object, signature: Signature, title: str) -> Parameters:
 
 
 def _clipped(update: Update, current: Mapping[str, Array], norm: float) -> Update:
-    """The update drawn in to at most `norm` (L2, over all floating tensors) from the global model."""
+    """The update drawn in to at most `norm` (L2, over all floating tensors) from the global model. Raises `UpdateRejected`."""
     floats = [name for name, array in update.parameters.items() if array.dtype.kind == "f"]
-    steps = {name: update.parameters[name].astype(np.float64) - current[name] for name in floats}
-    length = math.sqrt(math.fsum(float(np.vdot(step, step)) for step in steps.values()))
+    steps, squared = measured_steps(update, current, floats)
+    length = math.sqrt(squared)
     if length <= norm:
         return update
     drawn_in = {

@@ -17,7 +17,8 @@ from scipy import stats
 from aggregator.core import kernels, registry
 from aggregator.core.kernels.plain_columns import NETWORK_ROWS
 from aggregator.core.spooled import Rows
-from aggregator.core.strategies.base import RuleConfig, UpdateRejected
+from aggregator.core.strategies.base import RoundContext, RuleConfig, Update, UpdateRejected
+from protos.tensors import Signature
 from tests.support.rounds import Vectors, aggregate, aggregate_vectors, rule
 from tests.support.spool import MemorySpool
 
@@ -260,6 +261,38 @@ def test_fair_averaging_with_q_0_is_the_unweighted_mean(rows: NDArray[Any]) -> N
 def test_a_metric_that_a_rule_needs_is_asked_for(name: str, metrics: dict[str, float], missing: str) -> None:
     with pytest.raises(UpdateRejected, match=missing):
         aggregate_vectors(rule(name), [np.zeros(D, np.float32)], metrics=[metrics])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "bad", "metrics"),
+    [
+        ("qfedavg", {"q": 2}, 1.0, {"initial_loss": 1e200}),  # F^q is no float64
+        ("qfedavg", {"q": 1}, 0.0, {"initial_loss": 1e307}),  # nor is the sum of some such weights
+        ("qfedavg", {"q": 1}, 1.7e153, {"initial_loss": 1.0}),  # nor ‖Δ‖² over two tensors
+        ("qfedavg", {"q": 1}, 1e308, {"initial_loss": 1.0}),
+        ("fednova", {}, 1.7e153, {"local_steps": 3.0}),
+        ("fednova", {}, 1e308, {"local_steps": 3.0}),
+    ],
+)
+def test_numbers_that_overflow_refuse_the_update_and_no_other(
+    name: str, settings: dict[str, Any], bad: float, metrics: dict[str, float]
+) -> None:
+    tensors = {"a": np.ones(40), "b": np.ones(40), "n": np.array(1)}
+    far = {**tensors, "a": np.full(40, bad), "b": np.full(40, bad), "n": np.array(9)}
+    good = {"initial_loss": 1.0, "local_steps": 2.0}
+    context = RoundContext(
+        1, 0, Signature.of(tensors), {key: np.zeros_like(array) for key, array in tensors.items()}, 3, MemorySpool
+    )
+    aggregator = rule(name, **settings).begin(context)
+    aggregator.add(Update("0", tensors, 10, good))
+    with pytest.raises(UpdateRejected, match="large"):
+        aggregator.add(Update("1", far, 10, metrics))
+    result = aggregator.result()
+    aggregator.close()
+    alone = aggregate(rule(name, **settings), [tensors], num_examples=[10], metrics=[good])
+    assert {key: array.tobytes() for key, array in result.items()} == {
+        key: array.tobytes() for key, array in alone.items()
+    }
 
 
 def descend(optima: Vectors, steps: list[int], name: str, rounds: int = 400) -> float:
