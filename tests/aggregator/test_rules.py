@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from aggregator.core import kernels, registry
+from aggregator.core.exact_sum import LARGEST
 from aggregator.core.kernels.plain_columns import NETWORK_ROWS
 from aggregator.core.spooled import Rows
 from aggregator.core.strategies.base import RoundContext, RuleConfig, Update, UpdateRejected
@@ -71,9 +72,9 @@ def test_moving_everything_moves_the_result_with_it(name: str, rows: NDArray[Any
 
 
 @pytest.mark.parametrize("name", ROBUST)
-@pytest.mark.parametrize("attack", [1e30, -1e30, 1e6])
-@given(rows=npst.arrays(np.float32, (N, D), elements=st.floats(-1, 1, width=32)))
-def test_updates_moved_to_infinity_move_the_result_by_a_bounded_amount(
+@pytest.mark.parametrize("attack", [LARGEST, -LARGEST, 1e6])
+@given(rows=npst.arrays(st.sampled_from([np.float32, np.float64]), (N, D), elements=st.floats(-1, 1, width=32)))
+def test_updates_moved_far_away_move_the_result_by_a_bounded_amount(
     name: str, attack: float, rows: NDArray[Any]
 ) -> None:
     attacked = rows.copy()
@@ -293,6 +294,27 @@ def test_numbers_that_overflow_refuse_the_update_and_no_other(
     assert {key: array.tobytes() for key, array in result.items()} == {
         key: array.tobytes() for key, array in alone.items()
     }
+
+
+@pytest.mark.parametrize("name", ["mean", "centred_clipping", "norm_clipping", *ROBUST])
+@pytest.mark.parametrize(("dtype", "far"), [("float64", 1e200), ("float64", -1e200), ("float32", 1e30)])
+def test_an_update_from_beyond_the_numbers_of_models_is_refused_and_leaves_no_trace(
+    name: str, dtype: str, far: float
+) -> None:
+    model = {"w": np.zeros(D, dtype), "seen": np.array(0)}
+    good = [{"w": np.full(D, k, dtype), "seen": np.array(k)} for k in range(N)]
+    bad = {"w": good[0]["w"].copy(), "seen": np.array(9)}
+    bad["w"][-1] = far
+    aggregator = built(name).begin(RoundContext(1, 0, Signature.of(model), model, N + 1, MemorySpool))
+    for k, update in enumerate(good):
+        aggregator.add(Update(f"{k:02d}", update, 1, {}))
+        if k == 1:
+            with pytest.raises(UpdateRejected, match="too large"):
+                aggregator.add(Update("bad", bad, 1, {}))
+    result = aggregator.result()
+    aggregator.close()
+    for tensor, array in aggregate(built(name), good).items():
+        np.testing.assert_array_equal(result[tensor], array)
 
 
 def descend(optima: Vectors, steps: list[int], name: str, rounds: int = 400) -> float:
