@@ -22,8 +22,6 @@ from protos.tensors import Array, Parameters, Signature
 INTEGER_LIMIT = 2**62
 """|x|·w of one update is below it; so a mean is, and low limbs are below twice of it."""
 LOW_BITS = 2**32 - 1
-WORTH_COMPILING = 1_000_000
-"""Parameters of a model from which on it pays to load the compiled kernels, which takes some seconds the first time."""
 
 
 class AccumulatorOverflow(UpdateRejected):
@@ -40,7 +38,7 @@ class WeightedMean:
     def __init__(self, signature: Signature, *, compiled: bool | None = None) -> None:
         """`compiled`: whether to use numba if it is installed; None leaves it to the size. The result is the same."""
         if compiled is None:
-            compiled = signature.num_parameters >= WORTH_COMPILING
+            compiled = signature.num_parameters >= kernels.WORTH_COMPILING
         chosen = kernels.load(compiled=compiled)
         self._sums: dict[str, _FloatSum | _IntegerSum] = {
             spec.name: _FloatSum(spec.shape, np.dtype(spec.dtype), chosen)

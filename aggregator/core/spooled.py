@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.core import kernels
-from aggregator.core.accumulator import WORTH_COMPILING, WeightedMean
+from aggregator.core.accumulator import WeightedMean
 from aggregator.core.exact_sum import LARGEST, magnitude
 from aggregator.core.layout import FloatLayout
 from aggregator.core.strategies.base import RoundContext, Update, UpdateRejected
@@ -81,7 +81,9 @@ class Rows:
         self._spooled = spooled
         self._order = order
         self.num_examples = num_examples
-        self.kernels = kernels.load_columns(compiled=self.length >= WORTH_COMPILING if compiled is None else compiled)
+        self.kernels = kernels.load_columns(
+            compiled=self.length >= kernels.WORTH_COMPILING if compiled is None else compiled
+        )
 
     @property
     def count(self) -> int:
