@@ -124,6 +124,7 @@ class RoundAggregation:
         self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator, returned: Signature
     ) -> None:
         self._clip_norm = config.update.clip_norm
+        self._counts_alike = config.method.counts_alike
         self._title = config.aggregation.title
         self._context = context
         self._aggregator = aggregator
@@ -155,7 +156,9 @@ class RoundAggregation:
         return Contributions(len(self._statistics), self._context.population or self._context.cohort_size, mean)
 
     def _taken_apart(self, update: Update) -> tuple[Parameters, Update]:
-        """What came beside the model's tensors, and the update without it."""
+        """What came beside the model's tensors, and the update without it, with the weight that it has."""
+        if self._counts_alike:
+            update = replace(update, num_examples=1)
         auxiliary = {t.name: update.parameters[t.name] for t in self._returned.tensors}
         if not auxiliary:
             return {}, update
