@@ -346,3 +346,19 @@ def test_more_malicious_clients_than_a_rule_bears_are_refused_when_it_is_defined
     with pytest.raises(ValueError, match=r"needs at least (11|19) updates, and the quorum allows a round with 10"):
         StrategyConfig.model_validate(config)
     assert rule(name, malicious=1).explain(10)
+
+
+def test_multikrum_that_would_keep_a_malicious_update_is_refused() -> None:
+    """Of 5 updates with 1 wrong one, 5 kept are a plain mean; of 6, the wrong one can be left out."""
+    from aggregator.core.config import StrategyConfig
+
+    multikrum = {"name": "multikrum", "malicious": 1, "keep": 5}
+    with pytest.raises(ValueError, match="needs at least 6 updates, and the quorum allows a round with 5"):
+        StrategyConfig.model_validate({"cohort": {"min_clients": 5}, "faults": {"quorum": 5}, "aggregation": multikrum})
+    config = StrategyConfig.model_validate(
+        {"cohort": {"min_clients": 6}, "faults": {"quorum": 6}, "aggregation": multikrum}
+    ).aggregation
+    assert "1 wrong updates of at least 6" in config.explain(6)
+    rows = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [1e6]], np.float32)
+    assert aggregate_vectors(config, rows).tolist() == [2.0]
+    assert rule("multikrum", malicious=2, keep=1).fewest_updates() == 7
