@@ -134,7 +134,7 @@ class RoundAggregation:
         self._statistics: dict[str, UpdateStatistics] = {}
 
     def add(self, update: Update) -> UpdateStatistics:
-        """What the update looked like as the client sent it, which is before it is clipped.
+        """What the update looked like before it is clipped: as the client sent it, or in a buffered run as it was moved to this model.
 
         Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's; then nothing is kept of it.
         """
