@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from aggregator.ports import Event, EventSink, Lease, LeaseLost, Level
+from aggregator.ports import Event, EventSink, EventsRefused, Lease, LeaseLost, Level
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +18,14 @@ FLUSH_SECONDS = 0.25
 """At most four batches a second reach the sink; the first event after a quiet time goes at once."""
 RETRY_SECONDS = 2.0
 BATCH = 500
+LOST = "event.lost"
 
 
 class EventLog:
-    """Events of one run. `emit` never waits; a sink that fails is tried again, and nothing is dropped or reordered."""
+    """Events of one run. `emit` never waits; a sink that fails is tried again, and nothing is dropped or reordered.
+
+    An event that the sink refuses gives its number to one that says so, so that numbers have no gap, at which pages would wait.
+    """
 
     def __init__(self, lease: Lease, last_seq: int, sink: EventSink) -> None:
         self._lease = lease
@@ -67,14 +72,30 @@ class EventLog:
 
     async def _flush(self) -> None:
         """Raises `LeaseLost`."""
+        size = BATCH
         while self._buffer:
-            batch = self._buffer[:BATCH]
+            batch = self._buffer[:size]
             try:
                 await self._sink.write(self._lease, batch)
             except LeaseLost:
                 raise
+            except EventsRefused:
+                logger.exception("Events were refused", extra={"run_id": self._lease.run_id})
+                if len(batch) == 1:
+                    self._give_up_first()
+                size = max(1, len(batch) // 2)
             except Exception:
                 logger.exception("Events could not be stored; trying again", extra={"run_id": self._lease.run_id})
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 del self._buffer[: len(batch)]
+                size = BATCH
+
+    def _give_up_first(self) -> None:
+        """Refused alone, it makes room for a bare one; if that is refused too, its number is taken, and it is dropped."""
+        event = self._buffer[0]
+        if event.kind == LOST:
+            del self._buffer[0]
+        else:
+            message = f"An event ({event.kind}) could not be stored; the worker's log says why"
+            self._buffer[0] = replace(event, kind=LOST, level=Level.ERROR, message=message, client_id=None, data={})

@@ -232,9 +232,13 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+class EventsRefused(Exception):
+    """Something in the events breaks a rule of the store: it will never take them as they are."""
+
+
 class EventSink(Protocol):
     async def write(self, lease: Lease, events: Sequence[Event]) -> None:
-        """Store events of one run for good, then publish them. Raises `LeaseLost`, and then stores none."""
+        """Store events of one run for good, then publish them. Raises `LeaseLost` or `EventsRefused`, and then stores none."""
         ...
 
 

@@ -163,8 +163,8 @@ class RunDriver:
         """What was committed of the round, which is attempted until it is. Raises `RunFailed` after too many attempts."""
         allowed = self._context.spec.strategy.faults.max_abandoned
         reason = ""
-        for attempt in range(last_attempt + 1, last_attempt + 1 + allowed):
-            self._round = await self._begin_attempt(number, attempt, model)
+        for failed in range(allowed):  # of these, not of attempts that were lost with an engine
+            self._round = await self._begin_attempt(number, last_attempt + 1 + failed, failed, model)
             committed = await self._round.execute()
             self._note_attendance(self._round.asked, self._round.completed)
             reason, self._round = self._round.reason, None
@@ -175,12 +175,12 @@ class RunDriver:
             await self._forget_failed_round()
         raise RunFailed(f"Round {number} was abandoned {allowed} times. The last time: {reason}")
 
-    async def _begin_attempt(self, number: int, attempt: int, model: GlobalModel) -> RoundDriver:
+    async def _begin_attempt(self, number: int, attempt: int, failed: int, model: GlobalModel) -> RoundDriver:
         mode = self._context.spec.strategy.mode
         if isinstance(mode, Buffered):
             await self._wait_for_clients()
             return BufferedRoundDriver(self._context, number, attempt, model, self._counted, mode, self._fleet)
-        cohort = await self._select_cohort(number)
+        cohort = await self._select_cohort(number, failed)
         return RoundDriver(self._context, number, attempt, cohort, model, self._counted)
 
     async def _forget_failed_round(self) -> None:
@@ -188,9 +188,9 @@ class RunDriver:
         state = await self._context.models.load_state(self._last_stored) if self._last_stored else {}
         self._context.strategy.load(state)
 
-    async def _select_cohort(self, number: int) -> Cohort:
+    async def _select_cohort(self, number: int, failed: int) -> Cohort:
         spec, clients = self._context.spec, await self._wait_for_clients()
-        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients, self._attendance)
+        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients, self._attendance, failed)
         names = {client_id: clients[client_id].name for client_id in chosen}
         return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients))
 

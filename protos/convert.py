@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -43,7 +44,10 @@ def scalars_to_proto(values: Mapping[str, ScalarValue]) -> dict[str, tensor_pb2.
 
 
 def scalars_from_proto(messages: Mapping[str, tensor_pb2.Scalar]) -> Scalars:
-    """Raises `CodecError` for a map over the limits or an entry without a value."""
+    """Raises `CodecError` for a map over the limits or an entry without a value.
+
+    A number that is NaN or infinite comes as the text "nan", "inf" or "-inf": it can be shown, but neither counted nor written as JSON.
+    """
     if len(messages) > limits.MAX_SCALARS:
         raise CodecError(f"{len(messages)} named values; at most {limits.MAX_SCALARS} are allowed.")
     return {_checked_name(name): _scalar_from_proto(name, message) for name, message in messages.items()}
@@ -78,7 +82,7 @@ def _scalar_to_proto(name: str, value: ScalarValue) -> tensor_pb2.Scalar:
 def _scalar_from_proto(name: str, message: tensor_pb2.Scalar) -> ScalarValue:
     match message.WhichOneof("value"):
         case "double":
-            return message.double
+            return message.double if math.isfinite(message.double) else str(message.double)
         case "sint64":
             return message.sint64
         case "bool":

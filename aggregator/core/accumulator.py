@@ -20,12 +20,12 @@ from aggregator.core.strategies.base import Observer, UpdateRejected
 from protos.tensors import Array, Parameters, Signature
 
 INTEGER_LIMIT = 2**62
-WORTH_COMPILING = 1_000_000
-"""Parameters of a model from which on it pays to load the compiled kernels, which takes some seconds the first time."""
+"""|x|·w of one update is below it; so a mean is, and low limbs are below twice of it."""
+LOW_BITS = 2**32 - 1
 
 
 class AccumulatorOverflow(UpdateRejected):
-    """An update that holds floating numbers beyond 2^63, or integers whose sum is. It has changed nothing."""
+    """An update that holds floating numbers beyond 2^63, or integers that times its examples reach 2^62. It has changed nothing."""
 
 
 class WeightedMean:
@@ -38,7 +38,7 @@ class WeightedMean:
     def __init__(self, signature: Signature, *, compiled: bool | None = None) -> None:
         """`compiled`: whether to use numba if it is installed; None leaves it to the size. The result is the same."""
         if compiled is None:
-            compiled = signature.num_parameters >= WORTH_COMPILING
+            compiled = signature.num_parameters >= kernels.WORTH_COMPILING
         chosen = kernels.load(compiled=compiled)
         self._sums: dict[str, _FloatSum | _IntegerSum] = {
             spec.name: _FloatSum(spec.shape, np.dtype(spec.dtype), chosen)
@@ -120,29 +120,57 @@ class _FloatSum:
 
 
 class _IntegerSum:
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._total_magnitude = 0
-        self._dtype = dtype
-        self._sum: NDArray[np.int64] = np.zeros(shape, np.int64)
+    """Σ w·x as high · 2^32 + low, both int64. Only sums that might leave the range of low make use of high."""
 
-    def fits(self, array: Array, weight: int) -> bool:
-        return self._total_magnitude + self._magnitude(array, weight) < INTEGER_LIMIT
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._low: NDArray[np.int64] = np.zeros(shape, np.int64)
+        self._high: NDArray[np.int64] | None = None
+        self._bound = 0
+
+    @staticmethod
+    def fits(array: Array, weight: int) -> bool:
+        """Whatever the other updates hold."""
+        return _magnitude(array) * weight < INTEGER_LIMIT
 
     def add(self, array: Array, weight: int, observe: object) -> None:
         """Integers aren't observed: what they count is no step of training."""
-        self._total_magnitude += self._magnitude(array, weight)
-        self._sum += array.astype(np.int64) * np.int64(weight)
+        self._take(array, weight)
 
     def subtract(self, array: Array, weight: int) -> None:
-        self._total_magnitude -= self._magnitude(array, weight)
-        self._sum -= array.astype(np.int64) * np.int64(weight)
+        self._take(array, -weight)
 
     def mean(self, weight: int) -> Array:
-        quotient, remainder = np.divmod(self._sum, np.int64(weight))
+        quotient, remainder = self._divided(np.int64(weight))
         twice = 2 * remainder
         up = (twice > weight) | ((twice == weight) & (quotient % 2 == 1))
         return np.asarray(quotient + up).astype(self._dtype)
 
-    @staticmethod
-    def _magnitude(array: Array, weight: int) -> int:
-        return max(int(array.max(initial=0)), -int(array.min(initial=0))) * weight
+    def _take(self, array: Array, weight: int) -> None:
+        size = _magnitude(array) * abs(weight)
+        if self._bound + size >= INTEGER_LIMIT:
+            self._carry()
+        self._bound += size
+        self._low += array.astype(np.int64) * np.int64(weight)
+
+    def _carry(self) -> None:
+        if self._high is None:
+            self._high = np.zeros_like(self._low)
+        self._high += self._low >> 32
+        self._low &= LOW_BITS
+        self._bound = LOW_BITS
+
+    def _divided(self, weight: np.int64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Quotient, rounded down, and remainder. Of two limbs by long division, eight bits at a time: remainders have up to 55."""
+        if self._high is None:
+            return np.divmod(self._low, weight)
+        self._carry()
+        quotient, remainder = np.divmod(self._high, weight)
+        for shift in (24, 16, 8, 0):
+            digit, remainder = np.divmod((remainder << 8) + (self._low >> shift & 0xFF), weight)
+            quotient = (quotient << 8) + digit
+        return quotient, remainder
+
+
+def _magnitude(array: Array) -> int:
+    return max(int(array.max(initial=0)), -int(array.min(initial=0)))

@@ -43,10 +43,12 @@ def select_cohort(
     round_number: int,
     eligible: Iterable[str],
     attendance: Mapping[str, Attendance] | None = None,
+    failed: int = 0,
 ) -> tuple[str, ...]:
     """The clients that are asked in a round, sorted; a function of nothing but the arguments.
 
-    `attendance` is the run's record so far, which the order "available" alone looks at.
+    `attendance` is the run's record so far, which the order "available" alone looks at; `failed` counts the attempts
+    at the round that came to nothing, which pass the turn on in the order "cyclic".
     """
     clients = sorted(set(eligible))
     size = cohort_size(config, len(clients))
@@ -54,7 +56,7 @@ def select_cohort(
         case "random":
             return _lowest_ranks(seed, round_number, clients, size)
         case "cyclic":
-            return _next_in_turn(round_number, clients, size)
+            return _next_in_turn(round_number + failed, clients, size)
         case "available":
             return _most_reliable(seed, round_number, clients, size, attendance or {})
 
@@ -66,12 +68,12 @@ def _lowest_ranks(seed: int, round_number: int, clients: list[str], size: int) -
     return tuple(sorted(sorted(clients, key=lambda client: _rank(seed, round_number, client))[:size]))
 
 
-def _next_in_turn(round_number: int, clients: list[str], size: int) -> tuple[str, ...]:
-    """Round r continues in the sorted ids where round r - 1 ended, and begins again after the last.
+def _next_in_turn(turn: int, clients: list[str], size: int) -> tuple[str, ...]:
+    """Turn t continues in the sorted ids where turn t - 1 ended, and begins again after the last.
 
-    While the same clients are there, each is asked as often as any other, to within one round.
+    While the same clients are there and no attempt fails, each is asked as often as any other, to within one round.
     """
-    first = (round_number - 1) * size
+    first = (turn - 1) * size
     return tuple(sorted(clients[(first + k) % len(clients)] for k in range(size)))
 
 

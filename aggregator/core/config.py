@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
-from aggregator.core import registry
+from aggregator.core import plain_yaml, registry
 from aggregator.core.modes import Buffered, RunMode, Synchronous
 from aggregator.core.schedule import Constant, Schedule
 from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part, RuleConfig
@@ -287,10 +287,7 @@ class StrategyConfig(_Section):
     @classmethod
     def from_yaml(cls, text: str) -> StrategyConfig:
         """Raises `ValueError` (pydantic's among them) for what is no strategy. Only plain values are read, never objects."""
-        try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"This is not YAML: {error}") from error
+        raw = plain_yaml.read(text)
         if not isinstance(raw, dict):
             raise ValueError("A strategy is a mapping, such as `aggregation: {name: mean}`.")  # noqa: TRY004  # a bad value of a good type
         return cls.model_validate(raw)

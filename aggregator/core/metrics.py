@@ -12,6 +12,9 @@ MAX_NAMES = 32
 MAX_NAME_LENGTH = 63
 """Longer names are cut; of those that are the same then one is kept."""
 
+SMALL = 2.0**-64
+"""Scales any number so far down that its products with examples, and their sum, are finite; but for subnormals exactly."""
+
 
 def numeric(metrics: Mapping[str, ScalarValue]) -> dict[str, float]:
     """The finite numbers among `metrics`, at most `MAX_NAMES` of them, in the order of their names."""
@@ -26,7 +29,8 @@ def numeric(metrics: Mapping[str, ScalarValue]) -> dict[str, float]:
 def weighted_means(reports: Iterable[tuple[Mapping[str, float], int]]) -> dict[str, tuple[float, int]]:
     """Of each metric its mean over the reports that have it, weighted by examples, and the examples behind it.
 
-    `reports` are (metrics, number of examples). `fsum` makes the result independent of their order.
+    `reports` are (metrics, number of examples); metrics are finite. `fsum` makes the result independent of their order.
+    A mean that rounding takes beyond the largest number is left out.
     """
     terms: dict[str, list[tuple[float, int]]] = {}
     for metrics, num_examples in reports:
@@ -35,5 +39,7 @@ def weighted_means(reports: Iterable[tuple[Mapping[str, float], int]]) -> dict[s
     means = {}
     for name, pairs in sorted(terms.items()):
         if weight := sum(n for _, n in pairs):
-            means[name] = (math.fsum(value * n for value, n in pairs) / weight, weight)
+            mean = math.fsum(value * SMALL * n for value, n in pairs) / weight / SMALL
+            if math.isfinite(mean):
+                means[name] = (mean, weight)
     return means

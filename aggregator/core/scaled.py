@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator.core.accumulator import WeightedMean
-from aggregator.core.strategies.base import RoundContext, Update
-from protos.tensors import Parameters, Signature, TensorSpec
+from aggregator.core.strategies.base import RoundContext, Update, UpdateRejected
+from protos.tensors import Array, Parameters, Signature, TensorSpec
+
+Steps = dict[str, NDArray[np.float64]]
+
+
+def measured_steps(update: Update, current: Mapping[str, Array], floats: Iterable[str]) -> tuple[Steps, float]:
+    """w_k − w of the floating tensors, and its ‖·‖² over all of them. Raises `UpdateRejected` if that is no float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = {name: np.asarray(update.parameters[name].astype(np.float64) - current[name]) for name in floats}
+        squares = [float(np.vdot(step, step)) for step in steps.values()]
+    try:
+        squared = math.fsum(squares)
+    except OverflowError:
+        squared = math.inf
+    if not math.isfinite(squared):
+        raise UpdateRejected("The update is so far from the global model that its distance is too large for a number.")
+    return steps, squared
 
 
 class ScaledMean:
@@ -22,19 +40,19 @@ class ScaledMean:
         self._others = WeightedMean(Signature(tuple(t for t in tensors if not t.dtype.startswith("float"))))
         self._other_names = [t.name for t in tensors if not t.dtype.startswith("float")]
 
-    def add(self, update: Update, *, scale: float, weight: int) -> float:
-        """‖w_k − w‖², unscaled. Raises `UpdateRejected`, and is then unchanged."""
-        steps = {
-            t.name: update.parameters[t.name].astype(np.float64) - self._context.current[t.name] for t in self._floats
-        }
-        squared = math.fsum(float(np.vdot(step, step)) for step in steps.values())
-        for name in steps:
-            steps[name] *= scale
+    def measured(self, update: Update) -> tuple[Steps, float]:
+        """As `measured_steps`, of the tensors that are scaled."""
+        return measured_steps(update, self._context.current, [t.name for t in self._floats])
+
+    def add(self, update: Update, steps: Steps, *, scale: float, weight: int) -> None:
+        """`steps` are those of the update, and are scaled in place. Raises `UpdateRejected`, and is then unchanged."""
+        with np.errstate(over="ignore"):  # the mean refuses what is infinite
+            for step in steps.values():
+                np.multiply(step, scale, out=step)
         others = {name: update.parameters[name] for name in self._other_names}
         self._others.check(others, update.num_examples)
         self._steps.add(steps, weight)
         self._others.add(others, update.num_examples)
-        return squared
 
     def result(self, factor: float) -> Parameters:
         """w + factor · mean, in the dtypes of the model."""

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.core import kernels
-from aggregator.core.accumulator import WORTH_COMPILING, WeightedMean
+from aggregator.core.accumulator import WeightedMean
+from aggregator.core.exact_sum import LARGEST, magnitude
 from aggregator.core.layout import FloatLayout
-from aggregator.core.strategies.base import RoundContext, Update
+from aggregator.core.strategies.base import RoundContext, Update, UpdateRejected
 from protos.tensors import Parameters
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -42,8 +43,12 @@ class SpooledAggregator(ABC):
         """The aggregate of the floating tensors, as a vector of the layout."""
 
     def add(self, update: Update) -> None:
+        """Refuses what a mean would, too: squares of larger numbers, and their sums, aren't float64."""
+        vector = self._layout.flatten(update.parameters)
+        if magnitude(vector) > LARGEST:
+            raise UpdateRejected("The update holds values too large for a model: beyond 2^63.")
         self._others.add({t.name: update.parameters[t.name] for t in self._layout.others.tensors}, update.num_examples)
-        self._spool.append(self._layout.flatten(update.parameters))
+        self._spool.append(vector)
         self._clients.append((update.client_id, update.num_examples))
 
     def result(self) -> Parameters:
@@ -76,7 +81,9 @@ class Rows:
         self._spooled = spooled
         self._order = order
         self.num_examples = num_examples
-        self.kernels = kernels.load_columns(compiled=self.length >= WORTH_COMPILING if compiled is None else compiled)
+        self.kernels = kernels.load_columns(
+            compiled=self.length >= kernels.WORTH_COMPILING if compiled is None else compiled
+        )
 
     @property
     def count(self) -> int:

@@ -31,7 +31,6 @@ Sketch = NDArray[np.float32]
 
 WIDTH = 4_096
 CHUNK = 32 * WIDTH
-WORTH_COMPILING = 1_000_000
 LEVELS = 127
 
 ANOMALOUS_Z = 3.5
@@ -72,8 +71,6 @@ class RoundStatistics:
     """The updates of a round, compared."""
 
     clients: Mapping[str, ClientStatistics]
-    cosines: NDArray[np.float64]
-    """Between clients, in the order of `clients`, which is that of their ids; NaN of a step without direction."""
 
     @classmethod
     def of(cls, updates: Mapping[str, UpdateStatistics], aggregate: Sketch) -> RoundStatistics:
@@ -82,7 +79,7 @@ class RoundStatistics:
         sketches = np.array([updates[k].sketch for k in ids], np.float32).reshape(len(ids), WIDTH)
         norms = [updates[k].norm for k in ids]
         to_aggregate = cosines(sketches, aggregate[np.newaxis])[:, 0].tolist()
-        return cls(dict(zip(ids, _compared(norms, to_aggregate), strict=True)), cosines(sketches, sketches))
+        return cls(dict(zip(ids, _compared(norms, to_aggregate), strict=True)))
 
 
 class Sketcher:
@@ -94,7 +91,7 @@ class Sketcher:
     def __init__(self, signature: Signature, seed: int | Sequence[int], *, compiled: bool | None = None) -> None:
         """`compiled`: whether to use numba if it is installed; None leaves it to the size. Results agree to rounding."""
         if compiled is None:
-            compiled = signature.num_parameters >= WORTH_COMPILING
+            compiled = signature.num_parameters >= kernels.WORTH_COMPILING
         self.kernels = kernels.load(compiled=compiled)
         self.first_rows: dict[str, int] = {}
         rows = 0

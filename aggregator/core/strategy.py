@@ -17,6 +17,7 @@ import numpy as np
 from aggregator.core.accumulator import WeightedMean
 from aggregator.core.config import StrategyConfig
 from aggregator.core.registry import part_name
+from aggregator.core.scaled import measured_steps
 from aggregator.core.statistics import RoundStatistics, Sketcher, UpdateStatistics
 from aggregator.core.strategies.base import (
     Aggregator,
@@ -174,6 +175,7 @@ class RoundAggregation:
         self, config: StrategyConfig, context: RoundContext, aggregator: Aggregator, server: ServerHalves
     ) -> None:
         self._clip_norm = config.update.clip_norm
+        self._counts_alike = config.method.counts_alike
         self._title = config.aggregation.title
         self._context = context
         self._aggregator = aggregator
@@ -184,7 +186,7 @@ class RoundAggregation:
         self._statistics: dict[str, UpdateStatistics] = {}
 
     def add(self, update: Update) -> UpdateStatistics:
-        """What the update looked like as the client sent it, which is before it is clipped.
+        """What the update looked like before it is clipped: as the client sent it, or in a buffered run as it was moved to this model.
 
         Raises `UpdateRejected` for this update's own fault, and `AggregationFailed` for the rule's; then nothing is kept of it.
         """
@@ -200,7 +202,9 @@ class RoundAggregation:
         return statistics
 
     def _taken_apart(self, update: Update) -> tuple[Parameters, Update]:
-        """What came beside the model's tensors, and the update without it."""
+        """What came beside the model's tensors, and the update without it, with the weight that it has."""
+        if self._counts_alike:
+            update = replace(update, num_examples=1)
         auxiliary = {t.name: update.parameters[t.name] for t in self._returned.tensors}
         if not auxiliary:
             return {}, update
@@ -268,10 +272,10 @@ def _checked(model: object, signature: Signature, title: str) -> Parameters:
 
 
 def _clipped(update: Update, current: Mapping[str, Array], norm: float) -> Update:
-    """The update drawn in to at most `norm` (L2, over all floating tensors) from the global model."""
+    """The update drawn in to at most `norm` (L2, over all floating tensors) from the global model. Raises `UpdateRejected`."""
     floats = [name for name, array in update.parameters.items() if array.dtype.kind == "f"]
-    steps = {name: update.parameters[name].astype(np.float64) - current[name] for name in floats}
-    length = math.sqrt(math.fsum(float(np.vdot(step, step)) for step in steps.values()))
+    steps, squared = measured_steps(update, current, floats)
+    length = math.sqrt(squared)
     if length <= norm:
         return update
     drawn_in = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from channels.db import database_sync_to_async
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 from django.db.models import Case, Count, F, Max, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -18,6 +18,7 @@ from aggregator.core.round import ParticipationReport
 from aggregator.ports import (
     Directive,
     Event,
+    EventsRefused,
     Lease,
     LeaseLost,
     MetricRecord,
@@ -101,7 +102,10 @@ class DatabaseEventSink:
     """Implements `aggregator.ports.EventSink`: the database first, then the run's group of browsers."""
 
     async def write(self, lease: Lease, events: Sequence[Event]) -> None:
-        rows = await database_sync_to_async(_store_events)(lease, events)
+        try:
+            rows = await database_sync_to_async(_store_events)(lease, events)
+        except (DataError, IntegrityError, TypeError, ValueError) as error:  # a database that is away raises others
+            raise EventsRefused(f"{type(error).__name__}: {error}") from error
         await live.publish_events(lease.run_id, [event_payload(row) for row in rows])
 
 

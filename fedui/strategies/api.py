@@ -12,12 +12,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from aggregator.core.config import StrategyConfig
+from aggregator.core.plain_yaml import MAX_CHARACTERS
 from fedui.federations.models import Federation
 from fedui.strategies.faults import parse_config, parse_yaml
 from fedui.strategies.models import Strategy, StrategyVersion
 from fedui.strategies.summary import summary
-
-MAX_YAML = 100_000
 
 
 class StrategySchema(APIView):
@@ -29,7 +28,7 @@ class StrategySchema(APIView):
 
 class ValidationRequest(serializers.Serializer[dict[str, Any]]):
     config = serializers.JSONField(required=False)
-    yaml = serializers.CharField(required=False, max_length=MAX_YAML, trim_whitespace=False)
+    yaml = serializers.CharField(required=False, max_length=MAX_CHARACTERS, trim_whitespace=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:

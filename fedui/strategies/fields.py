@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from aggregator.core import plain_yaml
 from aggregator.core.config import StrategyConfig
 from aggregator.core.registry import part_name
 from aggregator.core.strategies.base import Part
@@ -187,8 +187,8 @@ def _written(kind: str, value: Any) -> Any:
 def _scalar(text: str) -> bool | int | float | str:
     """A value that the app is told: a number where it reads as one. As YAML, without its dates and nulls."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = plain_yaml.read(text)
+    except ValueError:
         return text
     return value if isinstance(value, bool | int | float) else text
 

@@ -69,6 +69,18 @@ def test_in_cyclic_order_the_clients_take_turns() -> None:
     assert rounds == [("a", "b"), ("c", "d"), ("a", "e"), ("b", "c"), ("d", "e")]
 
 
+def test_in_cyclic_order_an_attempt_that_failed_passes_the_turn_on() -> None:
+    config = CohortConfig(min_clients=1, max_clients=1, order="cyclic")
+    attempts = [select_cohort(config, 7, 2, "abc", failed=failed) for failed in range(4)]
+    assert attempts == [("b",), ("c",), ("a",), ("b",)]
+
+
+@given(clients, st.integers(0, 2**32), st.integers(1, 100), st.sampled_from(["random", "available"]))
+def test_other_orders_ask_the_same_clients_again(eligible: set[str], seed: int, number: int, order: Order) -> None:
+    config = CohortConfig(fraction=0.5, min_clients=1, order=order)
+    assert select_cohort(config, seed, number, eligible, failed=2) == select_cohort(config, seed, number, eligible)
+
+
 @given(clients, st.integers(1, 10), st.integers(1, 200))
 def test_cyclic_order_asks_each_as_often_as_any_other(eligible: set[str], size: int, rounds: int) -> None:
     config = CohortConfig(fraction=1e-9, min_clients=size, order="cyclic")

@@ -86,6 +86,36 @@ def test_yaml_that_is_no_strategy_is_refused(text: str) -> None:
         StrategyConfig.from_yaml(text)
 
 
+def bomb(levels: int) -> str:
+    """Ten to the power of `levels` when its aliases are followed."""
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (bomb(9), "aliases"),
+        ("cohort: &c {min_clients: 2}\nfaults: *c", "aliases"),
+        ("cohort: {<<: &c {min_clients: 2}, <<: *c}", "aliases"),
+        ("[" * 3000, "too many open brackets"),
+        ("- " * 3000, "nested too deep"),
+        ("a: b\n" * 5000, "at most 20,000 are read"),
+        ("a: " + "1" * 5_000, "not YAML"),
+    ],
+)
+def test_yaml_that_grows_without_end_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StrategyConfig.from_yaml(text)
+
+
+def test_no_strategy_is_written_with_aliases() -> None:
+    same = Cosine(end=0.5)
+    config = StrategyConfig(local=LocalConfig(schedule=same, epochs_schedule=same))
+    assert StrategyConfig.from_yaml(config.to_yaml()) == config
+
+
 def test_the_json_schema_tells_parts_apart() -> None:
     schema = StrategyConfig.model_json_schema()
     assert schema["properties"]["aggregation"]["discriminator"]["propertyName"] == "name"

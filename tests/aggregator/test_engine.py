@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
 from aggregator.core.strategies.fedavg import Mean
 from aggregator.core.strategies.fedmedian import Median
+from aggregator.memory import StoredRun
 from aggregator.ports import Directive, RunOutcome, RunSpec
 from protos.fedui.v1 import task_pb2
 from protos.tensors import Parameters
@@ -270,6 +272,53 @@ async def test_a_client_that_fails_is_asked_last_also_by_the_engine_that_takes_t
     assert {p.client_id for p in run.rounds[5, 1].participations} == {"a", "c"}
 
 
+def in_turn(federation: Federation, num_rounds: int) -> StoredRun:
+    """One client a round."""
+    cohort = CohortConfig(min_clients=1, max_clients=1, order="cyclic")
+    faults = FaultsConfig(quorum=1, deadline_seconds=20)
+    strategy = StrategyConfig(cohort=cohort, faults=faults, evaluation=EvaluationConfig(federated=False))
+    return federation.store.add(RunSpec(1, "test", "tests", "toy", "1", SIGNATURE, strategy, 7, num_rounds))
+
+
+def turns(run: StoredRun) -> list[tuple[int, int, str]]:
+    """Round, attempt and the client that was asked."""
+    return [(*key, record.participations[0].client_id) for key, record in sorted(run.rounds.items()) if key[0]]
+
+
+async def test_a_client_that_fails_in_its_turn_passes_it_on(federation: Federation) -> None:
+    broken = await federation.connect("b", automatic=False)
+    await federation.connect("a")
+    await federation.connect("c")
+    run = in_turn(federation, num_rounds=3)
+    running = asyncio.create_task(federation.engine.run(1))
+    while (task := await asyncio.wait_for(broken.tasks.get(), 10)).kind != task_pb2.TASK_KIND_FIT:
+        await broken.do(task)
+    broken.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="no data")
+    async with asyncio.timeout(20):
+        await running
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    assert turns(run) == [(1, 1, "a"), (2, 1, "b"), (2, 2, "c"), (3, 1, "c")]
+
+
+async def test_an_engine_that_is_lost_in_the_middle_of_a_turn_takes_it_from_no_client(federation: Federation) -> None:
+    """So that the run comes to the model to which it comes undisturbed."""
+    agents = [await federation.connect(client_id, automatic=False) for client_id in "ab"]
+    run = in_turn(federation, num_rounds=2)
+    running = asyncio.create_task(federation.engine.run(1))
+    await agents[0].do(await asyncio.wait_for(agents[0].tasks.get(), 10))
+    await asyncio.wait_for(agents[0].tasks.get(), 10)
+    port = federation.engine.port
+    await federation.engine.stop()
+    await running
+    federation.store.last_events[1] = federation.sink.events[-1].seq
+    await federation.start(port)
+    for client_id in "ab":
+        await federation.connect(client_id)
+    async with asyncio.timeout(20):
+        await federation.engine.run(1)
+    assert turns(run) == [(1, 1, "a"), (1, 2, "a"), (2, 1, "b")]
+
+
 async def test_the_client_that_sends_a_long_step_is_flagged_and_the_others_are_not(federation: Federation) -> None:
     for client_id, step in {"a": 1.0, "b": 1.02, "c": 0.98, "d": 1.01, "e": 9.0}.items():
         await federation.connect(client_id, step=step)
@@ -310,6 +359,20 @@ async def test_what_is_told_of_a_step_beyond_float32_is_valid_json(federation: F
     for client_id, step in {"a": 1.0, "b": 1.0, "c": -3.3e38}.items():
         await federation.connect(client_id, step=step)
     await federation.run(clients=3, quorum=3, evaluate=False)
+    for event in federation.sink.events:
+        json.dumps(dict(event.data), allow_nan=False)
+
+
+async def test_metrics_that_are_no_numbers_or_enormous_end_no_run(federation: Federation) -> None:
+    for client_id, largest in {"a": 1e308, "b": 1e308, "c": -1e308}.items():
+        agent = await federation.connect(client_id)
+        agent.metrics = {"auc": math.nan, "largest": largest}
+    run = await federation.run(clients=3, quorum=3)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    reports = {p.client_id: p.metrics for p in run.rounds[1, 1].participations}
+    assert reports["c"] == {"auc": "nan", "largest": -1e308, "loss": 0.1}
+    means = {m.name: m.value for m in run.metrics(1) if m.source == "fit"}
+    assert means == {"largest": pytest.approx(1e308 / 3), "loss": 0.1}
     for event in federation.sink.events:
         json.dumps(dict(event.data), allow_nan=False)
 

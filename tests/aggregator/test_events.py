@@ -7,7 +7,7 @@ import pytest
 
 from aggregator import events
 from aggregator.events import EventLog
-from aggregator.ports import Event, Lease, LeaseLost
+from aggregator.ports import Event, EventsRefused, Lease, LeaseLost
 
 LEASE = Lease(1, "me", 1)
 
@@ -23,6 +23,10 @@ class Sink:
         if self.failures:
             self.failures -= 1
             raise ConnectionError("the database is away")
+        if any(event.data.get("bad") for event in batch):
+            raise EventsRefused("no JSON")
+        if set(self.seqs) & {event.seq for event in batch}:
+            raise EventsRefused("not unique")
         self.batches.append(list(batch))
 
     @property
@@ -74,3 +78,33 @@ async def test_a_lost_lease_ends_the_log() -> None:
     async with asyncio.timeout(5):
         await log.close()
     assert sink.batches == []
+
+
+async def test_an_event_that_is_refused_leaves_its_number_to_one_that_says_so() -> None:
+    sink = Sink()
+    log = EventLog(LEASE, 0, sink)
+    for number in range(1, 1001):
+        log.emit("client.progress", f"{number}", client_id="a", data={"bad": number in (3, 700)})
+    async with asyncio.timeout(5):
+        await log.close()
+    assert sink.seqs == list(range(1, 1001))
+    lost = [event for batch in sink.batches for event in batch if event.kind == "event.lost"]
+    assert [(event.seq, event.level, event.client_id, event.data) for event in lost] == [
+        (3, "error", None, {}),
+        (700, "error", None, {}),
+    ]
+    assert "client.progress" in lost[0].message
+
+
+async def test_events_that_are_stored_already_are_dropped() -> None:
+    """As when the connection went after the commit and before its answer."""
+    sink = Sink()
+    earlier = EventLog(LEASE, 0, sink)
+    earlier.emit("a", "one")
+    await earlier.close()
+    log = EventLog(LEASE, 0, sink)
+    log.emit("a", "one")
+    log.emit("b", "two")
+    async with asyncio.timeout(5):
+        await log.close()
+    assert sink.seqs == [1, 2]

@@ -29,8 +29,9 @@ TRUE_OPTIMUM = 0.75
 class Quadratic(NumPyClient):
     """Loss a ‖w − b‖² / 2 over two tensors, gradient descent of as many steps as there are epochs."""
 
-    def __init__(self, curvature: float, optimum: float, *, corrects: bool = True) -> None:
+    def __init__(self, curvature: float, optimum: float, *, num_examples: int = 10, corrects: bool = True) -> None:
         self._curvature, self._optimum, self._corrects = curvature, optimum, corrects
+        self._num_examples = num_examples
 
     def get_parameters(self, config: Config) -> Arrays:
         return [np.zeros(2), np.zeros((1, 1))]
@@ -45,7 +46,7 @@ class Quadratic(NumPyClient):
                     phase.correct(values, gradients, rate)
                 values = [array - rate * gradient for array, gradient in zip(values, gradients, strict=True)]
             phase.end(values)
-        return self.method.result, 10, {}
+        return self.method.result, self._num_examples, {}
 
     def evaluate(self, parameters: Arrays, config: Config) -> EvaluateResult:
         return float(self._curvature * ((parameters[0] - self._optimum) ** 2).sum() / 2), 10, {"w": parameters[0][0]}
@@ -78,6 +79,19 @@ def test_scaffold_takes_the_drift_away() -> None:
 def test_feddyn_finds_the_optimum_of_the_sum() -> None:
     run = simulation({"name": "feddyn", "alpha": 1.0}, epochs=50)
     np.testing.assert_allclose(run.run(200)["body"], TRUE_OPTIMUM, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "cohorts", [[["c0", "c1", "c2"]], [["c0", "c1"], ["c1", "c2"], ["c0", "c2"]], [["c0"], ["c1", "c2"]]]
+)
+def test_feddyn_counts_clients_alike_however_many_examples_they_have(cohorts: list[list[str]]) -> None:
+    """Losses (w − 0)² / 2, (w − 1)² / 2 and (w − 5)² / 2 of 1, 3 and 9 examples: their sum is least at 2."""
+    run = simulation({"name": "feddyn", "alpha": 1.0}, epochs=50)
+    clients = [Quadratic(1, 0, num_examples=1), Quadratic(1, 1, num_examples=3), Quadratic(1, 5, num_examples=9)]
+    run.clients = {f"c{k}": hosted(client) for k, client in enumerate(clients)}
+    for number in range(300):
+        run.run(1, cohorts[number % len(cohorts)])
+    np.testing.assert_allclose(run.model["body"], 2, rtol=1e-5)
 
 
 def test_scaffold_of_a_part_of_the_clients_moves_its_control_by_that_part() -> None:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from aggregator.core import kernels, registry
+from aggregator.core.exact_sum import LARGEST
 from aggregator.core.kernels.plain_columns import NETWORK_ROWS
 from aggregator.core.spooled import Rows
-from aggregator.core.strategies.base import RuleConfig, UpdateRejected
+from aggregator.core.strategies.base import RoundContext, RuleConfig, Update, UpdateRejected
+from protos.tensors import Signature
 from tests.support.rounds import Vectors, aggregate, aggregate_vectors, rule
 from tests.support.spool import MemorySpool
 
@@ -70,9 +72,9 @@ def test_moving_everything_moves_the_result_with_it(name: str, rows: NDArray[Any
 
 
 @pytest.mark.parametrize("name", ROBUST)
-@pytest.mark.parametrize("attack", [1e30, -1e30, 1e6])
-@given(rows=npst.arrays(np.float32, (N, D), elements=st.floats(-1, 1, width=32)))
-def test_updates_moved_to_infinity_move_the_result_by_a_bounded_amount(
+@pytest.mark.parametrize("attack", [LARGEST, -LARGEST, 1e6])
+@given(rows=npst.arrays(st.sampled_from([np.float32, np.float64]), (N, D), elements=st.floats(-1, 1, width=32)))
+def test_updates_moved_far_away_move_the_result_by_a_bounded_amount(
     name: str, attack: float, rows: NDArray[Any]
 ) -> None:
     attacked = rows.copy()
@@ -262,6 +264,59 @@ def test_a_metric_that_a_rule_needs_is_asked_for(name: str, metrics: dict[str, f
         aggregate_vectors(rule(name), [np.zeros(D, np.float32)], metrics=[metrics])
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "bad", "metrics"),
+    [
+        ("qfedavg", {"q": 2}, 1.0, {"initial_loss": 1e200}),  # F^q is no float64
+        ("qfedavg", {"q": 1}, 0.0, {"initial_loss": 1e307}),  # nor is the sum of some such weights
+        ("qfedavg", {"q": 1}, 1.7e153, {"initial_loss": 1.0}),  # nor ‖Δ‖² over two tensors
+        ("qfedavg", {"q": 1}, 1e308, {"initial_loss": 1.0}),
+        ("fednova", {}, 1.7e153, {"local_steps": 3.0}),
+        ("fednova", {}, 1e308, {"local_steps": 3.0}),
+    ],
+)
+def test_numbers_that_overflow_refuse_the_update_and_no_other(
+    name: str, settings: dict[str, Any], bad: float, metrics: dict[str, float]
+) -> None:
+    tensors = {"a": np.ones(40), "b": np.ones(40), "n": np.array(1)}
+    far = {**tensors, "a": np.full(40, bad), "b": np.full(40, bad), "n": np.array(9)}
+    good = {"initial_loss": 1.0, "local_steps": 2.0}
+    context = RoundContext(
+        1, 0, Signature.of(tensors), {key: np.zeros_like(array) for key, array in tensors.items()}, 3, MemorySpool
+    )
+    aggregator = rule(name, **settings).begin(context)
+    aggregator.add(Update("0", tensors, 10, good))
+    with pytest.raises(UpdateRejected, match="large"):
+        aggregator.add(Update("1", far, 10, metrics))
+    result = aggregator.result()
+    aggregator.close()
+    alone = aggregate(rule(name, **settings), [tensors], num_examples=[10], metrics=[good])
+    assert {key: array.tobytes() for key, array in result.items()} == {
+        key: array.tobytes() for key, array in alone.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["mean", "centred_clipping", "norm_clipping", *ROBUST])
+@pytest.mark.parametrize(("dtype", "far"), [("float64", 1e200), ("float64", -1e200), ("float32", 1e30)])
+def test_an_update_from_beyond_the_numbers_of_models_is_refused_and_leaves_no_trace(
+    name: str, dtype: str, far: float
+) -> None:
+    model = {"w": np.zeros(D, dtype), "seen": np.array(0)}
+    good = [{"w": np.full(D, k, dtype), "seen": np.array(k)} for k in range(N)]
+    bad = {"w": good[0]["w"].copy(), "seen": np.array(9)}
+    bad["w"][-1] = far
+    aggregator = built(name).begin(RoundContext(1, 0, Signature.of(model), model, N + 1, MemorySpool))
+    for k, update in enumerate(good):
+        aggregator.add(Update(f"{k:02d}", update, 1, {}))
+        if k == 1:
+            with pytest.raises(UpdateRejected, match="too large"):
+                aggregator.add(Update("bad", bad, 1, {}))
+    result = aggregator.result()
+    aggregator.close()
+    for tensor, array in aggregate(built(name), good).items():
+        np.testing.assert_array_equal(result[tensor], array)
+
+
 def descend(optima: Vectors, steps: list[int], name: str, rounds: int = 400) -> float:
     """Clients whose losses are (w − optimum)² / 2, gradient descent at rate 0.1, `steps` each; the point that the rounds come to."""
     w = np.zeros(1)
@@ -291,3 +346,19 @@ def test_more_malicious_clients_than_a_rule_bears_are_refused_when_it_is_defined
     with pytest.raises(ValueError, match=r"needs at least (11|19) updates, and the quorum allows a round with 10"):
         StrategyConfig.model_validate(config)
     assert rule(name, malicious=1).explain(10)
+
+
+def test_multikrum_that_would_keep_a_malicious_update_is_refused() -> None:
+    """Of 5 updates with 1 wrong one, 5 kept are a plain mean; of 6, the wrong one can be left out."""
+    from aggregator.core.config import StrategyConfig
+
+    multikrum = {"name": "multikrum", "malicious": 1, "keep": 5}
+    with pytest.raises(ValueError, match="needs at least 6 updates, and the quorum allows a round with 5"):
+        StrategyConfig.model_validate({"cohort": {"min_clients": 5}, "faults": {"quorum": 5}, "aggregation": multikrum})
+    config = StrategyConfig.model_validate(
+        {"cohort": {"min_clients": 6}, "faults": {"quorum": 6}, "aggregation": multikrum}
+    ).aggregation
+    assert "1 wrong updates of at least 6" in config.explain(6)
+    rows = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [1e6]], np.float32)
+    assert aggregate_vectors(config, rows).tolist() == [2.0]
+    assert rule("multikrum", malicious=2, keep=1).fewest_updates() == 7

@@ -182,7 +182,6 @@ def test_a_cohort_of_equals_has_no_flags() -> None:
     for name, client in seen.clients.items():
         assert client.cosine_to_aggregate == pytest.approx(cosine(vectors[name], mean), abs=0.05)
         assert client.norm_ratio == pytest.approx(1, abs=0.05)
-    assert np.diag(seen.cosines) == pytest.approx(np.ones(len(vectors)))
 
 
 def test_a_long_step_is_flagged_with_its_ratio() -> None:
@@ -237,7 +236,6 @@ def test_small_cohorts_and_steps_of_nothing_have_statistics(count: int) -> None:
     updates = {str(k): measured(current, current) for k in range(count)}
     seen = RoundStatistics.of(updates, updates["0"].sketch)
     assert all(c.cosine_to_aggregate is None and c.norm_ratio is None and not c.flagged for c in seen.clients.values())
-    assert np.isnan(seen.cosines).all()
 
 
 def test_a_round_without_updates_has_none() -> None:

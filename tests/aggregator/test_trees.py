@@ -158,6 +158,26 @@ def test_in_its_turn_a_client_adds_trees_and_changes_no_others() -> None:
             aggregate(config, first.to_array(), {"1": update})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective_parameters": (("reg_loss_param", (("scale_pos_weight", "no number"),)),)},
+        {"boost_from_average": "1"},
+        {"version": (99, 0, 0)},
+    ],
+)
+def test_in_its_turn_a_client_changes_no_header(change: dict[str, Any]) -> None:
+    """XGBoost loads what comes of it."""
+    start = Ensemble.parse(initial())
+    header = replace(start.header, boost_from_average="0")
+    current = replace(start, header=header).to_array()
+    update = boosted(0, current, return_trees="all")
+    update = replace(update, header=replace(header, **change))
+    result = aggregate(rule("xgboost_cyclic"), current, {"0": update})
+    assert (result.header, result.trees) == (header, update.trees)
+    assert np.isfinite(margins(result)).all()
+
+
 def test_the_clients_share_the_learning_rate_of_bagging() -> None:
     told = rule("xgboost_bagging", max_depth=3).fit_config(5)
     assert told == {"max_depth": 3, "num_parallel_tree": 1, "return_trees": "new", "learning_rate_scale": 0.2}

@@ -61,6 +61,17 @@ def test_an_update_that_overflows_the_mean_leaves_nothing_behind() -> None:
     assert set(aggregation.compare(aggregation.result()).clients) == {"a"}
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("start", "far"), [(0.0, 1.7e153), (-1.7e308, 1.7e308)])
+def test_a_step_too_long_to_be_clipped_is_rejected(rule: str, start: float, far: float) -> None:
+    current: Parameters = {"a": np.full(40, start), "b": np.full(40, start)}
+    config = StrategyConfig.model_validate({"aggregation": {"name": rule}, "update": {"clip_norm": 1.0}})
+    signature = Signature.of(current)
+    aggregation = Strategy(config, signature).begin(RoundContext(1, 7, signature, current, 2, MemorySpool))
+    with pytest.raises(UpdateRejected, match="too large"):
+        aggregation.add(Update("a", dict.fromkeys("ab", np.full(40, far)), 10, {"initial_loss": 1.0}))
+
+
 def test_each_round_projects_in_its_own_way() -> None:
     first, second = (begin(number).add(update("a", 1.0)).sketch for number in (1, 2))
     again = begin(1).add(update("a", 1.0)).sketch

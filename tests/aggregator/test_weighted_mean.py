@@ -232,6 +232,39 @@ def test_integers_are_averaged_exactly_and_stay_integers(pairs: Pairs) -> None:
     assert result.tolist() == [round(value) for value in exact(pairs)]
 
 
+large_updates = st.lists(
+    st.tuples(npst.arrays(np.int64, N, elements=st.integers(-(2**62) + 1, 2**62 - 1)), weights).map(
+        lambda pair: (np.sign(pair[0]) * (np.abs(pair[0]) // pair[1]), pair[1])
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(pairs=large_updates, refused=large_updates, random=st.randoms(use_true_random=False))
+def test_integers_that_one_update_may_hold_are_averaged_exactly_in_any_order(
+    pairs: Pairs, refused: Pairs, random: Random
+) -> None:
+    expected = [round(value) for value in exact(pairs)]
+    random.shuffle(pairs)
+    assert mean(pairs, "int64").tolist() == expected
+    accumulator = WeightedMean(Signature.of({"w": pairs[0][0]}))
+    for array, weight in refused:
+        accumulator.add({"w": array}, weight)
+    for array, weight in pairs:
+        accumulator.add({"w": array}, weight)
+    for array, weight in refused:
+        accumulator.subtract({"w": array}, weight)
+    assert accumulator.result()["w"].tolist() == expected
+
+
+def test_an_enormous_integer_of_one_client_refuses_no_other() -> None:
+    largest = np.array(2**62 - 1)
+    assert mean([(largest, 1), (np.array(10), 999), (largest, 1)], "int64").tolist() == round(
+        Fraction(2 * (2**62 - 1) + 9990, 1001)
+    )
+
+
 def test_integers_round_half_to_even() -> None:
     assert mean([(np.array([1, 2, -1]), 1), (np.array([2, 3, -2]), 1)], "int64").tolist() == [2, 2, -2]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import pytest
 from asgiref.sync import sync_to_async
 
 from aggregator.core.round import Outcome, ParticipationReport
-from aggregator.ports import Event, LeaseLost, Level, MetricRecord, RoundRecord, RunOutcome
+from aggregator.ports import Event, EventsRefused, LeaseLost, Level, MetricRecord, RoundRecord, RunOutcome
 from fedui.runs.adapters import DatabaseEventSink
 from fedui.runs.models import Event as EventRow
 from fedui.runs.models import Metric, Participation, Round, Run
@@ -118,7 +119,7 @@ async def test_events_are_stored_under_the_lease_and_numbered_once(harness: Harn
         return Event(harness.run_id, seq, datetime.now(UTC), "x", Level.INFO, "text", 1, harness.clients[0], {"k": 1})
 
     await sink.write(lease, [event(1), event(2)])
-    with pytest.raises(Exception, match="(?i)unique"):
+    with pytest.raises(EventsRefused, match="(?i)unique"):
         await sink.write(lease, [event(2), event(3)])
     assert [e.seq async for e in EventRow.objects.all()] == [1, 2]
     await harness.store.finish(lease, RunOutcome.COMPLETED, "done")
@@ -126,6 +127,14 @@ async def test_events_are_stored_under_the_lease_and_numbered_once(harness: Harn
     await Run.objects.filter(pk=harness.run_id).aupdate(lease_fencing=99)
     with pytest.raises(LeaseLost):
         await sink.write(lease, [event(4)])
+
+
+@pytest.mark.parametrize("data", [{"mean": math.inf}, {"raw": b"x"}])
+async def test_events_that_no_json_can_say_are_refused(harness: Harness, data: dict[str, object]) -> None:
+    sink, lease = DatabaseEventSink(), (await harness.take_up()).lease
+    with pytest.raises(EventsRefused):
+        await sink.write(lease, [Event(harness.run_id, 1, NOW, "x", Level.INFO, "text", data=data)])
+    await sink.write(lease, [Event(harness.run_id, 1, NOW, "x", Level.INFO, "text")])
 
 
 async def test_an_update_of_an_abandoned_round_keeps_its_norm(harness: Harness) -> None:

@@ -76,5 +76,5 @@ async def test_a_run_ends_whatever_is_said_to_it(transactional_db: None, federat
     refused = Participation.objects.filter(client_id=bad).values_list("outcome", "reason")
     assert {row async for row in refused} == {("refused", CLEANED)}
     kept = Participation.objects.filter(client_id=good).values_list("metrics", flat=True)
-    assert [metrics async for metrics in kept] == [{"loss": 0.1, "epochs": 2}] * 3
+    assert [metrics async for metrics in kept] == [{"loss": 0.1, "auc": "nan", "best": "inf", "epochs": 2}] * 3
     assert await Event.objects.filter(kind="client.progress", message=CLEANED).acount() == 3

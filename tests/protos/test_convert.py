@@ -1,5 +1,7 @@
 """Scalars and signatures between messages and Python."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ characters = st.characters(exclude_characters=limits.NUL, codec="utf-8")
 scalars = st.one_of(
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
-    st.floats(allow_nan=False),
+    st.floats(allow_nan=False, allow_infinity=False),
     st.text(characters, max_size=100),
     st.binary(max_size=100),
 )
@@ -40,6 +42,11 @@ def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
 def test_what_cannot_be_sent_is_refused_by_name(value: ScalarValue) -> None:
     with pytest.raises(CodecError, match="'m' is a"):
         scalars_to_proto({"m": value})
+
+
+@pytest.mark.parametrize(("value", "text"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
+def test_a_number_that_is_none_arrives_as_a_text(value: float, text: str) -> None:
+    assert scalars_from_proto(scalars_to_proto({"auc": value})) == {"auc": text}
 
 
 def test_a_map_without_end_is_refused() -> None:

@@ -68,3 +68,10 @@ def test_lists_and_pairs_are_written_with_commas(fields: dict[str, ConfigField])
     assert (tensors.value, weights.value) == ("head.weight, head.bias", "a:0.5")
     assert (tensors.parsed(), weights.parsed()) == (["head.weight", "head.bias"], {"a": 0.5})
     assert tensors.path == ["optimizer", "local_tensors"]
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "- " * 3000, "*a", "1" * 5000, "2026-13-45", "true", "0.5"])
+def test_a_value_for_the_app_is_a_number_or_the_text_itself(text: str) -> None:
+    (extra,) = (f for s in sections_of(StrategyConfig()) for f in s.fields if f.name == "local.extra")
+    extra.read({"local.extra": f"a:{text}"})
+    assert extra.parsed() == {"a": {"true": True, "0.5": 0.5}.get(text, text.strip())}

@@ -11,6 +11,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+WORTH_COMPILING = 1_000_000
+"""Parameters of a model from which on it pays to load the compiled kernels, which takes some seconds the first time."""
+
 
 class Kernels(Protocol):
     """Arrays are one-dimensional and contiguous; `values` are float32 or float64, aligned."""

@@ -215,6 +215,9 @@ class Stateless:
 class MethodConfig(Part):
     """How clients train when their data differ. Its other half runs at the clients (`client_agent.methods`)."""
 
+    counts_alike: ClassVar[bool] = False
+    """Each client weighs the same in the aggregate, however many examples it has."""
+
     def settings(self) -> Scalars:
         """What the clients' half is told, among the app's configuration."""
         return {}

@@ -2,8 +2,8 @@
 
 Client k minimises L_k(w) − ⟨g_k, w⟩ + (α/2) ‖w − w_t‖² and then sets g_k ← g_k − α (w_k − w_t). The server keeps h ← h − α
 (1/m) Σ_{k ∈ S} (w_k − w_t), with m the clients that could have been asked, and w_{t+1} = mean_{k ∈ S} w_k − h / α. All begin
-at 0. Where it converges, it is to a minimum of the sum of the losses, whatever the number of local steps. Default: α =
-0.1; the paper tries 0.001 to 0.1.
+at 0. As in the paper clients count alike, however many examples they have: where it converges, it is to a minimum of the
+plain sum of their losses, whatever the number of local steps. Default: α = 0.1; the paper tries 0.001 to 0.1.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class FedDyn(MethodConfig):
     """A term that changes from round to round makes the clients' optima agree with that of all."""
 
     title: ClassVar[str] = "FedDyn: a dynamic regulariser"
+    counts_alike: ClassVar[bool] = True
     name: Literal["feddyn"] = "feddyn"
     alpha: Annotated[float, Field(gt=0, le=1_000, title="Strength α")] = 0.1
 
@@ -40,7 +41,8 @@ class FedDyn(MethodConfig):
         return _Dynamic(shared, self.alpha)
 
     def explain(self) -> str:
-        return "Clients keep a gradient from round to round. The traffic is that of FedAvg."
+        kept = "Clients keep a gradient from round to round. The traffic is that of FedAvg."
+        return f"{kept} In the mean they count alike, however many examples they have."
 
 
 class _Dynamic:

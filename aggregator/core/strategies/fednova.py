@@ -50,7 +50,8 @@ class _FedNova:
                 f"Normalised averaging needs the metric {self._config.steps_metric!r}, the number of local steps, from 1. "
                 "Let the app's fit return it."
             )
-        self._mean.add(update, scale=1 / steps, weight=update.num_examples)
+        apart, _ = self._mean.measured(update)
+        self._mean.add(update, apart, scale=1 / steps, weight=update.num_examples)
         self._steps += update.num_examples * int(steps)
         self._examples += update.num_examples
 

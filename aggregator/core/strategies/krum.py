@@ -2,7 +2,8 @@
 
 An update's score is the sum of its squared distances to its n − f − 2 nearest others. Krum takes the update of the
 lowest score; Multi-Krum the mean, weighted by examples, of the `keep` lowest. Both tolerate f wrong updates while 2f
-+ 2 < n. Krum follows one client: where data differ, it loses accuracy. Equal scores: the client whose id comes first.
++ 2 < n, and Multi-Krum while it keeps no more than n − f, for else it must keep wrong ones. Krum follows one client:
+where data differ, it loses accuracy. Equal scores: the client whose id comes first.
 """
 
 from __future__ import annotations
@@ -46,14 +47,15 @@ class MultiKrum(RuleConfig):
     keep: Annotated[int | None, Field(ge=1, title="Updates kept", description="Empty: all but the malicious.")] = None
 
     def fewest_updates(self) -> int:
-        return max(2 * self.malicious + 3, self.keep or 0)
+        return max(2 * self.malicious + 3, (self.keep or 0) + self.malicious)
 
     def begin(self, context: RoundContext) -> Aggregator:
         return _Krum(context, self.malicious, keep=self.keep)
 
     def explain(self, quorum: int) -> str:
         kept = self.keep or quorum - self.malicious
-        tolerated = f"Tolerates {self.malicious} wrong updates of at least {2 * self.malicious + 3} (2f + 2 < n)"
+        bounds = "2f + 2 < n, and no more kept than n − f"
+        tolerated = f"Tolerates {self.malicious} wrong updates of at least {self.fewest_updates()} ({bounds})"
         return f"{tolerated}; of {quorum}, {kept} are averaged."
 
 

@@ -21,6 +21,8 @@ from aggregator.core.strategies.base import Aggregator, RoundContext, RuleConfig
 from protos.tensors import Parameters
 
 LEAST_LOSS = 1e-10
+LARGEST_WEIGHT = 1e300
+"""Of one client: no round has so many that their sum would be infinite."""
 
 
 class QFedAvg(RuleConfig):
@@ -51,9 +53,10 @@ class _QFedAvg:
 
     def add(self, update: Update) -> None:
         loss = self._loss_of(update)
-        q, inverse = self._config.q, 1 / self._config.client_learning_rate
-        squared = self._mean.add(update, scale=loss**q, weight=1)
-        self._weights.append(q * loss ** (q - 1) * inverse**2 * squared + inverse * loss**q)
+        steps, squared = self._mean.measured(update)
+        scale, weight = self._weigh(loss, squared)
+        self._mean.add(update, steps, scale=scale, weight=1)
+        self._weights.append(weight)
 
     def result(self) -> Parameters:
         return self._mean.result(len(self._weights) / self._config.client_learning_rate / math.fsum(self._weights))
@@ -69,3 +72,17 @@ class _QFedAvg:
                 "Let the app's fit return it."
             )
         return float(np.float64(loss) + LEAST_LOSS)
+
+    def _weigh(self, loss: float, squared: float) -> tuple[float, float]:
+        """F^q, and q F^(q−1) ‖Δ‖² + L F^q. Raises `UpdateRejected` if they are too large for a sum over clients."""
+        q, inverse = self._config.q, 1 / self._config.client_learning_rate
+        try:
+            scale = loss**q
+            weight = q * loss ** (q - 1) * inverse**2 * squared + inverse * scale
+        except OverflowError:
+            weight = math.inf
+        if not weight <= LARGEST_WEIGHT:  # nor NaN
+            raise UpdateRejected(
+                f"The loss before training, {loss:.3g}, or the step is so large that the update's weight is too large for a number."
+            )
+        return scale, weight

@@ -6,6 +6,7 @@ machine (Chen and Guestrin, KDD 2016, equation 2), whose data are another site's
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from aggregator.core.strategies.base import Aggregator, RoundContext, Update, UpdateRejected
@@ -44,7 +45,7 @@ class _Cyclic:
         if not ensemble.begins_with(current):
             raise UpdateRejected("The update doesn't begin with the trees of the ensemble that the client was given.")
         self._ensembles.check_new(ensemble, after=len(current.trees))
-        self._next = ensemble
+        self._next = replace(ensemble, header=current.header)  # which is of everybody's trees
 
     def result(self) -> Parameters:
         if self._next is None:
