@@ -100,9 +100,10 @@ async def test_an_agent_of_another_protocol_is_told_what_to_install(federation: 
     assert goodbye.reconnect_after_seconds < 0
 
 
-async def test_evicting_a_client_ends_its_stream(federation: Federation) -> None:
+async def test_barring_a_client_ends_its_stream(federation: Federation) -> None:
     agent = await federation.connect("a")
-    federation.engine.evict("a", "revoked")
+    federation.bar("a")
+    federation.engine.look_who_is_barred()
     assert (await asyncio.wait_for(agent.goodbye, 10)).reason == "revoked"
     await federation.until(lambda: "a" not in federation.registry.online)
 
