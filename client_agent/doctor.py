@@ -98,7 +98,7 @@ def _certificate(patient: _Patient) -> str:
     if now >= end:
         raise _Problem(f"expired on {_date(end)}", ENROL_AGAIN)
     if end - now < (end - begin) / 10:
-        raise _Problem(f"expires soon, on {_date(end)}", ENROL_AGAIN)
+        raise _Problem(f"expires soon, on {_date(end)}", "Let the agent run: it renews the certificate by itself.")
     return f"valid until {_date(end)}"
 
 

@@ -153,7 +153,11 @@ def _proven_token(token_text: str) -> EnrolmentToken:
 
 
 def _request(
-    token: EnrolmentToken, csr_pem: str, public_key: ec.EllipticCurvePublicKey, applicant: Applicant, proof: Proof | None
+    token: EnrolmentToken,
+    csr_pem: str,
+    public_key: ec.EllipticCurvePublicKey,
+    applicant: Applicant,
+    proof: Proof | None,
 ) -> Admission:
     """Take one use of the token. Of attempts at the last one, one gets it: the row count of the UPDATE decides."""
     if not EnrolmentToken.objects.filter(pk=token.pk).usable(timezone.now()).update(uses=F("uses") + 1):
@@ -201,9 +205,7 @@ def _name_taken(federation: Federation, name: str) -> NameTaken:
     )
 
 
-def _proven_client(
-    token: EnrolmentToken, new_key: ec.EllipticCurvePublicKey, proof: Proof | None
-) -> Client | None:
+def _proven_client(token: EnrolmentToken, new_key: ec.EllipticCurvePublicKey, proof: Proof | None) -> Client | None:
     """The client of this federation whose newest key has signed the new one; None for a machine that is new here."""
     if proof is None:
         return None
@@ -222,7 +224,9 @@ def _proven_client(
     try:
         old_key.verify(signature, proof_message(token.key_id, spki(new_key)), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
-        raise AdmissionRefused("The proof of the old key is wrong.", hint="Enrol from the folder of that key.") from None
+        raise AdmissionRefused(
+            "The proof of the old key is wrong.", hint="Enrol from the folder of that key."
+        ) from None
     _refuse_barred(known.client)
     return known.client
 

@@ -17,6 +17,7 @@ from fedui.clients.tokens import TokenText
 from fedui.federations.models import Federation
 from fedui.runs import live
 
+
 @transaction.atomic
 def create_token(
     federation: Federation,

@@ -55,7 +55,9 @@ class TokenThrottled(DomainError):
     def __init__(self, *, first: bool) -> None:
         """`first`: of this minute; the others are not worth a line in the audit log."""
         self.first = first
-        super().__init__("Too many wrong attempts with this token.", hint="Try again in a minute, with the whole token.")
+        super().__init__(
+            "Too many wrong attempts with this token.", hint="Try again in a minute, with the whole token."
+        )
 
 
 @dataclass(frozen=True, slots=True)

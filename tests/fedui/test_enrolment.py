@@ -11,10 +11,10 @@ from django.db import connection
 
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
+from fedui.clients.admission import Applicant, enrol
 from fedui.clients.models import Client, EnrolmentToken
 from fedui.clients.names import NameRefused
 from fedui.clients.pki import SigningRequestRefused
-from fedui.clients.admission import Applicant, enrol
 from fedui.clients.services import create_token
 from fedui.clients.tokens import TokenRefused, TokenText
 from fedui.errors import DomainError, NameTaken

@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
-from fedui.clients.models import Client, EnrolmentToken
 from fedui.clients.admission import Applicant, enrol
 from fedui.clients.authorities import trust
+from fedui.clients.models import Client, EnrolmentToken
 from fedui.clients.services import create_token, revoke_token
 from fedui.clients.tokens import TokenRefused, TokenText
 from fedui.errors import ErrorCode
