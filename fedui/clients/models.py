@@ -120,6 +120,10 @@ class Certificate(models.Model):
     def __str__(self) -> str:
         return f"Certificate {self.serial} of {self.client}"
 
+    @property
+    def spaced_fingerprint(self) -> str:
+        return spaced(self.fingerprint)
+
     def confirm(self, now: datetime) -> None:
         """The agent has it and uses it: those before it are replaced."""
         others = Certificate.objects.filter(client_id=self.client_id, superseded_at=None).exclude(pk=self.pk)
