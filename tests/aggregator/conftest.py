@@ -38,7 +38,7 @@ class Federation:
         self.engine = Engine(
             owner="test",
             bind=f"127.0.0.1:{port}",
-            tls=self.authority.server(),
+            tls=options.pop("tls", None) or self.authority.server(),
             registry=self.registry,
             store=self.store,
             models=self.models,
@@ -55,7 +55,8 @@ class Federation:
 
     async def connect(self, client_id: str, kind: type[ScriptedAgent] = ScriptedAgent, **options: Any) -> ScriptedAgent:
         self.registry.add(client_id, labels=options.pop("labels", None))
-        agent = kind(self.authority, self.engine.port, client_id, **options)
+        authority = options.pop("authority", self.authority)
+        agent = kind(authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
 
     def bar(self, client_id: str, *, active: bool = False, may_return: bool = False) -> None:
