@@ -29,13 +29,15 @@ log = logging.getLogger(__name__)
 
 def run(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
     """`serve` until SIGINT or SIGTERM."""
-    asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
+    with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
+        asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
 
 
 async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
     task = asyncio.ensure_future(serving)
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
 

@@ -33,7 +33,7 @@ def lines(token: str) -> list[Line]:
             shell,
             "Needs Python 3.11 or newer and curl. Installs into the user's own folder, without root.",
         ),
-        Line("Windows", powershell, "For PowerShell, with Python 3.11 or newer from python.org or the Store."),
+        Line("Windows", powershell, "For PowerShell, with Python 3.11 or newer. Our own tests don't run on Windows."),
         Line(
             "Docker",
             _docker(token),
