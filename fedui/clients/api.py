@@ -21,6 +21,8 @@ from fedui.clients.models import Admission
 from protos.limits import MAX_CSR_BYTES
 
 ASK_AGAIN_SECONDS = 3
+_NOT_KEPT = {"Cache-Control": "no-store"}
+"""The answer changes when an operator has decided: no proxy may keep it."""
 
 
 class ProofOfOldKey(serializers.Serializer[dict[str, str]]):
@@ -91,7 +93,7 @@ class AdmissionState(APIView):
 def _answer(admission: Admission) -> Response:
     if admission.client is None or admission.certificate is None:
         waiting = {"admission": str(admission.pk), "federation": admission.federation.name}
-        return Response(waiting | {"ask_again_seconds": ASK_AGAIN_SECONDS}, status=202)
+        return Response(waiting | {"ask_again_seconds": ASK_AGAIN_SECONDS}, status=202, headers=_NOT_KEPT)
     return Response(
         {
             "client_id": str(admission.client.pk),
@@ -102,4 +104,5 @@ def _answer(admission: Admission) -> Response:
             "grpc_address": settings.GRPC_ADDRESS,
         },
         status=201,
+        headers=_NOT_KEPT,
     )

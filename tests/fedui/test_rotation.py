@@ -189,4 +189,6 @@ def test_the_operators_command(federation: Federation, owner: User) -> None:
     renew(client)
     create_token(federation, owner)
     assert "1 unused tokens name the old authority" in run("switch")
-    assert "No rotation" in run("finish", "--force")
+    told = run("finish", "--force")
+    assert "No rotation" in told
+    assert "hosp-1" not in told

@@ -42,7 +42,7 @@ class Command(BaseCommand):
         if present.other:
             self.stdout.write(f"Also trusted:      {present.other.fingerprint}")
         self.stdout.write(NEXT[present.stage])
-        for client in rotation.left_behind(present.stage):
+        for client in [] if present.stage == Stage.STEADY else rotation.left_behind(present.stage):
             self.stdout.write(f"  has not renewed yet: {client.name}")
         if tokens := rotation.outdated_tokens():
             self.stdout.write(f"  {tokens} unused tokens name the old authority; after `finish` agents refuse them.")
