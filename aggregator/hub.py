@@ -85,12 +85,14 @@ class Session:
     last_sign: Sign | None = None
     new_sign: bool = False
     ending: bool = False
+    dismissed: bool = False
+    """Told not to come back: nothing is to be expected of it."""
 
     def send(self, message: fleet_pb2.ServerMessage) -> None:
         self.outbox.put_nowait(message)
 
     def end(self, reason: str, *, come_back: bool) -> None:
-        self.ending = True
+        self.ending, self.dismissed = True, not come_back
         goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=1.0 if come_back else -1.0)
         self.send(fleet_pb2.ServerMessage(goodbye=goodbye))
         self.outbox.put_nowait(None)
@@ -132,7 +134,9 @@ class Hub:
         if self._sessions.get(client_id) is not session:
             return
         del self._sessions[client_id]
-        if self._assignments_of(client_id):
+        if session.dismissed:
+            self._give_up(client_id)
+        elif self._assignments_of(client_id):
             self._start_absence(client_id)
         self._notify()
         await self._registry.disconnected(client_id)
@@ -253,7 +257,8 @@ class Hub:
             self._absences[client_id] = loop.call_later(self._lost_after_seconds, self._give_up, client_id)
 
     def _give_up(self, client_id: str) -> None:
-        del self._absences[client_id]
+        if absence := self._absences.pop(client_id, None):
+            absence.cancel()
         for assignment in self._assignments_of(client_id):
             del self._assignments[assignment.task.task_id]
             assignment.listener.on_lost(assignment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ from aggregator.hub import Hub
 from aggregator.ports import ClientRegistry, RenewalRefused
 from aggregator.transport.identity import authenticate, refuse
 from protos.fedui.v1 import identity_pb2, identity_pb2_grpc
+
+logger = logging.getLogger(__name__)
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -25,6 +28,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
         try:
             renewal = await self._registry.renew(client.client_id, certificate.serial, request.csr_pem)
         except RenewalRefused as refusal:
+            logger.warning("Renewal refused: %s", refusal, extra={"client_id": client.client_id})
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         return identity_pb2.RenewResponse(certificate_pem=renewal.certificate, ca_pem=renewal.authorities)
 

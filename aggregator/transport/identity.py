@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,6 +13,8 @@ from cryptography import x509
 from grpc import aio
 
 from aggregator.ports import ClientIdentity, ClientRefused, ClientRegistry
+
+logger = logging.getLogger(__name__)
 
 URI_PREFIX = "fedui:client:"
 
@@ -52,6 +55,7 @@ async def authenticate(
     try:
         return await registry.authenticate(certificate.client_id, certificate.serial), certificate
     except ClientRefused as refusal:
+        logger.info("Client refused: %s", refusal, extra={"client_id": certificate.client_id})
         await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(refusal))
 
 

@@ -145,7 +145,8 @@ def _proven_token(token_text: str) -> EnrolmentToken:
     token = EnrolmentToken.objects.select_related("federation").filter(key_id=text.key_id).first()
     if text.proves(token):
         assert token
-        return token
+        # Uses of one token wait for each other here: an agent that asks twice at once gets one admission.
+        return EnrolmentToken.objects.select_related("federation").select_for_update(of=("self",)).get(pk=token.pk)
     wrong = attempts(f"token:{text.key_id}")
     if wrong > WRONG_SECRETS_PER_MINUTE:
         raise TokenThrottled(first=wrong == WRONG_SECRETS_PER_MINUTE + 1)

@@ -11,10 +11,10 @@ import grpc
 import pytest
 from grpc import aio
 
-from aggregator.ports import Renewal
+from aggregator.ports import Renewal, RunOutcome
 from aggregator.transport.server import TLSMaterial
 from protos import limits
-from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, identity_pb2, identity_pb2_grpc, transfer_pb2
+from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, identity_pb2, identity_pb2_grpc, task_pb2, transfer_pb2
 from tests.aggregator.conftest import Federation
 from tests.aggregator.test_transport import fit_task
 from tests.support.authority import TestAuthority
@@ -77,6 +77,25 @@ async def test_an_upload_under_way_is_cut(federation: Federation) -> None:
     assert time.monotonic() - begun < TWO_SECONDS
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.PERMISSION_DENIED, "revoked")
     running.cancel()
+
+
+async def test_a_round_goes_on_at_once_without_a_revoked_client() -> None:
+    federation = Federation()
+    await federation.start(lost_after_seconds=3600.0)
+    try:
+        await federation.connect("a")
+        silent = await federation.connect("b", automatic=False)
+        running = asyncio.create_task(federation.run(clients=2, quorum=1))
+        task = await asyncio.wait_for(silent.tasks.get(), 10)
+        if task.kind == task_pb2.TASK_KIND_INITIALISE:
+            await silent.do(task)
+            task = await asyncio.wait_for(silent.tasks.get(), 10)
+        assert task.kind == task_pb2.TASK_KIND_FIT
+        federation.bar("b")
+        stored = await asyncio.wait_for(running, 20)
+        assert stored.outcome is RunOutcome.COMPLETED
+    finally:
+        await federation.close()
 
 
 async def test_a_stream_that_does_not_listen_is_cut_all_the_same(federation: Federation) -> None:
@@ -149,7 +168,7 @@ async def test_a_confirmed_renewal_prolongs_the_open_stream() -> None:
     federation = Federation()
     await federation.start(heartbeat_seconds=0.05)
     try:
-        short = timedelta(seconds=2)
+        short = timedelta(seconds=3)
         agent = await federation.connect("a", life=short)
         other = await federation.connect("b", life=short)
         async with channel_as(federation, "a") as channel:
@@ -166,7 +185,7 @@ async def test_a_confirmed_renewal_prolongs_the_open_stream() -> None:
 
 async def test_a_connection_that_outlives_its_certificate_gets_no_more_calls(federation: Federation) -> None:
     federation.registry.add("a")
-    async with channel_as(federation, "a", timedelta(seconds=1.5)) as channel:
+    async with channel_as(federation, "a", timedelta(seconds=3)) as channel:
         stub = identity_pb2_grpc.IdentityStub(channel)
         await stub.Confirm(identity_pb2.ConfirmRequest())
         with pytest.raises(aio.AioRpcError) as caught:
