@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from aggregator.barring import Barring
 from aggregator.context import RunContext
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
@@ -13,7 +14,8 @@ from aggregator.hub import Hub
 from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, QueryStore, RunOutcome, RunStore
 from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
-from aggregator.transport.server import TLSMaterial, build_server
+from aggregator.transport.calls import OpenCalls
+from aggregator.transport.server import TLSMaterial, TLSSource, build_server
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class Engine:
         *,
         owner: str,
         bind: str,
-        tls: TLSMaterial,
+        tls: TLSMaterial | TLSSource,
         registry: ClientRegistry,
         store: RunStore,
         models: ModelStore,
@@ -41,11 +43,14 @@ class Engine:
         lost_after_seconds: float = LOST_AFTER_SECONDS,
     ) -> None:
         self._owner = owner
-        self._bind, self._tls = bind, tls
+        self._bind = bind
+        self._tls: TLSSource = (lambda: tls) if isinstance(tls, TLSMaterial) else tls
         self._registry, self._store, self._models, self._events = registry, store, models, events
         self._find_evaluator = find_evaluator
         self._queries = queries
         self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
+        self._calls = OpenCalls()
+        self._barring = Barring(registry, self._hub, self._calls)
         self._drivers: dict[int, tuple[RunDriver, asyncio.Task[None]]] = {}
         self._query_drivers: dict[int, tuple[QueryDriver, asyncio.Task[None]]] = {}
         self._draining = False
@@ -53,15 +58,19 @@ class Engine:
 
     async def start(self) -> None:
         """Raises `PortTaken`."""
-        self._server, self.port = build_server(self._hub, self._registry, self._tls, self._bind)
+        self._server, self.port = build_server(self._hub, self._registry, self._calls, self._tls, self._bind)
         await self._server.start()
-        self._watch = asyncio.create_task(self._hub.watch(), name="hub watch")
+        self._watches = [
+            asyncio.create_task(self._hub.watch(), name="hub watch"),
+            asyncio.create_task(self._barring.run(), name="barring"),
+        ]
         logger.info("gRPC listens", extra={"address": self._bind, "port": self.port})
 
     async def stop(self) -> None:
         """Give unfinished runs back, tell agents to come again, and close."""
         await self.drain()
-        self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         self._hub.end_all("The server is restarting.")
         await self._server.stop(GRACE_SECONDS)
 
@@ -132,6 +141,6 @@ class Engine:
         if run_id in self._drivers:
             self._drivers[run_id][0].nudge()
 
-    def evict(self, client_id: str, reason: str) -> None:
-        """A client may not stay connected."""
-        self._hub.evict(client_id, reason)
+    def look_who_is_barred(self) -> None:
+        """An operator has suspended or revoked a client."""
+        self._barring.look_now()

@@ -82,13 +82,18 @@ class Session:
     info: AgentInfo
     expires_at: datetime
     outbox: asyncio.Queue[fleet_pb2.ServerMessage | None] = field(default_factory=asyncio.Queue)
+    joined_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_sign: Sign | None = None
     new_sign: bool = False
+    ending: bool = False
+    dismissed: bool = False
+    """Told not to come back: nothing is to be expected of it."""
 
     def send(self, message: fleet_pb2.ServerMessage) -> None:
         self.outbox.put_nowait(message)
 
     def end(self, reason: str, *, come_back: bool) -> None:
+        self.ending, self.dismissed = True, not come_back
         goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=1.0 if come_back else -1.0)
         self.send(fleet_pb2.ServerMessage(goodbye=goodbye))
         self.outbox.put_nowait(None)
@@ -132,7 +137,9 @@ class Hub:
         if self._sessions.get(client_id) is not session:
             return
         del self._sessions[client_id]
-        if self._assignments_of(client_id):
+        if session.dismissed:
+            self._give_up(client_id)
+        elif self._assignments_of(client_id):
             self._start_absence(client_id)
         self._notify()
         await self._registry.disconnected(client_id)
@@ -161,7 +168,7 @@ class Hub:
             now = datetime.now(UTC)
             for session in list(self._sessions.values()):
                 if session.expires_at <= now:
-                    session.end("The client's certificate has expired. Enrol again with a new token.", come_back=False)
+                    session.end("The certificate that this stream was opened with has expired.", come_back=True)
                 elif session.last_sign and (now - session.last_sign.at).total_seconds() > 3 * self.heartbeat_seconds:
                     session.end("No heartbeat arrived.", come_back=True)
 
@@ -172,10 +179,16 @@ class Hub:
             for session in fresh:
                 session.new_sign = False
 
-    def evict(self, client_id: str, reason: str) -> None:
-        """End a client's session, for good."""
+    def evict(self, client_id: str, reason: str, *, joined_before: datetime, come_back: bool) -> None:
+        """End a client's session, unless it is newer."""
+        session = self._sessions.get(client_id)
+        if session and session.joined_at <= joined_before and not session.ending:
+            session.end(reason, come_back=come_back)
+
+    def prolong(self, client_id: str, expires_at: datetime) -> None:
+        """The client has renewed its certificate: its stream may outlive the one that it was opened with."""
         if session := self._sessions.get(client_id):
-            session.end(reason, come_back=False)
+            session.expires_at = max(session.expires_at, expires_at)
 
     def end_all(self, reason: str) -> None:
         for session in self._sessions.values():
@@ -247,7 +260,8 @@ class Hub:
             self._absences[client_id] = loop.call_later(self._lost_after_seconds, self._give_up, client_id)
 
     def _give_up(self, client_id: str) -> None:
-        del self._absences[client_id]
+        if absence := self._absences.pop(client_id, None):
+            absence.cancel()
         for assignment in self._assignments_of(client_id):
             del self._assignments[assignment.task.task_id]
             assignment.listener.on_lost(assignment)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from aggregator.core.cohort import Attendance
 from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
+    Barred,
     ClientIdentity,
     ClientRefused,
     Directive,
@@ -21,6 +23,8 @@ from aggregator.ports import (
     QueryLease,
     QueryOutcome,
     QuerySpec,
+    Renewal,
+    RenewalRefused,
     RoundRecord,
     RunOutcome,
     RunSpec,
@@ -223,6 +227,9 @@ class MemoryClientRegistry:
         self.refusals: dict[str, str] = {}
         self.online: dict[str, AgentInfo] = {}
         self.signs: dict[str, Sign] = {}
+        self.bars: list[Barred] = []
+        self.certify: Callable[[str, str], Renewal] | None = None
+        """Makes a certificate of a client's id and a signing request."""
 
     def add(self, client_id: str, federation_id: str = "tests", labels: Mapping[str, str] | None = None) -> None:
         self.clients[client_id] = ClientIdentity(client_id, f"site {client_id}", federation_id, labels or {})
@@ -233,6 +240,14 @@ class MemoryClientRegistry:
         if client_id not in self.clients:
             raise ClientRefused("The server doesn't know this client.")
         return self.clients[client_id]
+
+    async def barred(self, since: datetime) -> Sequence[Barred]:
+        return [bar for bar in self.bars if bar.at > since]
+
+    async def renew(self, client_id: str, certificate_serial: str, csr_pem: str) -> Renewal:
+        if self.certify is None:
+            raise RenewalRefused("This server renews no certificates.")
+        return self.certify(client_id, csr_pem)
 
     async def connected(self, client_id: str, info: AgentInfo) -> None:
         self.online[client_id] = info

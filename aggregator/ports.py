@@ -290,9 +290,44 @@ class ClientRefused(Exception):
     """The client may not connect (any more). The text is for its owner."""
 
 
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """A client whose connections must end: all of them, or if it is `active` those from before `at`."""
+
+    client_id: str
+    at: datetime
+    reason: str
+    active: bool
+    may_return: bool
+    """Whether its agent should try again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """PEM: a new certificate, and all authorities that its holder should trust from now on."""
+
+    certificate: str
+    authorities: str
+
+
+class RenewalRefused(Exception):
+    """No certificate for this request. The text is for the client's owner."""
+
+
 class ClientRegistry(Protocol):
     async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
-        """Raises `ClientRefused` for a client that is unknown, suspended or revoked, or with a superseded certificate."""
+        """Raises `ClientRefused` for a client that is unknown, suspended or revoked, or with a superseded certificate.
+
+        The first use of a certificate supersedes those before it.
+        """
+        ...
+
+    async def barred(self, since: datetime) -> Sequence[Barred]:
+        """Who has been suspended, revoked, or moved to another machine after `since`."""
+        ...
+
+    async def renew(self, client_id: str, certificate_serial: str, csr_pem: str) -> Renewal:
+        """A certificate for the key in the request, for a client that has been authenticated. Raises `RenewalRefused`."""
         ...
 
     async def connected(self, client_id: str, info: AgentInfo) -> None: ...

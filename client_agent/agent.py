@@ -13,9 +13,10 @@ import client_agent
 from client_agent import backoff, scalars
 from client_agent.connection import Connection
 from client_agent.hosting import HostedApp, HostedApps
-from client_agent.identity import Home, Identity
+from client_agent.identity import Home, Identities, Identity
 from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
+from client_agent.renewal import Renewal
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
 from client_agent.transfer import Transfer
@@ -28,13 +29,15 @@ log = logging.getLogger(__name__)
 
 def run(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
     """`serve` until SIGINT or SIGTERM."""
-    asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
+    with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
+        asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
 
 
 async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
     task = asyncio.ensure_future(serving)
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
@@ -43,7 +46,8 @@ async def serve(home: Home, identity: Identity, apps: HostedApps, max_delay: flo
     """Work for the federation until cancelled. Raises `Dismissed` or `CertificateExpired`."""
     state = StateFile(home.state_file)
     outbox = Outbox()
-    transfer = Transfer(identity, max_delay)
+    identities = Identities(home, identity)
+    transfer = Transfer(identities, max_delay)
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
     tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states)
     greeting = hello(apps)
@@ -52,9 +56,9 @@ async def serve(home: Home, identity: Identity, apps: HostedApps, max_delay: flo
         greeting.tasks_in_hand[:] = tasks.in_hand()
         return greeting
 
-    connection = Connection(identity, hello_now, tasks, outbox, state, max_delay)
+    connection = Connection(identities, hello_now, tasks, outbox, state, max_delay)
     try:
-        await _first_failure(connection.run(), tasks.run())
+        await _first_failure(connection.run(), tasks.run(), Renewal(identities, max_delay=max_delay).run())
     finally:
         await transfer.close()
         state.ended()

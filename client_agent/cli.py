@@ -39,17 +39,25 @@ def enroll(
     name: Annotated[str, typer.Option(help="This client's name.", show_default="host name")] = platform.node(),
     home: HomeOption = DEFAULT_HOME,
     insecure_http: Annotated[bool, typer.Option("--insecure-http", help="Allow http to other machines.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an enrolment that is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Enrol again where an enrolment is: the client keeps its history.")
+    ] = False,
 ) -> None:
-    """Join a federation: make a key, and have the server certify it."""
-    from client_agent.enrolment import Token, enrol
+    """Join a federation: make a key, and have the server certify it. Waits where an operator has to admit the client."""
+    from client_agent.enrolment import Token, Waiting, enrol
+
+    def tell(waiting: Waiting) -> None:
+        typer.echo(
+            f"Waiting for an operator of {waiting.federation} to admit this client. Its key is\n"
+            f"  {waiting.key_fingerprint}\n"
+            "Tell them, or compare it with what they see. Ctrl-C ends the wait; the same command takes it up again."
+        )
 
     place = Home(home)
     if place.is_enrolled and not force:
         raise ConfigurationError(f"{home} is enrolled already. Use --force to replace it, or another --home.")
     place.prepare()
-    identity = enrol(url, Token.parse(token), name, insecure_http=insecure_http)
-    place.save(identity)
+    identity = enrol(url, Token.parse(token), name, place, insecure_http=insecure_http, on_waiting=tell)
     typer.echo(f"Enrolled {identity.enrolment.client_name} in {identity.enrolment.federation}. Next: fedagent run")
 
 

@@ -12,7 +12,7 @@ import grpc
 from client_agent import backoff
 from client_agent.channel import open_channel
 from client_agent.errors import Dismissed
-from client_agent.identity import Identity
+from client_agent.identity import Identities, Identity
 from client_agent.outbox import Outbox
 from client_agent.state import StateFile
 from client_agent.tasks import Tasks
@@ -42,14 +42,14 @@ class Connection:
 
     def __init__(
         self,
-        identity: Identity,
+        identities: Identities,
         hello: Callable[[], fleet_pb2.Hello],
         tasks: Tasks,
         outbox: Outbox,
         state: StateFile,
         max_delay: float = backoff.MAX_SECONDS,
     ) -> None:
-        self._identity = identity
+        self._identities = identities
         self._hello = hello
         self._tasks = tasks
         self._outbox = outbox
@@ -60,17 +60,18 @@ class Connection:
     async def run(self) -> None:
         """Raises `Dismissed` after a goodbye for good, and `CertificateExpired`."""
         while True:
-            self._identity.raise_if_expired()
-            ended = await self._converse()
+            identity = self._identities.current
+            identity.raise_if_expired()
+            ended = await self._converse(identity)
             self._state.disconnected(str(ended))
             delay = next(self._delays) if ended.pause is None else ended.pause
-            log.warning("Not connected to %s (%s); next attempt in %.1f s", self._identity.grpc_address, ended, delay)
+            log.warning("Not connected to %s (%s); next attempt in %.1f s", identity.grpc_address, ended, delay)
             await asyncio.sleep(delay)
 
-    async def _converse(self) -> _StreamEnded:
+    async def _converse(self, identity: Identity) -> _StreamEnded:
         """One stream from its beginning to its end, and why it ended."""
         try:
-            async with open_channel(self._identity) as channel:
+            async with open_channel(identity) as channel:
                 stream: Stream = fleet_pb2_grpc.FleetStub(channel).Connect()
                 welcome = await self._greet(stream)
                 await self._serve(stream, welcome.heartbeat_seconds)
@@ -92,7 +93,7 @@ class Connection:
         self._delays = backoff.delays(self._max_delay)
         self._state.connected()
         self._tasks.server_is_back()
-        log.info("Connected to %s as %s", self._identity.grpc_address, answer.welcome.client_name)
+        log.info("Connected to %s as %s", self._identities.current.grpc_address, answer.welcome.client_name)
         return answer.welcome
 
     async def _serve(self, stream: Stream, interval: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import urllib.error
@@ -84,7 +85,7 @@ def _key_permissions(patient: _Patient) -> str:
 
 def _private(path: Path, mode: int) -> str:
     found = path.stat().st_mode & 0o777
-    if found & 0o077:
+    if found & 0o077 and os.name == "posix":
         raise _Problem(f"{path} is open to other users ({found:o})", f"chmod {mode:o} {path}")
     return f"{path} is yours alone"
 
@@ -98,7 +99,7 @@ def _certificate(patient: _Patient) -> str:
     if now >= end:
         raise _Problem(f"expired on {_date(end)}", ENROL_AGAIN)
     if end - now < (end - begin) / 10:
-        raise _Problem(f"expires soon, on {_date(end)}", ENROL_AGAIN)
+        raise _Problem(f"expires soon, on {_date(end)}", "Let the agent run: it renews the certificate by itself.")
     return f"valid until {_date(end)}"
 
 

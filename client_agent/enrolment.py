@@ -6,20 +6,31 @@ import ipaddress
 import json
 import platform
 import re
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import client_agent
-from client_agent.certificates import fingerprint, new_key, private_pem, signing_request
-from client_agent.errors import EnrolmentError, FalseServer, MalformedToken, ServerUnreachable
-from client_agent.identity import Enrolment, Identity
+from client_agent.certificates import (
+    fingerprint,
+    identity_with,
+    key_fingerprint,
+    load_private,
+    new_key,
+    private_pem,
+    proof_of,
+    signing_request,
+    vouched_for,
+)
+from client_agent.errors import EnrolmentError, FalseServer, MalformedToken, NotEnrolled, ServerUnreachable
+from client_agent.identity import Enrolment, Home, Identity, Pending
 
 TIMEOUT_SECONDS = 30.0
 MAX_ANSWER_BYTES = 1024**2
@@ -32,6 +43,7 @@ class Token:
     """What an operator hands out. The fingerprint lets the agent tell a false server before it shows the secret."""
 
     text: str
+    key_id: str
     fingerprint: str
 
     @classmethod
@@ -41,29 +53,112 @@ class Token:
             raise MalformedToken(
                 "This is not an enrolment token. One looks like fle_<10 characters>.<43>.<43>: copy the whole of it."
             )
-        return cls(match[0], match[3])
+        return cls(match[0], match[1], match[3])
 
 
-def enrol(url: str, token: Token, name: str, *, insecure_http: bool = False) -> Identity:
-    """A new identity from the server at `url`. Raises `EnrolmentError`; nothing is stored here."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An operator has to admit this client. They compare the fingerprint with the one that they see."""
+
+    federation: str
+    key_fingerprint: str
+
+
+def enrol(
+    url: str,
+    token: Token,
+    name: str,
+    home: Home,
+    *,
+    insecure_http: bool = False,
+    on_waiting: Callable[[Waiting], None] = lambda waiting: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Identity:
+    """A new identity from the server at `url`, which `home` keeps. Raises `EnrolmentError`.
+
+    Called again after it was broken off it goes on with the same key, so that no use of the token is lost. A machine that was
+    enrolled before shows its old key, and stays the client that it was.
+    """
     url = _checked_url(url, insecure_http)
-    key = new_key()
+    pending = _begun(home, token, name)
+    key = load_private(pending.key_pem)
+    authorities = _fetch_authorities(url, token)
+    answer = _ask(url, token, key, pending.name, _former(home, url, authorities))
+    if "certificate_pem" not in answer:
+        on_waiting(Waiting(str(answer.get("federation", "")), key_fingerprint(key)))
     try:
-        request = signing_request(key, name)
+        while "certificate_pem" not in answer:
+            sleep(_pause(answer))
+            answer = _ask_again(url, answer)
+    except EnrolmentError:
+        home.drop_pending()
+        raise
+    identity = _identity(url, key, authorities, answer)
+    home.save(identity)
+    home.drop_pending()
+    return identity
+
+
+def _begun(home: Home, token: Token, name: str) -> Pending:
+    """The key and the name to enrol with: those of an attempt with this token that was broken off, or new ones, stored first."""
+    pending = home.pending()
+    if pending is None or (pending.token_id, pending.name) != (token.key_id, name):
+        pending = Pending(token.key_id, name, private_pem(new_key()))
+    _signing_request(load_private(pending.key_pem), name)
+    home.keep_pending(pending)
+    return pending
+
+
+def _signing_request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+    try:
+        return signing_request(key, name).decode()
     except ValueError as error:
         raise EnrolmentError(f"A client's name has 1 to 64 characters: {error}") from error
-    ca_pem = _fetch_ca(url, token)
-    answer = _request(
-        f"{url}/api/v1/enroll",
-        {
-            "token": token.text,
-            "csr_pem": request.decode(),
-            "name": name,
-            "agent_version": client_agent.__version__,
-            "platform": platform.platform(),
-        },
-    )
-    return _identity(url, key, ca_pem, answer)
+
+
+def _former(home: Home, url: str, authorities: list[x509.Certificate]) -> Identity | None:
+    """What this machine was enrolled as, if it was with the server of this enrolment."""
+    if not home.is_enrolled:
+        return None
+    try:
+        former = home.load()
+        known = x509.load_pem_x509_certificates(former.ca_pem)
+    except (NotEnrolled, ValueError):
+        return None
+    return former if former.enrolment.server_url == url or set(known) & set(authorities) else None
+
+
+def _ask(url: str, token: Token, key: ec.EllipticCurvePrivateKey, name: str, former: Identity | None) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "token": token.text,
+        "csr_pem": _signing_request(key, name),
+        "name": name,
+        "host": platform.node(),
+        "agent_version": client_agent.__version__,
+        "platform": platform.platform(),
+    }
+    if former:
+        body["proof"] = proof_of(former, token.key_id, key)
+    return _request(f"{url}/api/v1/enroll", body)
+
+
+def _ask_again(url: str, waiting: dict[str, Any]) -> dict[str, Any]:
+    """A server that is away, or asks for patience, has not refused."""
+    try:
+        return _request(f"{url}/api/v1/enroll/{waiting['admission']}")
+    except EnrolmentError as error:
+        if error.retryable or error.code == "throttled":
+            return waiting
+        raise
+    except KeyError as error:
+        raise EnrolmentError(f"{url} doesn't answer like FedUI. Is the address right?") from error
+
+
+def _pause(waiting: dict[str, Any]) -> float:
+    try:
+        return min(60.0, max(1.0, float(waiting["ask_again_seconds"])))
+    except (KeyError, TypeError, ValueError):
+        return 5.0
 
 
 def ca_address(url: str) -> str:
@@ -89,41 +184,42 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _fetch_ca(url: str, token: Token) -> bytes:
+def _fetch_authorities(url: str, token: Token) -> list[x509.Certificate]:
     try:
-        pem = str(_request(ca_address(url))["ca_pem"]).encode()
-        found = fingerprint(x509.load_pem_x509_certificate(pem))
+        answer = _request(ca_address(url))
+        bundle, links = str(answer["ca_pem"]).encode(), str(answer.get("links_pem", "")).encode()
+        authorities = vouched_for(token.fingerprint, bundle, links)
+        found = fingerprint(x509.load_pem_x509_certificate(bundle))
     except (KeyError, ValueError) as error:
         raise EnrolmentError(f"The server at {url} doesn't answer like FedUI. Is the address right?") from error
-    if found != token.fingerprint:
+    if not authorities:
         raise FalseServer(
             f"The server at {url} has another CA ({found}) than the one the token was made for ({token.fingerprint}). "
             "The token was not sent. Check the address, and that the token is from this server."
         )
-    return pem
+    return authorities
 
 
-def _identity(url: str, key: ec.EllipticCurvePrivateKey, ca_pem: bytes, answer: dict[str, Any]) -> Identity:
+def _identity(
+    url: str, key: ec.EllipticCurvePrivateKey, authorities: list[x509.Certificate], answer: dict[str, Any]
+) -> Identity:
     try:
-        certificate_pem = str(answer["certificate_pem"]).encode()
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem))
         enrolment = Enrolment(
             client_id=str(answer["client_id"]),
             client_name=str(answer["client_name"]),
             federation=str(answer["federation"]),
             server_url=url,
             grpc_address=str(answer["grpc_address"]),
-            certificate_expires_at=certificate.not_valid_after_utc.isoformat(),
+            certificate_expires_at="",
         )
-    except (KeyError, ValueError, TypeError, InvalidSignature) as error:
-        raise EnrolmentError(f"The server's answer holds no certificate signed by its CA ({error!r}).") from error
-    if certificate.public_key() != key.public_key():
-        raise EnrolmentError("The server issued a certificate for another key than ours.")
-    return Identity(enrolment, private_pem(key), certificate_pem, ca_pem)
+        return identity_with(enrolment, key, str(answer["certificate_pem"]).encode(), authorities)
+    except KeyError as error:
+        raise EnrolmentError(f"The server's answer lacks {error}. Is the address right?") from error
+    except ValueError as error:
+        raise EnrolmentError(f"This is no identity to trust: {error}.") from error
 
 
-def _request(url: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+def _request(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """GET, or POST of a JSON body; the JSON answer. Raises `EnrolmentError` with what the server said."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", "Accept": "application/json"})

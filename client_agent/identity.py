@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ class Enrolment:
     grpc_address: str
     certificate_expires_at: str
     """ISO 8601. Kept here too, so that a running agent need not load `cryptography`, a tenth of its memory."""
+    certificate_valid_from: str = ""
+    """As above; empty in what older agents stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,18 @@ class Identity:
         expiry = datetime.fromisoformat(self.enrolment.certificate_expires_at)
         if expiry <= datetime.now(UTC):
             raise CertificateExpired(
-                f"This client's certificate expired on {expiry:%Y-%m-%d %H:%M} UTC. Ask the operator for a "
-                "token and enrol again: fedagent enroll URL --token T --force"
+                f"This client's certificate expired on {expiry:%Y-%m-%d %H:%M} UTC: the agent was not there to renew it. Ask "
+                "the operator for a token and enrol again, which keeps the client: fedagent enroll URL --token T --force"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An enrolment whose answer isn't here yet: the key must outlive this process, and be asked with again."""
+
+    token_id: str
+    name: str
+    key_pem: bytes
 
 
 class Home:
@@ -58,14 +70,18 @@ class Home:
         self.state_file = path / "state.json"
         self.identity_folder = path / "identity"
         self.key_file = self.identity_folder / "key.pem"
+        self._fresh = path / "identity.new"
+        self._pending = path / "pending.json"
 
     @property
     def is_enrolled(self) -> bool:
+        self._recover()
         return self.identity_folder.is_dir()
 
     def load(self) -> Identity:
         """Raises `NotEnrolled`, also for a folder that can't be read."""
         folder = self.identity_folder
+        self._recover()
         try:
             return Identity(
                 enrolment=Enrolment(**json.loads((folder / "agent.json").read_text())),
@@ -95,18 +111,56 @@ class Home:
     def save(self, identity: Identity) -> None:
         """Write beside the old identity, then rename: a crash leaves the old one or the new one."""
         self.prepare()
-        fresh, stale = self.path / "identity.new", self.path / "identity.old"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        write_private(fresh / "key.pem", identity.key_pem)
-        write_private(fresh / "certificate.pem", identity.certificate_pem)
-        write_private(fresh / "ca.pem", identity.ca_pem)
-        write_private(fresh / "agent.json", json.dumps(asdict(identity.enrolment), indent=2).encode())
-        if self.is_enrolled:
+        stale = self.path / "identity.old"
+        shutil.rmtree(self._fresh, ignore_errors=True)
+        draft = self.path / "identity.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        write_private(draft / "key.pem", identity.key_pem)
+        write_private(draft / "certificate.pem", identity.certificate_pem)
+        write_private(draft / "ca.pem", identity.ca_pem)
+        write_private(draft / "agent.json", json.dumps(asdict(identity.enrolment), indent=2).encode())
+        draft.rename(self._fresh)
+        if self.identity_folder.is_dir():
             shutil.rmtree(stale, ignore_errors=True)
             self.identity_folder.rename(stale)
-        fresh.rename(self.identity_folder)
+        self._recover()
         shutil.rmtree(stale, ignore_errors=True)
+
+    def _recover(self) -> None:
+        """The second rename of `save`, which a crash may have kept from it: the new identity was whole by then."""
+        if not self.identity_folder.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # there is none, or another process was first
+                self._fresh.rename(self.identity_folder)
+
+    def pending(self) -> Pending | None:
+        try:
+            stored = json.loads(self._pending.read_text())
+            return Pending(str(stored["token_id"]), str(stored["name"]), str(stored["key_pem"]).encode())
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_pending(self, pending: Pending) -> None:
+        self.prepare()
+        fresh = self._pending.with_suffix(".new")
+        write_private(fresh, json.dumps(asdict(pending) | {"key_pem": pending.key_pem.decode()}).encode())
+        fresh.replace(self._pending)
+
+    def drop_pending(self) -> None:
+        self._pending.unlink(missing_ok=True)
+
+
+class Identities:
+    """The identity as it is now: a renewal replaces it while the agent runs."""
+
+    def __init__(self, home: Home, identity: Identity) -> None:
+        self._home = home
+        self.current = identity
+
+    def replace(self, identity: Identity) -> None:
+        """Stored before it is used: what the server certified last must never be lost."""
+        self._home.save(identity)
+        self.current = identity
 
 
 def write_private(path: Path, content: bytes) -> None:

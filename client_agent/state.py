@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from client_agent.identity import write_private
 
 log = logging.getLogger(__name__)
+
+_QUERY_LIMITED_INFORMATION = 0x1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,12 @@ def now() -> str:
 def _is_alive(pid: int | None) -> bool:
     if pid is None:
         return False
+    if sys.platform == "win32":  # there, os.kill would end the process
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return bool(handle)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

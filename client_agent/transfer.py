@@ -14,7 +14,7 @@ from client_agent import backoff
 from client_agent.channel import open_channel
 from client_agent.errors import TransferError
 from client_agent.execution import Update
-from client_agent.identity import Identity
+from client_agent.identity import Identities, Identity
 from protos import limits
 from protos.convert import encoding_to_proto, signature_to_proto
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
@@ -38,8 +38,9 @@ Report = Callable[[float], None]
 class Transfer:
     """One transfer at a time, on a connection of its own, so that a large model never delays a heartbeat."""
 
-    def __init__(self, identity: Identity, max_delay: float = backoff.MAX_SECONDS) -> None:
-        self._identity = identity
+    def __init__(self, identities: Identities, max_delay: float = backoff.MAX_SECONDS) -> None:
+        self._identities = identities
+        self._opened_as: Identity | None = None
         self._max_delay = max_delay
         self._channel: grpc.aio.Channel | None = None
         self._hurry = asyncio.Event()
@@ -69,6 +70,8 @@ class Transfer:
         """Repeat `attempt` until it succeeds or the server refuses for good; the server's clock decides how long."""
         for delay in backoff.delays(self._max_delay):
             self._hurry.clear()
+            if self._opened_as is not self._identities.current:
+                await self.close()
             try:
                 await attempt()
                 return
@@ -112,7 +115,8 @@ class Transfer:
 
     def _stub(self) -> transfer_pb2_grpc.TransferAsyncStub:
         if self._channel is None:
-            self._channel = open_channel(self._identity)
+            self._opened_as = self._identities.current
+            self._channel = open_channel(self._opened_as)
         return transfer_pb2_grpc.TransferStub(self._channel)
 
 

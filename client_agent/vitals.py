@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -30,5 +29,9 @@ class Vitals:
             resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
             return resident_pages * os.sysconf("SC_PAGE_SIZE")
         except OSError:
+            if sys.platform == "win32":
+                return 0
+            import resource
+
             unit = 1 if sys.platform == "darwin" else 1024
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

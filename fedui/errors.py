@@ -5,6 +5,10 @@ DomainError
 ├── IllegalTransition       fedui.transitions
 ├── NameRefused             fedui.clients.names
 ├── TokenRefused            fedui.clients.tokens
+├── TokenThrottled          fedui.clients.tokens
+├── AdmissionRefused        fedui.clients.admission
+├── RenewalTooSoon          fedui.clients.renewal
+├── RotationRefused         fedui.clients.authorities
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
 ├── RunRefused              fedui.runs.services
@@ -27,6 +31,8 @@ class ErrorCode(StrEnum):
     TOKEN_SPENT = "token_spent"
     TOKEN_REVOKED = "token_revoked"
     CSR_INVALID = "csr_invalid"
+    ADMISSION_REFUSED = "admission_refused"
+    RENEWAL_TOO_SOON = "renewal_too_soon"
     NAME_TAKEN = "name_taken"
     ILLEGAL_TRANSITION = "illegal_transition"
     RUN_REFUSED = "run_refused"

@@ -78,9 +78,18 @@ GRPC_ADDRESS = environment.address("FEDUI_GRPC_ADDRESS", env.text("FEDUI_GRPC_AD
 """What agents are told to connect to."""
 GRPC_HOSTS = env.names("FEDUI_GRPC_HOSTS", sorted({environment.host_of(GRPC_ADDRESS), "localhost", "127.0.0.1", "::1"}))
 """Names and addresses in the certificate of the gRPC server."""
-CLIENT_CERTIFICATE_DAYS: int = env.int("FEDUI_CLIENT_CERTIFICATE_DAYS", default=30)
+CLIENT_CERTIFICATE_HOURS = environment.positive(
+    "FEDUI_CLIENT_CERTIFICATE_HOURS", env.text("FEDUI_CLIENT_CERTIFICATE_HOURS", "24")
+)
+"""Life of a client's certificate. Agents renew theirs at two thirds of it."""
 ENROLMENTS_PER_MINUTE: int = env.int("FEDUI_ENROLMENTS_PER_MINUTE", default=60)
 """From one address, refused ones included."""
+AGENT_PACKAGE = env.text("FEDUI_AGENT_PACKAGE", "")
+"""What sites install, as pip takes it. Empty: a wheel that this server makes of its own files."""
+AGENT_INDEX_URL = env.text("FEDUI_AGENT_INDEX_URL", "")
+"""Where sites' pip finds packages. Empty: wherever it is set to look."""
+AGENT_IMAGE = env.text("FEDUI_AGENT_IMAGE", "python:3.13-slim")
+"""The container image of the install line for Docker: any with a shell and Python 3.11 or newer."""
 
 # --- Django ----------------------------------------------------------------------------------------------------------
 

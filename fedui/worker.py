@@ -24,10 +24,10 @@ from django.conf import settings
 from aggregator.checkpoints import FolderModelStore
 from aggregator.engine import Engine
 from aggregator.ports import Evaluator
-from aggregator.transport.server import PortTaken, TLSMaterial
+from aggregator.transport.server import PortTaken
 from fedui.analytics.adapters import DatabaseQueryStore
-from fedui.clients import pki
 from fedui.clients.registry import DatabaseClientRegistry
+from fedui.clients.server_tls import ServerTLS
 from fedui.runs import live
 from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
 
@@ -48,12 +48,11 @@ def find_evaluator(app: str) -> Evaluator | None:
 
 
 def build_engine() -> Engine:
-    """The engine over the database, with a fresh server certificate."""
-    key, certificate = pki.issue_server_certificate(settings.GRPC_HOSTS)
+    """The engine over the database."""
     return Engine(
         owner=f"{socket.gethostname()}:{os.getpid()}",
         bind=settings.GRPC_BIND,
-        tls=TLSMaterial(key, certificate, pki.ca_certificate_pem()),
+        tls=ServerTLS(settings.GRPC_HOSTS),
         registry=DatabaseClientRegistry(),
         store=DatabaseRunStore(),
         models=FolderModelStore(Path(settings.MODEL_DIR)),
@@ -134,8 +133,8 @@ def _dispatch(engine: Engine, message: dict[str, object]) -> None:
             engine.nudge(run_id)
         case {"type": "query.changed", "query_id": int(query_id)}:
             engine.nudge_query(query_id)
-        case {"type": "client.revoked", "client_id": str(client_id)}:
-            engine.evict(client_id, "This client has been revoked or suspended by the federation's operator.")
+        case {"type": "client.barred"}:
+            engine.look_who_is_barred()
 
 
 @cache

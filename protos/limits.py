@@ -1,7 +1,7 @@
 """Numbers that both sides of the wire hold each other to."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 1
+PROTOCOL_MINOR = 2
 METHODS_MINOR = 1
 """The first minor version whose agents know methods and can encode updates. Older ones train plainly and send parameters as they are."""
 
@@ -10,6 +10,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 CHUNK_BYTES = 256 * 1024
 """Payload of one chunk. Measured: larger chunks are slower and delay heartbeats."""
+
+MAX_CSR_BYTES = 16 * 1024
+"""A certificate signing request in PEM."""
 
 MAX_MODEL_BYTES = 4 * 1024**3
 MAX_OPEN_BYTES = 64 * 1024**2

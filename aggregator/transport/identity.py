@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -12,6 +13,8 @@ from cryptography import x509
 from grpc import aio
 
 from aggregator.ports import ClientIdentity, ClientRefused, ClientRegistry
+
+logger = logging.getLogger(__name__)
 
 URI_PREFIX = "fedui:client:"
 
@@ -34,17 +37,25 @@ def _parse(pem: bytes) -> PeerCertificate | None:
     return PeerCertificate(ids[0], format(certificate.serial_number, "x"), certificate.not_valid_after_utc)
 
 
+def peer_certificate(context: aio.ServicerContext[Any, Any]) -> PeerCertificate | None:
+    """As TLS has verified it; None for one that names no client."""
+    pems = context.auth_context().get("x509_pem_cert", [])
+    return _parse(bytes(next(iter(pems)))) if pems else None
+
+
 async def authenticate(
     registry: ClientRegistry, context: aio.ServicerContext[Any, Any]
 ) -> tuple[ClientIdentity, PeerCertificate]:
     """The calling client. Aborts the call for one that may not connect."""
-    pems = context.auth_context().get("x509_pem_cert", [])
-    certificate = _parse(bytes(next(iter(pems)))) if pems else None
+    certificate = peer_certificate(context)
     if certificate is None:
         await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The certificate names no client of FedUI.")
+    if certificate.not_after <= datetime.now(UTC):  # TLS looked when the connection was made, which may be long ago
+        await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The certificate has expired.")
     try:
         return await registry.authenticate(certificate.client_id, certificate.serial), certificate
     except ClientRefused as refusal:
+        logger.info("Client refused: %s", refusal, extra={"client_id": certificate.client_id})
         await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(refusal))
 
 

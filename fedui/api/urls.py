@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
 from fedui.analytics.api import CancelQuery, QueryDetail, QueryList
 from fedui.api.views import Health
-from fedui.clients.api import CertificateAuthority, Enrol
+from fedui.clients.api import AdmissionState, CertificateAuthority, Enrol
+from fedui.clients.operators_api import ACTS, AdmissionDecision, AdmissionList, ClientAccess
 from fedui.runs.api import RoundSimilarity, RunEvents, RunModel, RunSnapshot
 from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
 app_name = "api"
 
+_UUID = "[0-9a-f-]{36}"
+
 urlpatterns = [
     path("health", Health.as_view(), name="health"),
     path("ca", CertificateAuthority.as_view(), name="ca"),
     path("enroll", Enrol.as_view(), name="enroll"),
+    path("enroll/<uuid:admission_id>", AdmissionState.as_view(), name="admission"),
+    path("federations/<slug:slug>/admissions", AdmissionList.as_view(), name="admissions"),
+    re_path(
+        rf"^federations/(?P<slug>[-\w]+)/admissions/(?P<admission_id>{_UUID})/(?P<decision>admit|refuse)$",
+        AdmissionDecision.as_view(),
+        name="admission-decide",
+    ),
+    re_path(
+        rf"^federations/(?P<slug>[-\w]+)/clients/(?P<client_id>{_UUID})/(?P<act>{'|'.join(ACTS)})$",
+        ClientAccess.as_view(),
+        name="client-access",
+    ),
     path("strategies/schema", StrategySchema.as_view(), name="strategy-schema"),
     path("strategies/validate", ValidateStrategy.as_view(), name="strategy-validate"),
     path("federations/<slug:slug>/strategies", StrategyList.as_view(), name="strategies"),

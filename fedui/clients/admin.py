@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from fedui.admin import ReadOnlyAdmin
-from fedui.clients.models import Certificate, Client, EnrolmentToken
+from fedui.clients.models import Admission, Certificate, Client, EnrolmentToken
 
 
 @admin.register(Client)
@@ -16,7 +16,7 @@ class ClientAdmin(ReadOnlyAdmin):
 
 @admin.register(Certificate)
 class CertificateAdmin(ReadOnlyAdmin):
-    list_display = ("serial", "client", "not_before", "not_after", "revoked_at")
+    list_display = ("serial", "client", "issued_at", "not_after", "superseded_at", "revoked_at")
     list_filter = ("client__federation",)
     list_select_related = ("client",)
     search_fields = ("serial", "fingerprint", "client__name")
@@ -29,3 +29,11 @@ class EnrolmentTokenAdmin(ReadOnlyAdmin):
     list_select_related = ("federation",)
     search_fields = ("key_id", "note")
     exclude = ("secret_sha256",)
+
+
+@admin.register(Admission)
+class AdmissionAdmin(ReadOnlyAdmin):
+    list_display = ("name", "federation", "status", "host", "requested_at", "decided_at", "decided_by")
+    list_filter = ("status", "federation")
+    list_select_related = ("federation", "decided_by")
+    search_fields = ("name", "host", "fingerprint")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
+from django.shortcuts import get_object_or_404
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -12,27 +14,47 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from fedui.api.parsers import SmallJSONParser
-from fedui.api.throttles import EnrolmentThrottle
-from fedui.clients import pki
-from fedui.clients.services import enrol
+from fedui.api.throttles import AdmissionThrottle, EnrolmentThrottle
+from fedui.clients.admission import Applicant, Proof, collect, enrol
+from fedui.clients.authorities import trust
+from fedui.clients.models import Admission
+from protos.limits import MAX_CSR_BYTES
+
+ASK_AGAIN_SECONDS = 3
+_NOT_KEPT = {"Cache-Control": "no-store"}
+"""The answer changes when an operator has decided: no proxy may keep it."""
 
 
-class EnrolmentRequest(serializers.Serializer[dict[str, str]]):
+class ProofOfOldKey(serializers.Serializer[dict[str, str]]):
+    certificate_pem = serializers.CharField(max_length=MAX_CSR_BYTES)
+    signature = serializers.CharField(max_length=1000)
+
+
+class EnrolmentRequest(serializers.Serializer[dict[str, Any]]):
     token = serializers.CharField(max_length=200)
-    csr_pem = serializers.CharField(max_length=pki.MAX_REQUEST_BYTES)
+    csr_pem = serializers.CharField(max_length=MAX_CSR_BYTES)
     name = serializers.CharField(max_length=255, default="", allow_blank=True)
+    host = serializers.CharField(max_length=255, default="", allow_blank=True)
     agent_version = serializers.CharField(max_length=32, default="", allow_blank=True)
     platform = serializers.CharField(max_length=1000, default="", allow_blank=True)
+    proof = ProofOfOldKey(required=False)
 
 
 class CertificateAuthority(APIView):
-    """The certificate authority, for an agent to compare with its token before it sends anything."""
+    """The certificate authorities, for an agent to compare with its token before it sends anything."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     def get(self, request: Request) -> Response:
-        return Response({"ca_pem": pki.ca_certificate_pem().decode(), "fingerprint": pki.fingerprint()})
+        present = trust()
+        return Response(
+            {
+                "ca_pem": present.bundle_pem.decode(),
+                "fingerprint": present.issuer.fingerprint,
+                "links_pem": present.links_pem.decode(),
+            }
+        )
 
 
 class Enrol(APIView):
@@ -45,22 +67,42 @@ class Enrol(APIView):
         form = EnrolmentRequest(data=request.data)
         form.is_valid(raise_exception=True)
         values: dict[str, Any] = form.validated_data
-        enrolment = enrol(
-            values["token"],
-            values["csr_pem"],
+        applicant = Applicant(
             values["name"],
+            values["host"],
             values["agent_version"],
             values["platform"],
             request.META.get("REMOTE_ADDR") or None,
         )
-        return Response(
-            {
-                "client_id": str(enrolment.client.pk),
-                "client_name": enrolment.client.name,
-                "federation": enrolment.client.federation.name,
-                "certificate_pem": enrolment.certificate_pem,
-                "ca_pem": pki.ca_certificate_pem().decode(),
-                "grpc_address": settings.GRPC_ADDRESS,
-            },
-            status=201,
-        )
+        proof = Proof(**values["proof"]) if "proof" in values else None
+        return _answer(enrol(values["token"], values["csr_pem"], applicant, proof))
+
+
+class AdmissionState(APIView):
+    """Whether a machine is admitted yet. Its number is known to the machine and to operators; a certificate is no secret."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+    throttle_classes = (AdmissionThrottle,)
+
+    def get(self, request: Request, admission_id: UUID) -> Response:
+        get_object_or_404(Admission, pk=admission_id)
+        return _answer(collect(admission_id))
+
+
+def _answer(admission: Admission) -> Response:
+    if admission.client is None or admission.certificate is None:
+        waiting = {"admission": str(admission.pk), "federation": admission.federation.name}
+        return Response(waiting | {"ask_again_seconds": ASK_AGAIN_SECONDS}, status=202, headers=_NOT_KEPT)
+    return Response(
+        {
+            "client_id": str(admission.client.pk),
+            "client_name": admission.client.name,
+            "federation": admission.client.federation.name,
+            "certificate_pem": admission.certificate.pem,
+            "ca_pem": trust().bundle_pem.decode(),
+            "grpc_address": settings.GRPC_ADDRESS,
+        },
+        status=201,
+        headers=_NOT_KEPT,
+    )

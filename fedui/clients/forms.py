@@ -15,6 +15,7 @@ class TokenForm(forms.Form):
     max_uses = forms.IntegerField(min_value=1, max_value=MAX_USES, initial=1)
     lifetime = forms.ChoiceField(choices=LIFETIMES, initial="24", widget=forms.RadioSelect)
     labels = LabelsField(required=False, max_length=500)
+    requires_approval = forms.BooleanField(required=False)
 
     def clean_lifetime(self) -> timedelta:
         return timedelta(hours=int(self.cleaned_data["lifetime"]))

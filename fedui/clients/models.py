@@ -12,10 +12,14 @@ from django.utils import timezone
 
 from fedui.federations.models import Federation
 from fedui.transitions import StatefulModel
+from protos.identity import spaced
 
 LATE_AFTER = timedelta(seconds=20)
 """Without a sign of life for this long, an agent is late: two missed heartbeats and the time to write them."""
 OFFLINE_AFTER = timedelta(seconds=60)
+SUPERSEDED_GRACE = timedelta(seconds=60)
+WAITING_LIFE = timedelta(days=7)
+"""How long a request for admission waits for an operator."""
 
 
 class Presence(models.TextChoices):
@@ -67,6 +71,7 @@ class Client(StatefulModel):
     reconnects = models.PositiveIntegerField(default=0)
     cpu_fraction = models.FloatField(null=True)
     memory_bytes = models.BigIntegerField(null=True)
+    barred_at = models.DateTimeField(null=True, db_index=True, help_text="When it was last suspended or revoked.")
 
     objects = ClientQuerySet.as_manager()
 
@@ -90,21 +95,44 @@ class Client(StatefulModel):
         return Presence.LATE if silence >= LATE_AFTER else Presence.ONLINE
 
 
+class CertificateQuerySet(models.QuerySet["Certificate"]):
+    def good(self, now: datetime) -> CertificateQuerySet:
+        """Those that open a connection, while they haven't expired. A replaced one serves out the calls that are under way."""
+        replaced = Q(superseded_at__lte=now - SUPERSEDED_GRACE)
+        return self.filter(revoked_at=None).exclude(replaced)
+
+
 class Certificate(models.Model):
-    """A certificate issued to a client. The newest is the only one that opens a connection."""
+    """A certificate issued to a client. One that is renewed stays good until the new one is first used."""
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="certificates")
     serial = models.CharField(max_length=40, unique=True, help_text="Hexadecimal.")
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the public key, hexadecimal.")
+    pem = models.TextField(blank=True)
+    issued_at = models.DateTimeField(default=timezone.now)
     not_before = models.DateTimeField()
     not_after = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True, help_text="When the agent first used it.")
+    superseded_at = models.DateTimeField(null=True, help_text="When the agent first used a newer one.")
     revoked_at = models.DateTimeField(null=True)
 
+    objects = CertificateQuerySet.as_manager()
+
     class Meta:
-        ordering = ["-not_before", "-id"]
+        ordering = ["-issued_at", "-id"]
 
     def __str__(self) -> str:
         return f"Certificate {self.serial} of {self.client}"
+
+    @property
+    def spaced_fingerprint(self) -> str:
+        return spaced(self.fingerprint)
+
+    def confirm(self, now: datetime) -> None:
+        """The agent has it and uses it: those before it are replaced."""
+        others = Certificate.objects.filter(client_id=self.client_id, superseded_at=None).exclude(pk=self.pk)
+        others.update(superseded_at=now)
+        Certificate.objects.filter(pk=self.pk).update(confirmed_at=now)
 
 
 class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
@@ -120,6 +148,7 @@ class EnrolmentToken(models.Model):
     secret_sha256 = models.CharField(max_length=64)
     note = models.CharField(max_length=120, blank=True)
     labels = models.JSONField(default=dict)
+    requires_approval = models.BooleanField(default=False, help_text="An operator admits each client.")
     max_uses = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1)])
     uses = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
@@ -146,3 +175,66 @@ class EnrolmentToken(models.Model):
         if self.uses >= self.max_uses:
             return "spent"
         return "expired" if self.expires_at <= timezone.now() else "usable"
+
+
+class AdmissionStatus(models.TextChoices):
+    WAITING = "waiting", "Waiting"
+    ADMITTED = "admitted", "Admitted"
+    REFUSED = "refused", "Refused"
+
+
+class AdmissionQuerySet(models.QuerySet["Admission"]):
+    def waiting(self, now: datetime) -> AdmissionQuerySet:
+        return self.filter(status=AdmissionStatus.WAITING, requested_at__gt=now - WAITING_LIFE)
+
+
+class Admission(StatefulModel):
+    """One machine's request to become a client, by a token, and what came of it."""
+
+    TRANSITIONS = {
+        AdmissionStatus.WAITING: frozenset({AdmissionStatus.ADMITTED, AdmissionStatus.REFUSED}),
+        AdmissionStatus.ADMITTED: frozenset(),
+        AdmissionStatus.REFUSED: frozenset(),
+    }
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.CASCADE, related_name="admissions")
+    token = models.ForeignKey(EnrolmentToken, on_delete=models.CASCADE, related_name="admissions")
+    status = models.CharField(max_length=16, choices=AdmissionStatus, default=AdmissionStatus.WAITING)
+    name = models.CharField(max_length=63, blank=True, help_text="Empty: one is made.")
+    host = models.CharField(max_length=255, blank=True)
+    agent_version = models.CharField(max_length=32, blank=True)
+    platform = models.CharField(max_length=120, blank=True)
+    address = models.GenericIPAddressField(null=True)
+    csr_pem = models.TextField()
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the public key, hexadecimal.")
+    returning = models.ForeignKey(
+        Client, null=True, on_delete=models.CASCADE, related_name="+", help_text="The client that it says it is."
+    )
+    proven = models.BooleanField(default=False, help_text="It has shown that it holds the key of that client.")
+    requested_at = models.DateTimeField(default=timezone.now)
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    reason = models.CharField(max_length=500, blank=True, help_text="Why it was refused.")
+    client = models.ForeignKey(Client, null=True, on_delete=models.CASCADE, related_name="admissions")
+    certificate = models.OneToOneField(Certificate, null=True, on_delete=models.CASCADE, related_name="admission")
+
+    objects = AdmissionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-requested_at"]
+        constraints = [
+            # So that an agent whose answer was lost can ask again without spending another use.
+            models.UniqueConstraint(fields=["token", "fingerprint"], name="admission_once_a_key_and_token"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Admission of {self.name or 'a client without a name'}"
+
+    @property
+    def has_lapsed(self) -> bool:
+        return self.status == AdmissionStatus.WAITING and self.requested_at <= timezone.now() - WAITING_LIFE
+
+    @property
+    def spaced_fingerprint(self) -> str:
+        return spaced(self.fingerprint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from channels.db import database_sync_to_async
 from django.core.exceptions import ValidationError
@@ -11,11 +11,20 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from aggregator.ports import AgentInfo, AppOffer, ClientIdentity, ClientRefused, Sign
+from aggregator.ports import AgentInfo, AppOffer, Barred, ClientIdentity, ClientRefused, Renewal, RenewalRefused, Sign
 from fedui.catalog.models import App
+from fedui.clients.authorities import trust
 from fedui.clients.models import Certificate, Client, ClientStatus
+from fedui.clients.renewal import renew
+from fedui.errors import DomainError
 from fedui.runs import live
 from fedui.scalars import scalars_to_json
+
+_BARRED = {
+    ClientStatus.ACTIVE: "This client has enrolled again, on another machine or from another folder.",
+    ClientStatus.SUSPENDED: "This client is suspended. Ask the federation's operator to reinstate it.",
+    ClientStatus.REVOKED: "This client has been revoked by the federation's operator.",
+}
 
 RECONNECT_WITHIN = timedelta(hours=1)
 """A connection sooner than this after the last sign of life counts as a reconnect."""
@@ -26,6 +35,12 @@ class DatabaseClientRegistry:
 
     async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
         return await database_sync_to_async(_authenticate)(client_id, certificate_serial)
+
+    async def barred(self, since: datetime) -> Sequence[Barred]:
+        return await database_sync_to_async(_barred)(since)
+
+    async def renew(self, client_id: str, certificate_serial: str, csr_pem: str) -> Renewal:
+        return await database_sync_to_async(_renew)(client_id, certificate_serial, csr_pem)
 
     async def connected(self, client_id: str, info: AgentInfo) -> None:
         await live.clients_changed(await database_sync_to_async(_connected)(client_id, info))
@@ -42,16 +57,41 @@ def _authenticate(client_id: str, serial: str) -> ClientIdentity:
         client = Client.objects.get(pk=client_id)
     except (Client.DoesNotExist, ValidationError):
         raise ClientRefused("The server doesn't know this client. Enrol again with a new token.") from None
-    if client.status == ClientStatus.REVOKED:
-        raise ClientRefused("This client has been revoked by the federation's operator.")
-    if client.status == ClientStatus.SUSPENDED:
-        raise ClientRefused("This client is suspended. Ask the federation's operator to reinstate it.")
-    newest = Certificate.objects.filter(client=client).first()
-    if newest is None or newest.serial != serial or newest.revoked_at:
+    if client.status != ClientStatus.ACTIVE:
+        raise ClientRefused(_BARRED[ClientStatus(client.status)])
+    now = timezone.now()
+    certificate = Certificate.objects.good(now).filter(client=client, serial=serial).first()
+    if certificate is None:
         raise ClientRefused(
             "This certificate has been revoked or replaced by a newer one. Enrol again with a new token."
         )
+    if certificate.confirmed_at is None and certificate.superseded_at is None:
+        with transaction.atomic():
+            certificate.confirm(now)
     return ClientIdentity(str(client.pk), client.name, str(client.federation_id), client.labels)
+
+
+def _barred(since: datetime) -> list[Barred]:
+    rows = Client.objects.filter(barred_at__gt=since).values_list("pk", "barred_at", "status")
+    return [
+        Barred(
+            client_id=str(pk),
+            at=at,
+            reason=_BARRED[ClientStatus(status)],
+            active=status == ClientStatus.ACTIVE,
+            may_return=status == ClientStatus.SUSPENDED,
+        )
+        for pk, at, status in rows
+        if at
+    ]
+
+
+def _renew(client_id: str, serial: str, csr_pem: str) -> Renewal:
+    try:
+        certificate = renew(client_id, serial, csr_pem)
+    except DomainError as error:
+        raise RenewalRefused(f"{error} {error.hint}".strip()) from error
+    return Renewal(certificate.pem, trust().bundle_pem.decode())
 
 
 @transaction.atomic

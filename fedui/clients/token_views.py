@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.cache import never_cache
 from django_htmx.http import trigger_client_event
 
+from fedui.clients import install
 from fedui.clients.forms import TokenForm
 from fedui.clients.services import create_token, revoke_token
 from fedui.federations.models import Act
@@ -28,8 +28,8 @@ def new(request: MemberRequest) -> HttpResponse:
     if not form.is_valid():
         return page(request, "tokens/_form.html", {"form": form})
     token, secret = create_token(request.federation, request.user, **form.cleaned_data, address=address_of(request))
-    command = f"fedagent enroll {settings.PUBLIC_URL} --token {secret} && fedagent run"
-    context = {"token": token, "secret": secret, "command": command, "blank": TokenForm()}
+    lines, warning = install.lines(secret), install.warning()
+    context = {"token": token, "secret": secret, "lines": lines, "warning": warning, "blank": TokenForm()}
     response = page(request, "tokens/_reveal.html", context)
     return trigger_client_event(response, "tokens-changed")
 

@@ -47,6 +47,19 @@ class TokenRefused(DomainError):
         return cls(code, detail, hint="Ask whoever runs the federation for a new token.")
 
 
+class TokenThrottled(DomainError):
+    """Somebody is guessing at the secret of a token. Its true holders aren't held up."""
+
+    code = ErrorCode.THROTTLED
+
+    def __init__(self, *, first: bool) -> None:
+        """`first`: of this minute; the others are not worth a line in the audit log."""
+        self.first = first
+        super().__init__(
+            "Too many wrong attempts with this token.", hint="Try again in a minute, with the whole token."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class TokenText:
     key_id: str

@@ -58,9 +58,9 @@ def query_changed(federation_id: str, query_id: int) -> None:
     async_to_sync(queries_changed)(federation_id)
 
 
-def client_revoked(client: Client) -> None:
-    """A client may not stay connected, wherever it is."""
-    async_to_sync(_send)(CONTROL_GROUP, {"type": "client.revoked", "client_id": str(client.pk)})
+def client_barred(client: Client) -> None:
+    """A client may not stay connected, wherever it is. Engines read who is barred every second anyway."""
+    async_to_sync(_send)(CONTROL_GROUP, {"type": "client.barred"})
     async_to_sync(clients_changed)(str(client.federation_id))
 
 

@@ -9,6 +9,8 @@ from fedui.accounts import views as accounts
 from fedui.analytics import views as analytics
 from fedui.audit import views as audit
 from fedui.catalog import views as catalog
+from fedui.clients import install_views as install
+from fedui.clients import operator_views as operators
 from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import views as federations
@@ -24,6 +26,11 @@ federation_urlpatterns = [
     path("clients/", clients.clients, name="clients"),
     path("clients/<uuid:client_id>/", clients.client, name="client"),
     path("clients/<uuid:client_id>/revoke/", clients.revoke, name="client-revoke"),
+    path("clients/<uuid:client_id>/suspend/", operators.suspend, name="client-suspend"),
+    path("clients/<uuid:client_id>/reinstate/", operators.reinstate, name="client-reinstate"),
+    path("clients/waiting/", operators.waiting, name="waiting"),
+    path("clients/waiting/<uuid:admission_id>/admit/", operators.admit, name="admit"),
+    path("clients/waiting/<uuid:admission_id>/refuse/", operators.refuse, name="refuse"),
     path("strategies/", strategies.strategies, name="strategies"),
     path("strategies/new/", strategies.new, name="strategy-new"),
     path("strategies/<slug:name>/", strategies.strategy, name="strategy"),
@@ -45,6 +52,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", federations.home, name="home"),
     path("login/", accounts.SignIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
+    path("install.sh", install.shell_script, name="install-sh"),
+    path("install.ps1", install.powershell_script, name="install-ps1"),
+    path("install/<str:filename>", install.wheel, name="agent-wheel"),
     path("federations/new/", federations.new, name="federation-new"),
     path("f/<slug:slug>/", include((federation_urlpatterns, "federation"))),
 ]

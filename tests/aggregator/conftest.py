@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from aggregator.memory import (
     MemoryRunStore,
     StoredRun,
 )
-from aggregator.ports import Evaluator, RunSpec
+from aggregator.ports import Barred, Evaluator, RunSpec
 from tests.support.authority import TestAuthority
 from tests.support.scripted_agent import SIGNATURE, ScriptedAgent
 
@@ -41,7 +42,7 @@ class Federation:
         self.engine = Engine(
             owner="test",
             bind=f"127.0.0.1:{port}",
-            tls=self.authority.server(),
+            tls=options.pop("tls", None) or self.authority.server(),
             registry=self.registry,
             models=self.models,
             find_evaluator=lambda app: self.evaluator,
@@ -55,8 +56,15 @@ class Federation:
 
     async def connect(self, client_id: str, kind: type[ScriptedAgent] = ScriptedAgent, **options: Any) -> ScriptedAgent:
         self.registry.add(client_id, options.pop("federation_id", "tests"), options.pop("labels", None))
-        agent = kind(self.authority, self.engine.port, client_id, **options)
+        authority = options.pop("authority", self.authority)
+        agent = kind(authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
+
+    def bar(self, client_id: str, *, active: bool = False, may_return: bool = False) -> None:
+        """What an operator's act does to the registry. The engine isn't told."""
+        self.registry.bars.append(Barred(client_id, datetime.now(UTC), "revoked", active, may_return))
+        if not active:
+            self.registry.refusals[client_id] = "revoked"
 
     def add_run(
         self, *, run_id: int = 1, num_rounds: int = 1, clients: int = 2, quorum: int = 1, deadline: float = 20.0,

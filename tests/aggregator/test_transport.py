@@ -110,9 +110,10 @@ async def test_what_an_agent_says_of_itself_can_be_stored(federation: Federation
     assert signs["a"].memory_bytes == 2**63 - 1
 
 
-async def test_evicting_a_client_ends_its_stream(federation: Federation) -> None:
+async def test_barring_a_client_ends_its_stream(federation: Federation) -> None:
     agent = await federation.connect("a")
-    federation.engine.evict("a", "revoked")
+    federation.bar("a")
+    federation.engine.look_who_is_barred()
     assert (await asyncio.wait_for(agent.goodbye, 10)).reason == "revoked"
     await federation.until(lambda: "a" not in federation.registry.online)
 

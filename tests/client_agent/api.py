@@ -21,7 +21,9 @@ class EnrolmentApi:
         self.authority = authority
         self.grpc_address = "127.0.0.1:1"
         self.refusal: tuple[int, Mapping[str, Any]] | None = None
-        self.requests: list[Mapping[str, str]] = []
+        self.requests: list[Mapping[str, Any]] = []
+        self.answers_before_admission = 0
+        self.bundle, self.links = authority.pem, b""
         self.certified_key: ec.EllipticCurvePublicKey | None = None
         self.date: str | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -39,10 +41,18 @@ class EnrolmentApi:
         self._server.server_close()
         self._thread.join()
 
-    def enrol(self, body: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+    def enrol(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         self.requests.append(body)
+        return self.answer()
+
+    def answer(self) -> tuple[int, Mapping[str, Any]]:
+        """To the last request; also to whoever asks after it."""
         if self.refusal:
             return self.refusal
+        if self.answers_before_admission:
+            self.answers_before_admission -= 1
+            return 202, {"admission": "a-1", "federation": "tests", "ask_again_seconds": 2}
+        body = self.requests[-1]
         public_key = x509.load_pem_x509_csr(body["csr_pem"].encode()).public_key()
         assert isinstance(public_key, ec.EllipticCurvePublicKey)
         certificate = self.authority.certify(self.certified_key or public_key, body["name"])
@@ -51,7 +61,7 @@ class EnrolmentApi:
             "client_name": body["name"],
             "federation": "tests",
             "certificate_pem": certificate.decode(),
-            "ca_pem": self.authority.pem.decode(),
+            "ca_pem": self.bundle.decode(),
             "grpc_address": self.grpc_address,
         }
 
@@ -60,8 +70,11 @@ class EnrolmentApi:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                assert self.path == "/api/v1/ca"
-                self._answer(200, {"ca_pem": api.authority.pem.decode()})
+                if self.path == "/api/v1/ca":
+                    self._answer(200, {"ca_pem": api.bundle.decode(), "links_pem": api.links.decode()})
+                else:
+                    assert self.path == "/api/v1/enroll/a-1"
+                    self._answer(*api.answer())
 
             def do_POST(self) -> None:
                 assert self.path == "/api/v1/enroll"

@@ -16,9 +16,9 @@ from client_agent.identity import Enrolment, Identity
 class Authority:
     """A certificate authority for one test."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "Test CA") -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test CA")])
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         builder = self._builder(self.name, self.key.public_key(), timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         self.certificate = builder.sign(self.key, hashes.SHA256())
@@ -36,6 +36,12 @@ class Authority:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
+    def vouch_for(self, other: Authority) -> bytes:
+        """Its key under our signature."""
+        builder = self._builder(other.name, other.key.public_key(), timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def server_credentials(self) -> tuple[bytes, bytes]:
         """Key and certificate, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -45,9 +51,11 @@ class Authority:
         self, grpc_address: str, server_url: str = "http://127.0.0.1:1", life: timedelta = timedelta(hours=1)
     ) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
-        expiry = (datetime.now(UTC) + life).isoformat()
-        enrolment = Enrolment("c-1", "site-1", "tests", server_url, grpc_address, expiry)
-        return Identity(enrolment, private_pem(key), self.certify(key.public_key(), "site-1", life), self.pem)
+        certificate = self.certify(key.public_key(), "site-1", life)
+        dates = x509.load_pem_x509_certificate(certificate)
+        begin, end = dates.not_valid_before_utc.isoformat(), dates.not_valid_after_utc.isoformat()
+        enrolment = Enrolment("c-1", "site-1", "tests", server_url, grpc_address, end, begin)
+        return Identity(enrolment, private_pem(key), certificate, self.pem)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta) -> x509.CertificateBuilder:
         now = datetime.now(UTC)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from protos import limits, tensors
 from protos.convert import ScalarValue, encoding_to_proto, scalars_to_proto, signature_to_proto
 from protos.encodings import PLAIN, Encoding
-from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, task_pb2, transfer_pb2, transfer_pb2_grpc
+from protos.fedui.v1 import (
+    fleet_pb2,
+    fleet_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    task_pb2,
+    transfer_pb2,
+    transfer_pb2_grpc,
+)
 from protos.tensors import Parameters, Signature
 from tests.client_agent.pki import Authority
 
@@ -21,10 +31,13 @@ T = TypeVar("T")
 FleetContext = grpc.aio.ServicerContext[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
 DownloadContext = grpc.aio.ServicerContext[transfer_pb2.DownloadRequest, transfer_pb2.Chunk]
 StatusContext = grpc.aio.ServicerContext[transfer_pb2.GetUploadRequest, transfer_pb2.UploadStatus]
+IdentityContext = grpc.aio.ServicerContext[Any, Any]
 UploadContext = grpc.aio.ServicerContext[transfer_pb2.UploadMessage, transfer_pb2.UploadReceipt]
 
 
-class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferServicer):
+class ScriptedServer(
+    fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferServicer, identity_pb2_grpc.IdentityServicer
+):
     """Records what the agent says. Its record survives `stop` and `start`, as a database would."""
 
     def __init__(self, authority: Authority) -> None:
@@ -44,6 +57,14 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         self.break_upload_after: int | None = None
         self.break_download_after: int | None = None
         self.refuse_uploads = False
+        self.renews = True
+        self.renewal_refusals = 0
+        self.renewal_bundle = authority.pem
+        self.renewed_by: list[int] = []
+        self.confirmed_by: list[int] = []
+        self.connected_by: list[int] = []
+        self.uploaded_by: list[int] = []
+        """Serials of the certificates with which the agent did so."""
         self._pushed: asyncio.Queue[fleet_pb2.ServerMessage] = asyncio.Queue()
         self._heard = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
@@ -52,6 +73,8 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         self._server = grpc.aio.server()
         fleet_pb2_grpc.add_FleetServicer_to_server(self, self._server)
         transfer_pb2_grpc.add_TransferServicer_to_server(self, self._server)
+        if self.renews:
+            identity_pb2_grpc.add_IdentityServicer_to_server(self, self._server)
         credentials = grpc.ssl_server_credentials(
             [self.authority.server_credentials()], self.authority.pem, require_client_auth=True
         )
@@ -110,6 +133,7 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         self, messages: AsyncIterator[fleet_pb2.AgentMessage], context: FleetContext
     ) -> None:
         first = await anext(messages)
+        self.connected_by.append(_serial(context))
         await self._record(self.hellos, first.hello)
         if self.greeting:
             await context.write(fleet_pb2.ServerMessage(goodbye=self.greeting))
@@ -150,6 +174,7 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         self, messages: AsyncIterator[transfer_pb2.UploadMessage], context: UploadContext
     ) -> transfer_pb2.UploadReceipt:
         header = (await anext(messages)).header
+        self.uploaded_by.append(_serial(context))
         await self._record(self.headers, header)
         content = self.uploads.setdefault(header.task_id, bytearray())
         assert len(content) == header.offset
@@ -160,6 +185,22 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
         assert hashlib.sha256(content).hexdigest() == header.sha256
         return transfer_pb2.UploadReceipt()
+
+    async def Renew(self, request: identity_pb2.RenewRequest, context: IdentityContext) -> identity_pb2.RenewResponse:
+        if self.renewal_refusals:
+            self.renewal_refusals -= 1
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "This client is suspended.")
+        public_key = x509.load_pem_x509_csr(request.csr_pem.encode()).public_key()
+        assert isinstance(public_key, ec.EllipticCurvePublicKey)
+        certificate = self.authority.certify(public_key, "site-1")
+        await self._record(self.renewed_by, _serial(context))
+        return identity_pb2.RenewResponse(certificate_pem=certificate.decode(), ca_pem=self.renewal_bundle.decode())
+
+    async def Confirm(
+        self, request: identity_pb2.ConfirmRequest, context: IdentityContext
+    ) -> identity_pb2.ConfirmResponse:
+        await self._record(self.confirmed_by, _serial(context))
+        return identity_pb2.ConfirmResponse()
 
     async def _listen(self, messages: AsyncIterator[fleet_pb2.AgentMessage]) -> None:
         async for message in messages:
@@ -177,3 +218,8 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         async with self._heard:
             record.append(entry)
             self._heard.notify_all()
+
+
+def _serial(context: grpc.aio.ServicerContext[Any, Any]) -> int:
+    pem = next(iter(context.auth_context()["x509_pem_cert"]))
+    return x509.load_pem_x509_certificate(bytes(pem)).serial_number

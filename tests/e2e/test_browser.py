@@ -87,6 +87,7 @@ def test_agents_that_enrol_with_the_line_shown_come_online(page: Page, platform:
     page.get_by_label("Purpose").fill("First sites")
     page.get_by_label("Uses").fill(str(len(SITES)))
     page.locator("#create-form").get_by_role("button", name="Create token").click()
+    page.get_by_text("fedagent is installed already").click()
     line = page.locator("#command").inner_text()
     page.get_by_label("I have stored the token").check()
     page.get_by_role("button", name="Done").click()

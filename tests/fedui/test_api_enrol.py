@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
-from fedui.clients import pki
+from fedui.clients.authorities import trust
 from fedui.clients.models import Client
 from fedui.clients.services import create_token, revoke_token
 from fedui.federations.models import Federation
@@ -33,7 +33,12 @@ def post(agent: Browser, body: dict[str, Any], address: str = "127.0.0.1") -> An
 def test_the_authority_is_public(agent: Browser, db: None) -> None:
     body = agent.get("/api/v1/ca").json()
 
-    assert body == {"ca_pem": pki.ca_certificate_pem().decode(), "fingerprint": pki.fingerprint()}
+    present = trust()
+    assert body == {
+        "ca_pem": present.issuer.pem.decode(),
+        "fingerprint": present.issuer.fingerprint,
+        "links_pem": "",
+    }
 
 
 def test_health_is_public(agent: Browser, db: None) -> None:
@@ -59,7 +64,7 @@ def test_a_token_and_a_request_become_a_certificate(
     assert body["client_name"] == client.name == "hosp-1"
     assert body["federation"] == "Hearts"
     assert body["grpc_address"] == "fedui.example.org:50051"
-    assert body["ca_pem"] == pki.ca_certificate_pem().decode()
+    assert body["ca_pem"] == trust().bundle_pem.decode()
     assert certificate.public_key() == key.public_key()
     assert AuditEvent.objects.get(action="client.enrolled").address == "127.0.0.1"
 

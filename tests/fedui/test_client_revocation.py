@@ -60,7 +60,7 @@ def test_the_engine_is_told_once_it_is_so(
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:
     told: list[Client] = []
-    monkeypatch.setattr(live, "client_revoked", told.append)
+    monkeypatch.setattr(live, "client_barred", told.append)
 
     with django_capture_on_commit_callbacks(execute=True):
         cut_off(client_row, owner)

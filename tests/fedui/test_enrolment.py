@@ -11,10 +11,11 @@ from django.db import connection
 
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
+from fedui.clients.admission import Applicant, enrol
 from fedui.clients.models import Client, EnrolmentToken
 from fedui.clients.names import NameRefused
 from fedui.clients.pki import SigningRequestRefused
-from fedui.clients.services import create_token, enrol
+from fedui.clients.services import create_token
 from fedui.clients.tokens import TokenRefused, TokenText
 from fedui.errors import DomainError, NameTaken
 from fedui.federations.models import Federation
@@ -22,7 +23,10 @@ from tests.support.domain import a_csr, a_federation, a_user
 
 
 def use(text: str, name: str = "", csr_pem: str | None = None) -> Client:
-    return enrol(text, csr_pem if csr_pem is not None else a_csr(), name, "0.1.0", "Linux", "192.0.2.1").client
+    applicant = Applicant(name, "host", "0.1.0", "Linux", "192.0.2.1")
+    client = enrol(text, csr_pem if csr_pem is not None else a_csr(), applicant).client
+    assert client
+    return client
 
 
 def test_a_client_gets_what_the_token_says(federation: Federation, owner: User) -> None:
@@ -117,8 +121,9 @@ def test_names_that_mislead_are_refused(federation: Federation, owner: User, nam
 def test_what_an_agent_says_of_itself_is_cut_to_what_fits(federation: Federation, owner: User) -> None:
     _, text = create_token(federation, owner)
 
-    client = enrol(text, a_csr(), "", "1" * 100, "L" * 500, None).client
+    client = enrol(text, a_csr(), Applicant("", "h" * 500, "1" * 100, "L" * 500, None)).client
 
+    assert client
     client.refresh_from_db()
     assert (len(client.agent_version), len(client.platform)) == (32, 120)
 

@@ -8,6 +8,7 @@ import ipaddress
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pytest_django import Settings
 
-from fedui.clients import pki
+from fedui.clients import authorities, pki
+from fedui.clients.authorities import trust
 from fedui.clients.models import Client
 from fedui.federations.models import Federation
 from tests.support.domain import a_client, a_csr
@@ -35,39 +37,39 @@ def client_row(federation: Federation) -> Client:
 
 
 def issued(csr_pem: str, client: Client) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pki.issue_client_certificate(csr_pem, client).encode())
+    return x509.load_pem_x509_certificate(pki.issue_client_certificate(csr_pem, client).pem.encode())
 
 
 def test_the_authority_is_made_once_and_only_we_can_read_its_key(folder: Path) -> None:
-    certificate = x509.load_pem_x509_certificate(pki.ca_certificate_pem())
+    certificate = x509.load_pem_x509_certificate(trust().bundle_pem)
 
     assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=3600)
     assert stat.S_IMODE((folder / "ca.key").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert pki.ca_certificate_pem() == (folder / "ca.pem").read_bytes()
+    assert trust().bundle_pem == (folder / "ca.pem").read_bytes()
 
 
 def test_processes_that_start_together_share_one_authority(folder: Path) -> None:
-    make = pki._authority_in.__wrapped__  # without the cache, as separate processes have none in common
+    make = partial(authorities._trust_in.__wrapped__, stamp=None)  # without the cache, which processes don't share
     with ThreadPoolExecutor(8) as pool:
-        fingerprints = {authority.fingerprint for authority in pool.map(make, [folder] * 16)}
+        fingerprints = {found.issuer.fingerprint for found in pool.map(make, [folder] * 16)}
 
     assert len(fingerprints) == 1
     assert [path.name for path in folder.parent.iterdir()] == ["pki"]
 
 
 def test_the_fingerprint_is_that_of_the_public_key(folder: Path) -> None:
-    public_key = x509.load_pem_x509_certificate(pki.ca_certificate_pem()).public_key()
+    public_key = x509.load_pem_x509_certificate(trust().bundle_pem).public_key()
     der = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     expected = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode()
-    assert pki.fingerprint() == expected.rstrip("=")
-    assert len(pki.fingerprint()) == 43
+    assert trust().issuer.fingerprint == expected.rstrip("=")
+    assert len(trust().issuer.fingerprint) == 43
 
 
 def test_a_client_certificate_says_who_and_for_what(client_row: Client, settings: Settings) -> None:
-    settings.CLIENT_CERTIFICATE_DAYS = 7
+    settings.CLIENT_CERTIFICATE_HOURS = 7
     key = ec.generate_private_key(ec.SECP256R1())
 
     certificate = issued(a_csr(key), client_row)
@@ -82,8 +84,8 @@ def test_a_client_certificate_says_who_and_for_what(client_row: Client, settings
     assert purposes == [ExtendedKeyUsageOID.CLIENT_AUTH]
     begun = datetime.now(UTC) - certificate.not_valid_before_utc
     assert timedelta(minutes=10) <= begun < timedelta(minutes=11)
-    assert certificate.not_valid_after_utc - datetime.now(UTC) <= timedelta(days=7)
-    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(pki.ca_certificate_pem()))
+    assert certificate.not_valid_after_utc - datetime.now(UTC) <= timedelta(hours=7)
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(trust().bundle_pem))
 
 
 def test_a_client_certificate_is_recorded(client_row: Client) -> None:
@@ -164,4 +166,4 @@ def test_a_server_certificate_has_the_hosts_that_agents_use(folder: Path) -> Non
     assert names.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
     assert purposes == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert certificate.public_key() == key.public_key()
-    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(pki.ca_certificate_pem()))
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(trust().bundle_pem))

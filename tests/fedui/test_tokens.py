@@ -9,9 +9,10 @@ from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
-from fedui.clients import pki
+from fedui.clients.admission import Applicant, enrol
+from fedui.clients.authorities import trust
 from fedui.clients.models import Client, EnrolmentToken
-from fedui.clients.services import create_token, enrol, revoke_token
+from fedui.clients.services import create_token, revoke_token
 from fedui.clients.tokens import TokenRefused, TokenText
 from fedui.errors import ErrorCode
 from fedui.federations.models import Federation
@@ -19,7 +20,9 @@ from tests.support.domain import a_csr
 
 
 def use(text: str, name: str = "") -> Client:
-    return enrol(text, a_csr(), name, "0.1.0", "Linux", "192.0.2.1").client
+    client = enrol(text, a_csr(), Applicant(name, "host", "0.1.0", "Linux", "192.0.2.1")).client
+    assert client
+    return client
 
 
 def test_the_text_says_which_token_and_which_authority(federation: Federation, owner: User) -> None:
@@ -27,7 +30,7 @@ def test_the_text_says_which_token_and_which_authority(federation: Federation, o
 
     parsed = TokenText.parse(text)
     assert parsed.key_id == token.key_id
-    assert parsed.fingerprint == pki.fingerprint()
+    assert parsed.fingerprint == trust().issuer.fingerprint
     assert len(parsed.secret) == 43
     assert str(parsed) == text
 
@@ -88,7 +91,7 @@ def test_revoking_twice_is_noted_once_and_keeps_the_first_time(federation: Feder
 
 def test_an_unknown_token_and_a_wrong_secret_look_the_same(federation: Federation, owner: User) -> None:
     token, text = create_token(federation, owner)
-    unknown = TokenText.new(pki.fingerprint())
+    unknown = TokenText.new(trust().issuer.fingerprint)
     wrong = TokenText(token.key_id, unknown.secret, unknown.fingerprint)
 
     errors = []
@@ -107,7 +110,7 @@ def test_a_wrong_secret_of_a_revoked_token_does_not_tell_that_it_is_revoked(
 ) -> None:
     token, _ = create_token(federation, owner)
     revoke_token(token, owner)
-    guess = TokenText.new(pki.fingerprint())
+    guess = TokenText.new(trust().issuer.fingerprint)
 
     with pytest.raises(TokenRefused) as caught:
         use(str(TokenText(token.key_id, guess.secret, guess.fingerprint)))

@@ -18,9 +18,9 @@ from aggregator.transport.server import TLSMaterial
 class TestAuthority:
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "Test CA") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test CA")])
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         ca = self._builder(self._name, self._key.public_key(), timedelta(days=1))
         ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         self.pem = ca.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

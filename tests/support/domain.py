@@ -12,8 +12,9 @@ from cryptography.x509.oid import NameOID
 from aggregator.core.config import StrategyConfig
 from fedui.accounts.models import User
 from fedui.catalog.models import App
+from fedui.clients.admission import Applicant, enrol
 from fedui.clients.models import Client
-from fedui.clients.services import create_token, enrol
+from fedui.clients.services import create_token
 from fedui.federations.models import Federation, Role
 from fedui.federations.services import add_member, create_federation
 from fedui.runs.models import Event, Metric, Outcome, Participation, Round, RoundStatus, Run
@@ -50,7 +51,9 @@ def a_csr(key: ec.EllipticCurvePrivateKey | None = None, name: str = "whatever")
 def a_client(federation: Federation, name: str = "") -> Client:
     owner = federation.memberships.get(role=Role.OWNER).user
     _, text = create_token(federation, owner)
-    return enrol(text, a_csr(), name, "0.1.0", "Linux", "192.0.2.1").client
+    client = enrol(text, a_csr(), Applicant(name, "host", "0.1.0", "Linux", "192.0.2.1")).client
+    assert client
+    return client
 
 
 def an_app(federation: Federation, name: str = "digits-mlp") -> App:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Self
 
 import numpy as np
@@ -43,6 +44,7 @@ class ScriptedAgent:
         protocol_minor: int = limits.PROTOCOL_MINOR,
         columns: Sequence[str] = (),
         platform: str = "",
+        life: timedelta = timedelta(hours=1),
     ) -> None:
         self.client_id, self.num_examples, self.step, self.automatic = client_id, num_examples, step, automatic
         self.signature, self.columns, self.platform = signature, columns, platform
@@ -54,7 +56,7 @@ class ScriptedAgent:
         self.metrics: dict[str, ScalarValue] = {}
         self.protocol, self.protocol_minor = limits.PROTOCOL_MAJOR, protocol_minor
         self._outgoing: asyncio.Queue[fleet_pb2.AgentMessage | None] = asyncio.Queue()
-        self._channel = aio.secure_channel(f"127.0.0.1:{port}", authority.client(client_id))
+        self._channel = aio.secure_channel(f"127.0.0.1:{port}", authority.client(client_id, life))
         self.transfer = transfer_pb2_grpc.TransferStub(self._channel)
         self._work: set[asyncio.Task[None]] = set()
 
@@ -74,6 +76,14 @@ class ScriptedAgent:
             task.cancel()
         await asyncio.gather(self._reader, *self._work, return_exceptions=True)
         await self._channel.close()
+
+    def keep_beating(self, seconds: float) -> None:
+        async def beat() -> None:
+            while True:
+                self.send(heartbeat=fleet_pb2.Heartbeat())
+                await asyncio.sleep(seconds)
+
+        self._work.add(asyncio.create_task(beat()))
 
     def send(self, **body: Any) -> None:
         self._outgoing.put_nowait(fleet_pb2.AgentMessage(**body))

@@ -1,0 +1,55 @@
+"""Renewal of clients' certificates, asked for by agents over mutual TLS."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from fedui.audit.services import record
+from fedui.clients import pki
+from fedui.clients.admission import AGENT
+from fedui.clients.models import Certificate, Client
+from fedui.errors import DomainError, ErrorCode
+
+KEPT = timedelta(days=90)
+"""Certificates are listed for so long after their end. The audit log keeps every one."""
+
+
+class RenewalTooSoon(DomainError):
+    """The present certificate has hardly been used: an agent that asks again and again gets no more."""
+
+    code = ErrorCode.RENEWAL_TOO_SOON
+
+    def __init__(self) -> None:
+        super().__init__("This certificate is too new to be renewed.", hint="Set the machine's clock (NTP).")
+
+
+@transaction.atomic
+def renew(client_id: str, serial: str, csr_pem: str) -> Certificate:
+    """A certificate for a new key of the client, which stays unused until it confirms it. Raises `SigningRequestRefused`.
+
+    The caller has authenticated the client by the certificate `serial`.
+    """
+    # Two renewals of one client wait for each other here.
+    client = Client.objects.select_for_update(of=("self",)).select_related("federation").get(pk=client_id)
+    now = timezone.now()
+    present = client.certificates.get(serial=serial)
+    if now - present.issued_at < pki.client_life() / 10:
+        raise RenewalTooSoon
+    spent = client.certificates.filter(admission=None)
+    spent.filter(confirmed_at=None).exclude(pk=present.pk).delete()  # their answers never arrived
+    spent.filter(not_after__lt=now - KEPT).delete()
+    certificate = pki.issue_client_certificate(csr_pem, client)
+    record(
+        client.federation,
+        AGENT,
+        "certificate.renewed",
+        client,
+        serial=certificate.serial,
+        fingerprint=certificate.fingerprint,
+        until=certificate.not_after.isoformat(timespec="seconds"),
+        replaces=serial,
+    )
+    return certificate
