@@ -21,6 +21,8 @@ from protos.tensors import AUXILIARY, CodecError
 logger = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
+AVAILABILITY_SECONDS = 0.2
+"""After a change of availability nothing is read of the stream for so long: each is a write to the database."""
 
 Context = aio.ServicerContext[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
 
@@ -61,6 +63,9 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
         try:
             async for message in messages:
                 self._receive(session, message)
+                if message.HasField("availability"):
+                    await self._hub.change_availability(session, _reason(message.availability.unavailable))
+                    await asyncio.sleep(AVAILABILITY_SECONDS)
         except Exception:
             logger.exception("The stream broke", extra={"client_id": session.client.client_id})
         finally:
@@ -108,7 +113,12 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
         properties = scalars_from_proto(hello.properties)
     except CodecError as error:
         raise HelloRefused(f"The agent's first message can't be read: {error}") from error
-    return AgentInfo(hello.agent_version[:32], hello.platform[:120], apps, properties, hello.protocol_minor)
+    version, platform, unavailable = hello.agent_version[:32], hello.platform[:120], _reason(hello.unavailable)
+    return AgentInfo(version, platform, apps, properties, hello.protocol_minor, unavailable)
+
+
+def _reason(text: str) -> str:
+    return text[: limits.MAX_UNAVAILABLE_LENGTH]
 
 
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:

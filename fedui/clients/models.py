@@ -63,6 +63,9 @@ class Client(StatefulModel):
     reconnects = models.PositiveIntegerField(default=0)
     cpu_fraction = models.FloatField(null=True)
     memory_bytes = models.BigIntegerField(null=True)
+    unavailable = models.CharField(
+        max_length=200, blank=True, help_text="Why the connected agent takes no tasks, in its owner's words."
+    )
 
     objects = ClientQuerySet.as_manager()
 

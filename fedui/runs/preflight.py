@@ -21,6 +21,8 @@ class Preflight:
     """Online, offer the app with the right model, carry the strategy's labels."""
     absent: list[Client]
     """Would take part, but aren't online."""
+    unavailable: list[Client]
+    """Online, but take no tasks now, as their owners will have it."""
     refused: list[tuple[Client, str]]
     """Offer the app with another model: each with the difference."""
 
@@ -63,14 +65,16 @@ def offer_of(client: Client, app: App) -> str | None:
 def preflight(federation: Federation, app: App, config: StrategyConfig) -> Preflight:
     ready: list[Client] = []
     absent: list[Client] = []
+    unavailable: list[Client] = []
     refused: list[tuple[Client, str]] = []
     for client in _candidates(federation, config.cohort.labels.items()):
         problem = offer_of(client, app)
         if problem:
             refused.append((client, problem))
         elif problem is not None:
-            (ready if client.presence == Presence.ONLINE else absent).append(client)
-    return Preflight(app, config, ready, absent, refused)
+            online, takes_tasks = client.presence == Presence.ONLINE, not client.unavailable
+            (absent if not online else ready if takes_tasks else unavailable).append(client)
+    return Preflight(app, config, ready, absent, unavailable, refused)
 
 
 def _candidates(federation: Federation, labels: Iterable[tuple[str, str]]) -> Iterable[Client]:

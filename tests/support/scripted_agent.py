@@ -42,9 +42,11 @@ class ScriptedAgent:
         signature: Signature = SIGNATURE,
         protocol_minor: int = limits.PROTOCOL_MINOR,
         columns: Sequence[str] = (),
+        unavailable: str = "",
     ) -> None:
         self.client_id, self.num_examples, self.step, self.automatic = client_id, num_examples, step, automatic
         self.signature, self.columns = signature, columns
+        self.unavailable = unavailable
         self.tasks: asyncio.Queue[task_pb2.Task] = asyncio.Queue()
         self.cancelled: asyncio.Queue[fleet_pb2.CancelTask] = asyncio.Queue()
         self.goodbye: asyncio.Future[fleet_pb2.Goodbye] = asyncio.get_running_loop().create_future()
@@ -103,6 +105,7 @@ class ScriptedAgent:
             agent_version="0",
             apps=[offer],
             tasks_in_hand=self.in_hand,
+            unavailable=self.unavailable,
         )
         yield fleet_pb2.AgentMessage(hello=hello)
         while message := await self._outgoing.get():
