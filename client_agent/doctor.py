@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import urllib.error
@@ -15,13 +16,16 @@ from pathlib import Path
 
 import grpc
 
-from client_agent import agent, hosting
+from client_agent import agent, hosting, proxy
 from client_agent.certificates import certificate_of, key_matches_certificate
 from client_agent.channel import open_channel
 from client_agent.config import Settings
+from client_agent.departures import Departures
 from client_agent.enrolment import ca_address
 from client_agent.errors import ConfigurationError, NotEnrolled
 from client_agent.identity import Home, Identity
+from client_agent.ledger import Ledger
+from client_agent.policy import Leave
 from client_agent.sdk import Context
 from client_agent.state import AgentState
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc
@@ -128,7 +132,8 @@ def _clock(patient: _Patient) -> str:
 
 
 def _network(patient: _Patient) -> str:
-    address = patient.identity.grpc_address
+    """That the next hop is there: the server, or the proxy on the way to it."""
+    address = proxy.next_hop(patient.identity.grpc_address, os.environ)
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_SECONDS):
@@ -146,7 +151,7 @@ def _stream(patient: _Patient) -> str:
     if AgentState.read(patient.home.state_file).connected:
         return "the running agent is connected"  # A second stream of the same client would push it out.
     try:
-        answer = asyncio.run(_greet(patient.identity))
+        answer = asyncio.run(_greet(patient))
     except (grpc.aio.AioRpcError, TimeoutError) as error:
         detail = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else "no answer"
         raise _Problem(
@@ -157,11 +162,13 @@ def _stream(patient: _Patient) -> str:
     return f"welcomed as {answer.welcome.client_name}"
 
 
-async def _greet(identity: Identity) -> fleet_pb2.ServerMessage:
+async def _greet(patient: _Patient) -> fleet_pb2.ServerMessage:
     """The server's answer to a Hello that offers no app, so that no task comes of it."""
-    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(identity) as channel:
+    federation = patient.identity.enrolment.federation
+    departures = Departures(Ledger(patient.home.log_file), Leave, federation)
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(patient.identity) as channel:
         stream = fleet_pb2_grpc.FleetStub(channel).Connect()
-        await stream.write(fleet_pb2.AgentMessage(hello=agent.hello({})))
+        await stream.write(departures.hello(agent.hello({})))
         answer = await stream.read()
         return answer if isinstance(answer, fleet_pb2.ServerMessage) else fleet_pb2.ServerMessage()
 

@@ -8,6 +8,7 @@ import platform
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,8 +45,18 @@ class Token:
         return cls(match[0], match[3])
 
 
-def enrol(url: str, token: Token, name: str, *, insecure_http: bool = False) -> Identity:
-    """A new identity from the server at `url`. Raises `EnrolmentError`; nothing is stored here."""
+def enrol(
+    url: str,
+    token: Token,
+    name: str,
+    *,
+    insecure_http: bool = False,
+    leaving: Callable[[bytes], object] = lambda content: None,
+) -> Identity:
+    """A new identity from the server at `url`. Raises `EnrolmentError`; nothing is stored here.
+
+    `leaving` is called with what is about to be sent, the token in it.
+    """
     url = _checked_url(url, insecure_http)
     key = new_key()
     try:
@@ -62,6 +73,7 @@ def enrol(url: str, token: Token, name: str, *, insecure_http: bool = False) -> 
             "agent_version": client_agent.__version__,
             "platform": platform.platform(),
         },
+        leaving,
     )
     return _identity(url, key, ca_pem, answer)
 
@@ -123,9 +135,13 @@ def _identity(url: str, key: ec.EllipticCurvePrivateKey, ca_pem: bytes, answer: 
     return Identity(enrolment, private_pem(key), certificate_pem, ca_pem)
 
 
-def _request(url: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+def _request(
+    url: str, body: dict[str, str] | None = None, leaving: Callable[[bytes], object] = lambda content: None
+) -> dict[str, Any]:
     """GET, or POST of a JSON body; the JSON answer. Raises `EnrolmentError` with what the server said."""
     data = None if body is None else json.dumps(body).encode()
+    if data is not None:
+        leaving(data)
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", "Accept": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
