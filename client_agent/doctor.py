@@ -133,11 +133,13 @@ def _clock(patient: _Patient) -> str:
 
 def _network(patient: _Patient) -> str:
     """That the next hop is there: the server, or the proxy on the way to it."""
-    address = proxy.next_hop(patient.identity.grpc_address, os.environ)
+    server = patient.identity.grpc_address
+    address = proxy.next_hop(server, os.environ)
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_SECONDS):
-            return f"{address} accepts connections"
+            through = f", a proxy on the way to {server}" if address != server else ""
+            return f"{address} accepts connections{through}"
     except socket.gaierror as error:
         raise _Problem(f"{host} has no address: {error.strerror}", "Check the DNS, or the server's address.") from error
     except (OSError, ValueError) as error:

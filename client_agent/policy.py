@@ -149,9 +149,9 @@ def _policy(top: _Table) -> Policy:
 
 
 def _apps(top: _Table) -> Mapping[str, AppRule] | None:
+    tables = top.table("apps")
     if "apps" not in top.values:
         return None
-    tables = top.table("apps")
     rules = {}
     for name in tables.values:
         app = tables.table(name)
@@ -185,7 +185,7 @@ class _Table:
         for key in self.values:
             if key not in self._known:
                 near = difflib.get_close_matches(key, self._known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(self._known)}."
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._known))}."
                 self._problems.append(f"{self._place}{key} is not known; {hint}")
 
 

@@ -35,12 +35,12 @@ class Fedagent:
 
     def __init__(self, home: Path) -> None:
         self.home = Home(home)
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDAGENT_")}
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDAGENT_")}
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "client_agent.cli", *arguments,
-            env=self._environment | {"FEDAGENT_HOME": str(self.home.path), "FEDAGENT_RECONNECT_MAX_SECONDS": "0.1"},
+            env=self.environment | {"FEDAGENT_HOME": str(self.home.path), "FEDAGENT_RECONNECT_MAX_SECONDS": "0.1"},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
