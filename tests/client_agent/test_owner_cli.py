@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
 
+from client_agent.cli import cli
 from client_agent.config import load
 from client_agent.errors import ConfigurationError
+from client_agent.identity import Home
 from client_agent.ledger import Ledger
+from client_agent.proxy import go_through, next_hop
 from protos.convert import scalars_from_proto
 from protos.fedui.v1 import task_pb2
 from tests.client_agent.api import EnrolmentApi
@@ -35,20 +41,24 @@ def enrolled(fedagent: Fedagent, server: ScriptedServer) -> Fedagent:
     return fedagent
 
 
-async def test_policy_check_explains_a_good_file_and_names_what_is_wrong(fedagent: Fedagent, tmp_path: Path) -> None:
+def test_policy_check_explains_a_good_file_and_names_what_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text('[limits]\nepochs = 5\n[leave]\nmetrics = ["loss"]')
-    good = await fedagent("policy", "check", str(file))
-    assert good.code == 0
+    good = in_process("policy", "check", str(file))
+    assert good.exit_code == 0
     assert "epochs:                 at most 5 a round" in good.output
     assert "metrics that leave:     loss" in good.output
     file.write_text("[limits]\nepoch = 5\nrounds = 3")
-    wrong = await fedagent("policy", "check", str(file))
-    assert (wrong.code, wrong.output) == (3, "")
-    assert wrong.errors.splitlines() == [
+    wrong = in_process("policy", "check", str(file))
+    assert (wrong.exit_code, wrong.stdout) == (3, "")
+    assert wrong.stderr.splitlines() == [
         f"{file}: limits.epoch is not known; did you mean 'epochs'?",
         f"{file}: limits.rounds is not known; did you mean 'rounds_a_day'?",
     ]
+
+
+def in_process(*arguments: str, home: Path | None = None) -> Result:
+    return CliRunner().invoke(cli, arguments, env={"FEDAGENT_HOME": str(home) if home else None})
 
 
 async def test_an_agent_does_not_begin_with_a_broken_or_missing_policy(enrolled: Fedagent, tmp_path: Path) -> None:
@@ -85,43 +95,46 @@ async def test_a_limit_below_what_an_idle_agent_takes_is_refused(enrolled: Fedag
 
 
 async def test_pause_and_resume_beside_a_running_agent(enrolled: Fedagent, server: ScriptedServer) -> None:
-    assert (await enrolled("resume")).output == "It wasn't paused.\n"
-    assert (await enrolled("pause")).output == "Paused. No agent is running here.\n"
+    here = partial(in_process, home=enrolled.home.path)
+    assert here("resume").output == "It wasn't paused.\n"
+    assert here("pause").output == "Paused. No agent is running here.\n"
     process = await enrolled.start("run", "--app", DIGITS)
     await server.until(lambda: bool(server.hellos))
     assert server.hellos[0].unavailable == "Paused by its owner."
-    assert "paused:" in (await enrolled("status")).output
-    resumed = await enrolled("resume")
+    assert "takes no tasks: Paused by its owner." in here("status").output
+    resumed = await asyncio.to_thread(here, "resume")
     assert resumed.output == f"Resumed. The agent (process {process.pid}) obeys.\n"
     await server.until(lambda: server.availabilities[-1:] == [""])
-    paused = await enrolled("pause", "--reason", "Backups")
+    paused = await asyncio.to_thread(here, "pause", "--reason", "Backups")
     assert paused.output == f"Paused. The agent (process {process.pid}) obeys.\n"
     await server.until(lambda: server.availabilities[-1] == "Paused by its owner: Backups")
     process.send_signal(signal.SIGTERM)
     assert (await ended(process)).code == 0
 
 
-async def test_the_log_is_read_as_text_and_json_and_verified(fedagent: Fedagent) -> None:
-    assert "nothing has left" in (await fedagent("log", "--verify")).output
-    fedagent.home.prepare()
-    ledger = Ledger(fedagent.home.log_file)
+def test_the_log_is_read_as_text_and_json_and_verified(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    show = partial(in_process, home=home.path)
+    assert "nothing has left" in (show("log", "--verify")).output
+    home.prepare()
+    ledger = Ledger(home.log_file)
     about = {"at": "2026-11-26T12:00:00+00:00", "bytes": 1234, "sha256": "ab" * 32}
     hello = ledger.append({**about, "kind": "hello"})
     ledger.append({
         **about, "kind": "update", "run": "7", "round": 2, "task": "train", "examples": 30, "metrics": {"loss": 0.25},
     })  # fmt: skip
-    text = (await fedagent("log", "--run", "7")).output
+    text = (show("log", "--run", "7")).output
     assert text == (
         "2026-11-26T12:00:00+00:00  update              1,234 B  abababababab  run 7 round 2 train  30 examples  loss=0.25\n"
     )
-    (line,) = (await fedagent("log", "--json", "--kind", "hello", "--last", "5")).output.splitlines()
+    (line,) = (show("log", "--json", "--kind", "hello", "--last", "5")).output.splitlines()
     assert json.loads(line) == hello
-    whole = await fedagent("log", "--verify", "--head", hello["hash"])
-    assert (whole.code, whole.output.splitlines()[0].startswith("2 entries")) == (0, True)
-    file = fedagent.home.log_file
+    whole = show("log", "--verify", "--head", hello["hash"])
+    assert (whole.exit_code, whole.output.splitlines()[0].startswith("2 entries")) == (0, True)
+    file = home.log_file
     file.write_text(file.read_text().replace("0.25", "0.35"))
-    broken = await fedagent("log", "--verify")
-    assert (broken.code, "Line 2 was changed after it was written" in broken.output) == (1, True)
+    broken = show("log", "--verify")
+    assert (broken.exit_code, "Line 2 was changed after it was written" in broken.output) == (1, True)
 
 
 @pytest.mark.parametrize("credentials", ["", "dXNlcjpwYXNz"])
@@ -153,12 +166,20 @@ async def test_enrolment_streams_and_transfers_go_through_a_proxy(
     assert entries[:2] == ["enrolment", "hello"]
 
 
-async def test_the_systems_proxy_is_not_used_for_loopback(server: ScriptedServer, enrolled: Fedagent) -> None:
-    enrolled.environment["HTTPS_PROXY"] = "http://127.0.0.1:1"
-    process = await enrolled.start("run", "--app", DIGITS)
-    await server.until(lambda: bool(server.hellos))
-    process.send_signal(signal.SIGTERM)
-    assert (await ended(process)).code == 0
+def test_the_systems_proxy_counts_but_not_for_loopback_nor_beside_the_owners() -> None:
+    capitals = {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "example.net"}
+    go_through(None, capitals)
+    assert (capitals["https_proxy"], capitals["no_proxy"]) == (
+        "http://proxy:3128",
+        "example.net,localhost,127.0.0.1,::1",
+    )
+    assert next_hop("fedui.example.org:50051", capitals) == "proxy:3128"
+    assert next_hop("127.0.0.1:50051", capitals) == "127.0.0.1:50051"
+    assert next_hop("fedui.example.net:50051", capitals) == "fedui.example.net:50051"
+    owners = {"https_proxy": "http://other:8080"}
+    go_through("http://user:pass@proxy:3128", owners)
+    assert owners["https_proxy"] == owners["grpc_proxy"] == "http://user:pass@proxy:3128"
+    assert next_hop("127.0.0.1:50051", owners) == "proxy:3128"
 
 
 @pytest.mark.parametrize("value", ["proxy:3128", "https://proxy:3128", "http://proxy", "http://proxy:port"])
