@@ -144,7 +144,7 @@ class Owner:
             return
         today = self._clock().astimezone(policy.timezone).date().isoformat()
         if self._rounds.of(today) >= most:
-            raise _refusal(f"allows {most:,} rounds a day, which have been trained today")
+            raise _refusal(f"limits rounds to {most:,} a day, and so many have been begun today")
         self._rounds.count(today)
 
     def leave(self) -> Leave:
@@ -230,7 +230,7 @@ def _told(number: int) -> str:
 def _check_limits(policy: Policy, config: Scalars) -> None:
     limits = policy.limits
     if limits.epochs is not None and "epochs" in config and not _total_epochs(config) <= limits.epochs:
-        raise _refusal(f"allows {limits.epochs:,} epochs a round; this one would have {_total_epochs(config):g}")
+        raise _refusal(f"limits epochs to {limits.epochs:,} a round; this one would have {_total_epochs(config):g}")
     for name, most in limits.config.items():
         value = config.get(name)
         if value is not None and not _as_number(name, value) <= most:

@@ -30,4 +30,4 @@ def paused(file: Path) -> str:
         return ""
     except (OSError, ValueError, AttributeError):
         return PAUSED
-    return f"Paused by its owner: {reason}" if reason else PAUSED
+    return f"Paused by its owner: {str(reason).removesuffix('.')}." if reason else PAUSED

@@ -81,7 +81,7 @@ FEW, MANY = protected(cohort=3, quorum=1), protected(cohort=5, quorum=4, secure_
         ("[apps.other]", {}, {}, "doesn't allow the app toy 1.0"),
         ('[apps.toy]\nversions = ["2.0"]', {}, {}, "doesn't allow the app toy 1.0"),
         (f'[apps.toy]\nsha256 = "{"a" * 64}"', {}, {}, "allows other code of the app toy"),
-        ("limits.epochs = 5", {"epochs": 6}, {}, "allows 5 epochs a round; this one would have 6"),
+        ("limits.epochs = 5", {"epochs": 6}, {}, "limits epochs to 5 a round; this one would have 6"),
         ("limits.epochs = 5", {"epochs": 5.5}, {}, "this one would have 6"),
         ("limits.epochs = 5", {"epochs": float("nan")}, {}, "this one would have nan"),
         ("limits.epochs = 5", {"epochs": "1"}, {}, "limits epochs, and '1' is no number"),
@@ -158,7 +158,7 @@ async def test_rounds_are_counted_by_the_day_and_over_restarts(
             server.push_task(task_id, FIT, toy_model(), {"n": task_id})
             result = await server.result(task_id)
             assert result.outcome == outcome
-        assert "allows 2 rounds a day" in result.reason
+        assert "limits rounds to 2 a day" in result.reason
         serving.cancel()
         await asyncio.wait([serving])
     day = datetime.fromisoformat("2026-11-27T00:00:01+00:00")
@@ -202,7 +202,7 @@ async def test_a_pause_takes_effect_at_once_and_the_operator_is_told(
     server.push_task("waiting", FIT, toy_model(2.0))
     await asyncio.to_thread(client.started.wait)
     pause.pause(home.pause_file, "backups tonight")
-    reason = "Paused by its owner: backups tonight"
+    reason = "Paused by its owner: backups tonight."
     for task_id in ("working", "waiting"):
         result = await server.result(task_id)
         assert (result.outcome, result.reason) == (REFUSED, reason)
@@ -260,7 +260,7 @@ async def test_a_policy_that_breaks_while_the_agent_runs_stops_it_from_working_u
     home.policy_file.write_text("limits.epochs = 5")
     await server.until(lambda: server.availabilities[-1] == "")
     server.push_task("t", FIT, toy_model(), {"epochs": 6})
-    assert "allows 5 epochs" in (await server.result("t")).reason
+    assert "limits epochs to 5" in (await server.result("t")).reason
 
 
 # --- what leaves -----------------------------------------------------------------------------------------------------

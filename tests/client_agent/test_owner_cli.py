@@ -107,7 +107,7 @@ async def test_pause_and_resume_beside_a_running_agent(enrolled: Fedagent, serve
     await server.until(lambda: server.availabilities[-1:] == [""])
     paused = await asyncio.to_thread(here, "pause", "--reason", "Backups")
     assert paused.output == f"Paused. The agent (process {process.pid}) obeys.\n"
-    await server.until(lambda: server.availabilities[-1] == "Paused by its owner: Backups")
+    await server.until(lambda: server.availabilities[-1] == "Paused by its owner: Backups.")
     process.send_signal(signal.SIGTERM)
     assert (await ended(process)).code == 0
 

@@ -30,7 +30,8 @@ function bar(part, round, now) {
   return {
     at: round.startedAt,
     seconds: done || known ? secondsOf(part) : soFar(part, round, now),
-    lost: !done && part.outcome !== "pending",
+    lost: !done && part.outcome !== "pending" && part.outcome !== "refused",
+    refused: part.outcome === "refused",
     reason: part.reason,
   };
 }
@@ -61,7 +62,7 @@ function quantileRows(rounds, now) {
 
 const end = (round, now) => round.endedAt ?? round.committedAt ?? round.closedAt ?? now;
 
-function barSvg({ at, seconds, lost, reason }, y, x, scale) {
+function barSvg({ at, seconds, lost, refused, reason }, y, x, scale) {
   let left = x(at);
   let svg = "";
   PHASES.forEach(([, cls], i) => {
@@ -71,7 +72,8 @@ function barSvg({ at, seconds, lost, reason }, y, x, scale) {
     left += seconds[i] * 1000 * scale;
   });
   const total = duration(seconds.reduce((a, b) => a + b, 0));
-  const words = lost ? `dropped out after ${total}${reason ? `: ${reason}` : ""}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
+  const why = reason ? `: ${reason}` : "";
+  const words = refused ? `refused${why}` : lost ? `dropped out after ${total}${why}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
   const cross = lost ? `<path class="xx" d="M${(left + 2).toFixed(1)} ${y + 7}l6 6m0 -6l-6 6"/>` : "";
   return `<g>${svg}${cross}<title>${esc(words)}</title></g>`;
 }
