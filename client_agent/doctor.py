@@ -25,6 +25,7 @@ from client_agent.enrolment import ca_address
 from client_agent.errors import ConfigurationError, NotEnrolled
 from client_agent.identity import Home, Identity
 from client_agent.ledger import Ledger
+from client_agent.owner import Owner
 from client_agent.policy import Leave
 from client_agent.sdk import Context
 from client_agent.state import AgentState
@@ -184,6 +185,15 @@ def _apps(patient: _Patient) -> str:
     return ", ".join(f"{name} {version}" for name, version in apps)
 
 
+def _policy(patient: _Patient) -> str:
+    owner = Owner(patient.home, patient.identity.enrolment.federation, patient.settings.policy)
+    try:
+        owner.policy()
+    except ConfigurationError as error:
+        raise _Problem(str(error), "Mend it with: fedagent policy check") from error
+    return owner.unavailable() or "tasks are taken"
+
+
 def _disk(patient: _Patient) -> str:
     free = shutil.disk_usage(patient.home.path).free
     if free < MIN_FREE_BYTES:
@@ -204,5 +214,6 @@ _CHECKS: dict[str, Callable[[_Patient], str]] = {
     "network": _network,
     "stream": _stream,
     "apps": _apps,
+    "policy": _policy,
     "disk space": _disk,
 }

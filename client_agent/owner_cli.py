@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from client_agent import config
-from client_agent.errors import ConfigurationError
+from client_agent.errors import BrokenPolicy, ConfigurationError
 from client_agent.identity import DEFAULT_HOME, Home
 from client_agent.options import AppOption, HomeOption, JsonOption
 from client_agent.state import AgentState
@@ -31,7 +31,7 @@ def check(
 ) -> None:
     """Explain what a policy allows. Exits with 3 if the file is wrong."""
     from client_agent.explanation import explain
-    from client_agent.policy import BrokenPolicy, read
+    from client_agent.policy import read
 
     place = Home(home)
     file = file or config.load({}, os.environ, place.settings_file).policy or place.policy_file

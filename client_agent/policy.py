@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from client_agent.errors import ConfigurationError
+from client_agent.errors import BrokenPolicy
 from client_agent.hours import Window
 
 T = TypeVar("T")
@@ -24,14 +24,6 @@ T = TypeVar("T")
 TASKS = ("initialise", "train", "evaluate", "query")
 STATISTICS = ("moments", "extremes", "histogram")
 ERRORS = ("text", "type")
-
-
-class BrokenPolicy(ConfigurationError):
-    """The file can't be read, or says what makes no sense. `problems` has a line for each."""
-
-    def __init__(self, path: Path, problems: Collection[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__(f"The policy {path} is not in force: {' '.join(self.problems)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +97,8 @@ def read(path: Path) -> Policy:
     """Raises `BrokenPolicy`."""
     try:
         values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise BrokenPolicy(path, ["There is no such file. Without one everything is allowed."]) from None
     except (OSError, ValueError) as error:
         raise BrokenPolicy(path, [f"It can't be read: {error}."]) from error
     problems: list[str] = []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import secrets
 import sys
 from pathlib import Path
 
 from client_agent.errors import ConfigurationError
 from client_agent.policy import Limits
+
+if sys.platform == "linux":
+    import resource
 
 MB = 1024**2
 ROOM_MB = 64
@@ -22,18 +24,17 @@ class Resources:
     """Remembers what there was before, so that a limit that is lifted is no limit any more."""
 
     def __init__(self) -> None:
-        self._linux = sys.platform == "linux"
-        self._processors = sorted(os.sched_getaffinity(0)) if self._linux else []
-        self._data = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        if sys.platform == "linux":
+            self._processors = sorted(os.sched_getaffinity(0))
+            self._data = resource.getrlimit(resource.RLIMIT_DATA)[0]
 
     def hold(self, limits: Limits) -> None:
         """Raises `ConfigurationError` for what this system can't hold the agent to."""
-        if not self._linux:
-            if limits.cpus or limits.memory_mb:
-                raise ConfigurationError("limits.cpus and limits.memory_mb need Linux: use the means of this system.")
-            return
-        self._hold_processors(limits.cpus)
-        self._hold_memory(limits.memory_mb)
+        if sys.platform == "linux":
+            self._hold_processors(limits.cpus)
+            self._hold_memory(limits.memory_mb)
+        elif limits.cpus or limits.memory_mb:
+            raise ConfigurationError("limits.cpus and limits.memory_mb need Linux: use the means of this system.")
 
     def _hold_processors(self, number: int | None) -> None:
         """For every thread there is; new ones inherit it. Chance spreads the agents of one machine over its processors."""

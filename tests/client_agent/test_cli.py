@@ -172,11 +172,14 @@ async def test_the_doctor_names_every_problem_with_its_cure(api: EnrolmentApi, f
         )
         fedagent.home.path.chmod(0o755)
         fedagent.home.key_file.chmod(0o644)
+        fedagent.home.policy_file.write_text("limits.epoch = 5")
         api.date = "Thu, 01 Jan 2026 00:00:00 GMT"
         doctor = await fedagent("doctor", "--app", "nowhere")
     assert doctor.code == 1
     problems = [line.split()[1:] for line in doctor.output.splitlines() if line.startswith("PROBLEM")]
-    assert [words[0] for words in problems] == ["home", "key", "certificate:", "clock:", "network:", "stream:", "apps:"]
+    assert [words[0] for words in problems] == [
+        "home", "key", "certificate:", "clock:", "network:", "stream:", "apps:", "policy:",
+    ]  # fmt: skip
     assert f"chmod 600 {fedagent.home.key_file}" in doctor.output
     assert "expires soon" in doctor.output
 

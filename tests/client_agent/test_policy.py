@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from client_agent.errors import BrokenPolicy
 from client_agent.explanation import explain
 from client_agent.hours import Window
-from client_agent.policy import AppRule, BrokenPolicy, Limits, Policy, read
+from client_agent.policy import AppRule, Limits, Policy, read
 
 
 @pytest.fixture
