@@ -55,8 +55,8 @@ def enroll(
     place = Home(home)
     if place.is_enrolled and not force:
         raise ConfigurationError(f"{home} is enrolled already. Use --force to replace it, or another --home.")
-    _settings(place, proxy=proxy)
     place.prepare()
+    _settings(place, proxy=proxy)
     ledger = Ledger(place.log_file)
     identity = enrol(
         url,
