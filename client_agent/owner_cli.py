@@ -31,7 +31,7 @@ def check(
 ) -> None:
     """Explain what a policy allows. Exits with 3 if the file is wrong."""
     from client_agent.explanation import explain
-    from client_agent.policy import read
+    from client_agent.policy import matches, read
 
     place = Home(home)
     file = file or config.load({}, os.environ, place.settings_file).policy or place.policy_file
@@ -43,6 +43,8 @@ def check(
         raise typer.Exit(error.exit_code) from error
     for topic, rule in explain(allowed):
         typer.echo(f"{topic + ':':24}{rule}")
+    if place.is_enrolled and not matches(allowed.federations, federation := place.load().enrolment.federation):
+        typer.echo(f"This agent is enrolled in {federation}, for which the file allows no work.")
 
 
 @policy.command()

@@ -21,6 +21,7 @@ from client_agent.proxy import go_through, next_hop
 from protos.convert import scalars_from_proto
 from protos.fedui.v1 import task_pb2
 from tests.client_agent.api import EnrolmentApi
+from tests.client_agent.pki import Authority
 from tests.client_agent.proxy import Proxy
 from tests.client_agent.server import ScriptedServer
 from tests.client_agent.test_cli import DIGITS, Fedagent, ended
@@ -59,6 +60,17 @@ def test_policy_check_explains_a_good_file_and_names_what_is_wrong(tmp_path: Pat
 
 def in_process(*arguments: str, home: Path | None = None) -> Result:
     return CliRunner().invoke(cli, arguments, env={"FEDAGENT_HOME": str(home) if home else None})
+
+
+def test_policy_check_tells_that_this_agents_federation_is_left_out(tmp_path: Path, authority: Authority) -> None:
+    home = Home(tmp_path / "home")
+    home.save(authority.identity("127.0.0.1:1"))
+    missing = in_process("policy", "check", home=home.path)
+    assert (missing.exit_code, "Without one everything is allowed" in missing.stderr) == (3, True)
+    home.policy_file.write_text('federations = ["Cardio *"]')
+    other = in_process("policy", "check", home=home.path)
+    assert other.exit_code == 0
+    assert "This agent is enrolled in tests, for which the file allows no work." in other.stdout
 
 
 async def test_an_agent_does_not_begin_with_a_broken_or_missing_policy(enrolled: Fedagent, tmp_path: Path) -> None:
