@@ -17,6 +17,8 @@ def go_through(proxy: str | None, environment: MutableMapping[str, str]) -> None
     if proxy:
         for name in _THEIR_NAMES:
             environment[name] = proxy
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            environment.pop(name, None)
         return
     for name in ("https_proxy", "http_proxy", "no_proxy"):
         if name not in environment and (capital := environment.get(name.upper())):

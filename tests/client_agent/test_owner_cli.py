@@ -188,7 +188,7 @@ def test_the_systems_proxy_counts_but_not_for_loopback_nor_beside_the_owners() -
     assert next_hop("fedui.example.org:50051", capitals) == "proxy:3128"
     assert next_hop("127.0.0.1:50051", capitals) == "127.0.0.1:50051"
     assert next_hop("fedui.example.net:50051", capitals) == "fedui.example.net:50051"
-    owners = {"https_proxy": "http://other:8080"}
+    owners = {"https_proxy": "http://other:8080", "NO_PROXY": "*", "no_proxy": "127.0.0.1"}
     go_through("http://user:pass@proxy:3128", owners)
     assert owners["https_proxy"] == owners["grpc_proxy"] == "http://user:pass@proxy:3128"
     assert next_hop("127.0.0.1:50051", owners) == "proxy:3128"
