@@ -235,6 +235,7 @@ class BufferedRoundDriver(RoundDriver):
                 model=payload,
                 config=config,
                 counted_round=counted.get(client, 0),
+                protection=self._protection(kind),
             )
             self._phases.pop(client, None)
             self._assignments[client] = assignment

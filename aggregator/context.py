@@ -41,6 +41,7 @@ class RunContext:
         model: Payload | None,
         config: Mapping[str, ScalarValue],
         counted_round: int = 0,
+        protection: task_pb2.Protection | None = None,
     ) -> Assignment:
         """A task of this run for one client. Its id is a function of what it is, so that sending it twice changes nothing."""
         largest = max(self.spec.signature.size, self.strategy.uploaded.size)
@@ -61,6 +62,7 @@ class RunContext:
             counted_round=counted_round,
             encoding=encoding_to_proto(encoding),
             rounding_seed=_rounding_seed(self.spec.seed, round_number, client_id) if encoding != PLAIN else 0,
+            protection=protection,
         )
         return Assignment(client_id, task, listener, model.encoded if model else b"", largest)
 

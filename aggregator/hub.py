@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -144,6 +144,15 @@ class Hub:
         self._notify()
         await self._registry.disconnected(client_id)
 
+    async def change_availability(self, session: Session, unavailable: str) -> None:
+        """The agent takes no tasks from now on, or takes them again. What it has in hand it answers by itself."""
+        if session.info.unavailable == unavailable:
+            return
+        session.info = replace(session.info, unavailable=unavailable)
+        self._notify()
+        if self._sessions.get(session.client.client_id) is session:
+            await self._registry.availability(session.client.client_id, unavailable)
+
     def hear(self, session: Session, sign: Sign) -> None:
         session.last_sign, session.new_sign = sign, True
 
@@ -199,21 +208,31 @@ class Hub:
     def eligible(
         self, federation_id: str, app: str, version: str, signature: Signature, least_minor: int = 0
     ) -> dict[str, ClientIdentity]:
-        """Connected clients of the federation that offer this very app and speak the protocol's minor version `least_minor`, or newer."""
+        """Connected clients of the federation that take tasks, offer this very app and speak the protocol's minor version
+        `least_minor`, or newer."""
         return {
             client_id: session.client
             for client_id, session in self._sessions.items()
-            if session.client.federation_id == federation_id
+            if not session.info.unavailable
             and session.info.protocol_minor >= least_minor
-            and any(o.name == app and o.version == version and o.signature == signature for o in session.info.apps)
+            and _trains(session, federation_id, app, version, signature)
+        }
+
+    def unavailable(self, federation_id: str, app: str, version: str, signature: Signature) -> dict[str, str]:
+        """Why connected clients that would be eligible take no tasks now, by their names."""
+        return {
+            session.client.name: session.info.unavailable
+            for session in self._sessions.values()
+            if session.info.unavailable and _trains(session, federation_id, app, version, signature)
         }
 
     def offering(self, federation_id: str, app: str, version: str, column: str) -> dict[str, ClientIdentity]:
-        """Connected clients of the federation whose app of this name and version opens the column to queries."""
+        """Connected clients of the federation that take tasks and whose app of this name and version opens the column to queries."""
         return {
             client_id: session.client
             for client_id, session in self._sessions.items()
             if session.client.federation_id == federation_id
+            and not session.info.unavailable
             and any(o.name == app and o.version == version and column in o.columns for o in session.info.apps)
         }
 
@@ -269,3 +288,9 @@ class Hub:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _trains(session: Session, federation_id: str, app: str, version: str, signature: Signature) -> bool:
+    return session.client.federation_id == federation_id and any(
+        o.name == app and o.version == version and o.signature == signature for o in session.info.apps
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -254,6 +254,9 @@ class MemoryClientRegistry:
 
     async def disconnected(self, client_id: str) -> None:
         self.online.pop(client_id, None)
+
+    async def availability(self, client_id: str, unavailable: str) -> None:
+        self.online[client_id] = replace(self.online[client_id], unavailable=unavailable)
 
     async def seen(self, signs: Sequence[Sign]) -> None:
         self.signs.update({sign.client_id: sign for sign in signs})

@@ -274,6 +274,8 @@ class AgentInfo:
     apps: Sequence[AppOffer]
     properties: Scalars
     protocol_minor: int = 0
+    unavailable: str = ""
+    """Why it takes no tasks now, in its owner's words; empty: it takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +335,10 @@ class ClientRegistry(Protocol):
     async def connected(self, client_id: str, info: AgentInfo) -> None: ...
 
     async def disconnected(self, client_id: str) -> None: ...
+
+    async def availability(self, client_id: str, unavailable: str) -> None:
+        """A connected agent takes no tasks any more, for this reason; or takes them again, if it is empty."""
+        ...
 
     async def seen(self, signs: Sequence[Sign]) -> None:
         """Many signs of life in one write."""

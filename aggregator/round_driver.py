@@ -321,9 +321,15 @@ class RoundDriver:
                 model=payload,
                 config=config,
                 counted_round=counted.get(client, 0),
+                protection=self._protection(kind),
             )
             self._sent.append(self._assignments[client])
             self._context.hub.assign(self._assignments[client])
+
+    def _protection(self, kind: task_pb2.TaskKind.ValueType) -> task_pb2.Protection | None:
+        if kind != task_pb2.TASK_KIND_FIT:
+            return None
+        return task_pb2.Protection(cohort=self._cohort_size, quorum=self._context.spec.strategy.fewest_updates)
 
     async def _to_train(self) -> Payload:
         """The global model and what the method sends with it."""
@@ -575,11 +581,13 @@ class RoundDriver:
                 )
 
     def _emit_failure(self, client_id: str, outcome: Outcome, reason: str) -> None:
+        """A refusal is its owner's right, and no failure."""
+        refused = outcome is Outcome.REFUSED
         self._emit(
-            "client.failed",
+            "client.refused" if refused else "client.failed",
             f"{self._cohort[client_id]}: {outcome}. {reason}",
             self._assignments[client_id],
-            level=Level.WARNING,
+            level=Level.INFO if refused else Level.WARNING,
             outcome=outcome,
             reason=reason,
         )

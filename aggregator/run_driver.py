@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 3
+"""Owners' reasons that one message holds."""
 RENEW_SECONDS = 5.0
 """How often the lease is renewed, and the operator's wish read; a nudge makes it sooner."""
 
@@ -262,7 +264,7 @@ class RunDriver:
                 announced = len(clients)
                 self._context.events.emit(
                     "run.waiting",
-                    f"Waiting for clients: {announced} of {need} are online{self._outdated()}",
+                    f"Waiting for clients: {announced} of {need} are online{self._left_out()}",
                     level=Level.WARNING,
                     data={"have": announced, "need": need},
                 )
@@ -273,11 +275,21 @@ class RunDriver:
                 raise RunFailed(
                     f"Only {len(clients)} of {need} clients that offer {self._context.spec.app} "
                     f"{self._context.spec.app_version} came online within {faults.wait_for_clients_seconds:g} s"
-                    f"{self._outdated()}."
+                    f"{self._left_out()}."
                 ) from None
 
+    def _left_out(self) -> str:
+        """Words about clients that are there and can't be asked; empty of none."""
+        return self._outdated() + self._unavailable()
+
+    def _unavailable(self) -> str:
+        spec = self._context.spec
+        owners = self._context.hub.unavailable(spec.federation_id, spec.app, spec.app_version, spec.signature)
+        reasons = "; ".join(f"{name}: {reason.removesuffix('.')}" for name, reason in sorted(owners.items())[:SHOWN])
+        return f"; {len(owners)} more take no tasks now ({reasons})" if owners else ""
+
     def _outdated(self) -> str:
-        """Words about clients that are left out because their agents are too old for the strategy; empty of none."""
+        """Of agents that are too old for the strategy."""
         number = len(self._eligible(any_agent=True)) - len(self._eligible())
         return f"; {number} more must update fedagent for this strategy" if number else ""
 

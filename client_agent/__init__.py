@@ -3,6 +3,7 @@
 from client_agent.errors import (
     AgentError,
     BrokenApp,
+    BrokenPolicy,
     CertificateExpired,
     ConfigurationError,
     Dismissed,
@@ -23,6 +24,7 @@ __all__ = [
     "AgentError",
     "App",
     "BrokenApp",
+    "BrokenPolicy",
     "CertificateExpired",
     "ClientLike",
     "ConfigurationError",

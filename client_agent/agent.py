@@ -12,10 +12,14 @@ from collections.abc import Coroutine
 import client_agent
 from client_agent import backoff, scalars
 from client_agent.connection import Connection
+from client_agent.departures import Departures
+from client_agent.errors import ConfigurationError
 from client_agent.hosting import HostedApp, HostedApps
 from client_agent.identity import Home, Identities, Identity
+from client_agent.ledger import Ledger
 from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
+from client_agent.owner import Owner
 from client_agent.renewal import Renewal
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
@@ -27,10 +31,10 @@ from protos.fedui.v1 import fleet_pb2, task_pb2
 log = logging.getLogger(__name__)
 
 
-def run(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
+def run(home: Home, identity: Identity, apps: HostedApps, owner: Owner, max_delay: float = backoff.MAX_SECONDS) -> None:
     """`serve` until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
-        asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
+        asyncio.run(_until_signalled(serve(home, identity, apps, max_delay, owner)))
 
 
 async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
@@ -42,26 +46,49 @@ async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
         await task
 
 
-async def serve(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
-    """Work for the federation until cancelled. Raises `Dismissed` or `CertificateExpired`."""
+async def serve(
+    home: Home,
+    identity: Identity,
+    apps: HostedApps,
+    max_delay: float = backoff.MAX_SECONDS,
+    owner: Owner | None = None,
+) -> None:
+    """Work for the federation until cancelled. Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what
+    leaves can't be listed."""
+    federation = identity.enrolment.federation
+    owner = owner or Owner(home, federation)
     state = StateFile(home.state_file)
     outbox = Outbox()
     identities = Identities(home, identity)
-    transfer = Transfer(identities, max_delay)
+    departures = Departures(Ledger(home.log_file), owner.leave, federation)
+    transfer = Transfer(identities, departures, max_delay)
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
-    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states)
+    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states, owner)
     greeting = hello(apps)
 
     def hello_now() -> fleet_pb2.Hello:
-        greeting.tasks_in_hand[:] = tasks.in_hand()
-        return greeting
+        fresh = fleet_pb2.Hello(tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable())
+        fresh.MergeFrom(greeting)
+        return fresh
 
-    connection = Connection(identities, hello_now, tasks, outbox, state, max_delay)
+    def obey_owner(unavailable: str) -> None:
+        state.available(unavailable)
+        outbox.put_availability(unavailable)
+        if unavailable:
+            tasks.stand_down(unavailable)
+        log.info("No tasks from now on. %s" if unavailable else "Tasks are taken again%s", unavailable)
+
+    connection = Connection(identities, hello_now, tasks, outbox, state, departures, max_delay)
+    renewal = Renewal(identities, departures, max_delay=max_delay)
     try:
-        await _first_failure(connection.run(), tasks.run(), Renewal(identities, max_delay=max_delay).run())
+        await _first_failure(
+            connection.run(), tasks.run(), renewal.run(), owner.watch(obey_owner), departures.until_failure()
+        )
     finally:
         await transfer.close()
         state.ended()
+        with contextlib.suppress(ConfigurationError):  # it has been told, or the agent ends anyway
+            departures.close()
 
 
 def hello(apps: HostedApps) -> fleet_pb2.Hello:

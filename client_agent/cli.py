@@ -14,22 +14,27 @@ from typing import Annotated
 
 import typer
 
-from client_agent import config, logs
+from client_agent import config, logs, owner_cli
 from client_agent.config import Settings
 from client_agent.errors import AgentError, ConfigurationError
 from client_agent.identity import DEFAULT_HOME, Home
+from client_agent.options import (
+    AppOption,
+    HomeOption,
+    JsonOption,
+    MinValuesOption,
+    PolicyOption,
+    ProxyOption,
+    SetOption,
+)
+from client_agent.proxy import go_through
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-HomeOption = Annotated[
-    Path, typer.Option(envvar="FEDAGENT_HOME", help="The agent's folder.", show_default="~/.fedagent")
-]
-AppOption = Annotated[list[str] | None, typer.Option(help='An app to offer: its name, or "module:attribute".')]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="An option for the apps: key=value.")]
-MinValuesOption = Annotated[
-    int | None, typer.Option(help="Answer no query of a column with fewer values.", show_default="10")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+cli.add_typer(owner_cli.policy, name="policy")
+cli.command()(owner_cli.log)
+cli.command()(owner_cli.pause)
+cli.command()(owner_cli.resume)
 
 
 @cli.command()
@@ -42,9 +47,12 @@ def enroll(
     force: Annotated[
         bool, typer.Option("--force", help="Enrol again where an enrolment is: the client keeps its history.")
     ] = False,
+    proxy: ProxyOption = None,
 ) -> None:
     """Join a federation: make a key, and have the server certify it. Waits where an operator has to admit the client."""
+    from client_agent.departures import entry
     from client_agent.enrolment import Token, Waiting, enrol
+    from client_agent.ledger import Ledger
 
     def tell(waiting: Waiting) -> None:
         typer.echo(
@@ -57,7 +65,17 @@ def enroll(
     if place.is_enrolled and not force:
         raise ConfigurationError(f"{home} is enrolled already. Use --force to replace it, or another --home.")
     place.prepare()
-    identity = enrol(url, Token.parse(token), name, place, insecure_http=insecure_http, on_waiting=tell)
+    _settings(place, proxy=proxy)
+    ledger = Ledger(place.log_file)
+    identity = enrol(
+        url,
+        Token.parse(token),
+        name,
+        place,
+        insecure_http=insecure_http,
+        on_waiting=tell,
+        leaving=lambda content: ledger.append(entry("enrolment", "", content, detail=f"to {url} as {name}")),
+    )
     typer.echo(f"Enrolled {identity.enrolment.client_name} in {identity.enrolment.federation}. Next: fedagent run")
 
 
@@ -68,17 +86,24 @@ def run(
     home: HomeOption = DEFAULT_HOME,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
     min_values: MinValuesOption = None,
+    policy: PolicyOption = None,
+    proxy: ProxyOption = None,
 ) -> None:
     """Work for the federation until interrupted."""
     from client_agent import agent, hosting
+    from client_agent.owner import Owner
     from client_agent.sdk import Context
 
     place = Home(home)
-    settings = _settings(place, app=app, set=options, log_format=log_format, min_values=min_values)
+    settings = _settings(
+        place, app=app, set=options, log_format=log_format, min_values=min_values, policy=policy, proxy=proxy
+    )
     logs.configure(settings.log_format)
     identity = place.load()
+    owner = Owner(place, identity.enrolment.federation, settings.policy)
+    owner.policy()  # a broken one ends the agent before it begins, and libraries see only the processors that it allows
     apps = hosting.host_all(settings.app, Context(identity.enrolment.client_name, settings.set), settings.min_values)
-    agent.run(place, identity, apps, settings.reconnect_max_seconds)
+    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds)
 
 
 @cli.command()
@@ -109,9 +134,12 @@ def doctor(
     raise typer.Exit(0 if healthy else 1)
 
 
-def _settings(home: Home, **flags: list[str] | str | int | None) -> Settings:
+def _settings(home: Home, **flags: list[str] | str | int | Path | None) -> Settings:
+    """The settings; those of the proxy are in force from here on."""
     given = {name: value for name, value in flags.items() if value or value == 0}
-    return config.load(given, os.environ, home.settings_file)
+    settings = config.load(given, os.environ, home.settings_file)
+    go_through(settings.proxy, os.environ)
+    return settings
 
 
 def main() -> None:

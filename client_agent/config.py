@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from client_agent.backoff import MAX_SECONDS
 from client_agent.errors import ConfigurationError
@@ -27,6 +28,8 @@ class Settings:
     log_format: LogFormat
     reconnect_max_seconds: float
     min_values: int = DEFAULT_MIN_VALUES
+    policy: Path | None = None
+    proxy: str | None = None
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -> Settings:
@@ -34,6 +37,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
     values: dict[str, Any] = {"app": ("digits-mlp",), "set": {}, "log_format": "text"}
     values["reconnect_max_seconds"] = MAX_SECONDS
     values["min_values"] = DEFAULT_MIN_VALUES
+    values["policy"] = values["proxy"] = None
     for source in (_from_file(file, values.keys()), _from_environment(environment, values.keys()), flags):
         values.update(source)
     return Settings(
@@ -42,6 +46,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
         log_format=_log_format(values["log_format"]),
         reconnect_max_seconds=_seconds(values["reconnect_max_seconds"]),
         min_values=_min_values(values["min_values"]),
+        policy=Path(values["policy"]).expanduser() if values["policy"] else None,
+        proxy=_proxy(values["proxy"]),
     )
 
 
@@ -100,3 +106,16 @@ def _min_values(value: Any) -> int:
     if number < 2:
         raise ConfigurationError(f"min_values is a whole number from 2 on, not {value!r}.")
     return number
+
+
+def _proxy(value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(str(value))
+        usable = parts.scheme == "http" and parts.hostname and parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(f"proxy is an address like http://proxy.example.org:3128, not {value!r}.")
+    return str(value).rstrip("/")

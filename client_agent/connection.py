@@ -11,6 +11,7 @@ import grpc
 
 from client_agent import backoff
 from client_agent.channel import open_channel
+from client_agent.departures import Departures
 from client_agent.errors import Dismissed
 from client_agent.identity import Identities, Identity
 from client_agent.outbox import Outbox
@@ -47,6 +48,7 @@ class Connection:
         tasks: Tasks,
         outbox: Outbox,
         state: StateFile,
+        departures: Departures,
         max_delay: float = backoff.MAX_SECONDS,
     ) -> None:
         self._identities = identities
@@ -54,6 +56,7 @@ class Connection:
         self._tasks = tasks
         self._outbox = outbox
         self._state = state
+        self._departures = departures
         self._max_delay = max_delay
         self._delays = backoff.delays(max_delay)
 
@@ -85,7 +88,7 @@ class Connection:
 
     async def _greet(self, stream: Stream) -> fleet_pb2.Welcome:
         async with asyncio.timeout(GREETING_SECONDS):
-            await stream.write(fleet_pb2.AgentMessage(hello=self._hello()))
+            await stream.write(self._departures.hello(self._hello()))
             answer = await _read(stream)
         if not answer.HasField("welcome"):
             self._obey(answer)
@@ -111,7 +114,7 @@ class Connection:
 
     async def _send(self, stream: Stream) -> None:
         while True:
-            message = await self._outbox.take()
+            message = self._departures.message(await self._outbox.take())
             try:
                 await stream.write(message)
             except BaseException:
@@ -129,6 +132,7 @@ class Connection:
     def _obey(self, message: fleet_pb2.ServerMessage) -> None:
         match message.WhichOneof("body"):
             case "task":
+                self._departures.expect(message.task)
                 self._tasks.accept(message.task)
             case "cancel":
                 self._tasks.cancel(message.cancel.task_id, message.cancel.reason)

@@ -16,13 +16,17 @@ from pathlib import Path
 
 import grpc
 
-from client_agent import agent, hosting
+from client_agent import agent, hosting, proxy
 from client_agent.certificates import certificate_of, key_matches_certificate
 from client_agent.channel import open_channel
 from client_agent.config import Settings
+from client_agent.departures import Departures
 from client_agent.enrolment import ca_address
 from client_agent.errors import ConfigurationError, NotEnrolled
 from client_agent.identity import Home, Identity
+from client_agent.ledger import Ledger
+from client_agent.owner import Owner
+from client_agent.policy import Leave
 from client_agent.sdk import Context
 from client_agent.state import AgentState
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc
@@ -129,11 +133,14 @@ def _clock(patient: _Patient) -> str:
 
 
 def _network(patient: _Patient) -> str:
-    address = patient.identity.grpc_address
+    """That the next hop is there: the server, or the proxy on the way to it."""
+    server = patient.identity.grpc_address
+    address = proxy.next_hop(server, os.environ)
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_SECONDS):
-            return f"{address} accepts connections"
+            through = f", a proxy on the way to {server}" if address != server else ""
+            return f"{address} accepts connections{through}"
     except socket.gaierror as error:
         raise _Problem(f"{host} has no address: {error.strerror}", "Check the DNS, or the server's address.") from error
     except (OSError, ValueError) as error:
@@ -147,7 +154,7 @@ def _stream(patient: _Patient) -> str:
     if AgentState.read(patient.home.state_file).connected:
         return "the running agent is connected"  # A second stream of the same client would push it out.
     try:
-        answer = asyncio.run(_greet(patient.identity))
+        answer = asyncio.run(_greet(patient))
     except (grpc.aio.AioRpcError, TimeoutError) as error:
         detail = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else "no answer"
         raise _Problem(
@@ -158,11 +165,13 @@ def _stream(patient: _Patient) -> str:
     return f"welcomed as {answer.welcome.client_name}"
 
 
-async def _greet(identity: Identity) -> fleet_pb2.ServerMessage:
+async def _greet(patient: _Patient) -> fleet_pb2.ServerMessage:
     """The server's answer to a Hello that offers no app, so that no task comes of it."""
-    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(identity) as channel:
+    federation = patient.identity.enrolment.federation
+    departures = Departures(Ledger(patient.home.log_file), Leave, federation)
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(patient.identity) as channel:
         stream = fleet_pb2_grpc.FleetStub(channel).Connect()
-        await stream.write(fleet_pb2.AgentMessage(hello=agent.hello({})))
+        await stream.write(departures.hello(agent.hello({})))
         answer = await stream.read()
         return answer if isinstance(answer, fleet_pb2.ServerMessage) else fleet_pb2.ServerMessage()
 
@@ -174,6 +183,15 @@ def _apps(patient: _Patient) -> str:
     except ConfigurationError as error:
         raise _Problem(str(error), "Check --app and --set, and that the app's package is installed.") from error
     return ", ".join(f"{name} {version}" for name, version in apps)
+
+
+def _policy(patient: _Patient) -> str:
+    owner = Owner(patient.home, patient.identity.enrolment.federation, patient.settings.policy)
+    try:
+        owner.policy()
+    except ConfigurationError as error:
+        raise _Problem(str(error), "Mend it with: fedagent policy check") from error
+    return owner.unavailable() or "tasks are taken"
 
 
 def _disk(patient: _Patient) -> str:
@@ -196,5 +214,6 @@ _CHECKS: dict[str, Callable[[_Patient], str]] = {
     "network": _network,
     "stream": _stream,
     "apps": _apps,
+    "policy": _policy,
     "disk space": _disk,
 }

@@ -72,18 +72,20 @@ def enrol(
     *,
     insecure_http: bool = False,
     on_waiting: Callable[[Waiting], None] = lambda waiting: None,
+    leaving: Callable[[bytes], object] = lambda content: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Identity:
     """A new identity from the server at `url`, which `home` keeps. Raises `EnrolmentError`.
 
     Called again after it was broken off it goes on with the same key, so that no use of the token is lost. A machine that was
-    enrolled before shows its old key, and stays the client that it was.
+    enrolled before shows its old key, and stays the client that it was. `leaving` is called with what is about to be sent, the
+    token in it.
     """
     url = _checked_url(url, insecure_http)
     pending = _begun(home, token, name)
     key = load_private(pending.key_pem)
     authorities = _fetch_authorities(url, token)
-    answer = _ask(url, token, key, pending.name, _former(home, url, authorities))
+    answer = _ask(url, token, key, pending.name, _former(home, url, authorities), leaving)
     if "certificate_pem" not in answer:
         on_waiting(Waiting(str(answer.get("federation", "")), key_fingerprint(key)))
     try:
@@ -128,7 +130,14 @@ def _former(home: Home, url: str, authorities: list[x509.Certificate]) -> Identi
     return former if former.enrolment.server_url == url or set(known) & set(authorities) else None
 
 
-def _ask(url: str, token: Token, key: ec.EllipticCurvePrivateKey, name: str, former: Identity | None) -> dict[str, Any]:
+def _ask(
+    url: str,
+    token: Token,
+    key: ec.EllipticCurvePrivateKey,
+    name: str,
+    former: Identity | None,
+    leaving: Callable[[bytes], object],
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "token": token.text,
         "csr_pem": _signing_request(key, name),
@@ -139,7 +148,7 @@ def _ask(url: str, token: Token, key: ec.EllipticCurvePrivateKey, name: str, for
     }
     if former:
         body["proof"] = proof_of(former, token.key_id, key)
-    return _request(f"{url}/api/v1/enroll", body)
+    return _request(f"{url}/api/v1/enroll", body, leaving)
 
 
 def _ask_again(url: str, waiting: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +228,13 @@ def _identity(
         raise EnrolmentError(f"This is no identity to trust: {error}.") from error
 
 
-def _request(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _request(
+    url: str, body: dict[str, Any] | None = None, leaving: Callable[[bytes], object] = lambda content: None
+) -> dict[str, Any]:
     """GET, or POST of a JSON body; the JSON answer. Raises `EnrolmentError` with what the server said."""
     data = None if body is None else json.dumps(body).encode()
+    if data is not None:
+        leaving(data)
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", "Accept": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:

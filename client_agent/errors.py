@@ -3,6 +3,7 @@
     AgentError                          exit code
     ├── ConfigurationError              3   the settings or the home folder need a person
     │   ├── NotEnrolled                 3
+    │   ├── BrokenPolicy                3   the owner's policy can't be read, or says what makes no sense
     │   └── BrokenApp                   3   an app can't be found, loaded or used
     ├── EnrolmentError                  4   the server refused the enrolment
     │   ├── MalformedToken              4
@@ -20,6 +21,9 @@ Exit code 0 is success (also after SIGINT and SIGTERM), 1 an unexpected error or
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
 
 
 class AgentError(Exception):
@@ -39,6 +43,14 @@ class NotEnrolled(ConfigurationError):
 
 class BrokenApp(ConfigurationError):
     pass
+
+
+class BrokenPolicy(ConfigurationError):
+    """`problems` has a line for each."""
+
+    def __init__(self, path: Path, problems: Collection[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"The policy {path} is not in force: {' '.join(self.problems)}")
 
 
 class EnrolmentError(AgentError):

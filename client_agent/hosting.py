@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 
+from client_agent.digests import digest_of
 from client_agent.errors import BrokenApp
 from client_agent.queries import DEFAULT_MIN_VALUES, OpenColumns
 from client_agent.sdk import App, ClientLike, Context
@@ -20,12 +21,16 @@ AppKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class HostedApp:
-    """An app with its client, made once for the life of the agent, the model's signature, and what is open to queries."""
+    """An app with its client, made once for the life of the agent, the model's signature, and what is open to queries.
+
+    `sha256` is that of the app's code, by `client_agent.digests`.
+    """
 
     app: App
     client: ClientLike
     signature: Signature
     columns: OpenColumns
+    sha256: str = ""
 
 
 HostedApps = Mapping[AppKey, HostedApp]
@@ -45,6 +50,13 @@ def find_app(reference: str) -> App:
     if not isinstance(found, App):
         raise BrokenApp(f"{reference!r} is a {type(found).__name__}, not a client_agent.App.")
     return found
+
+
+def module_of(reference: str) -> str:
+    """The module in which `find_app` finds the app."""
+    module, separator, _ = reference.partition(":")
+    named = entry_points(group=ENTRY_POINT_GROUP, name=reference)
+    return module if separator else next(iter(named)).module
 
 
 def host(app: App, context: Context, min_values: int = DEFAULT_MIN_VALUES) -> HostedApp:
@@ -68,11 +80,11 @@ def host_all(references: Iterable[str], context: Context, min_values: int = DEFA
     """Load and host each app. Raises `BrokenApp` if two have the same name and version."""
     hosted: dict[AppKey, HostedApp] = {}
     for reference in references:
-        app = find_app(reference)
+        app, sha256 = find_app(reference), digest_of(module_of(reference))
         key = (app.name, app.version)
         if key in hosted:
             raise BrokenApp(f"Two apps are called {app.name} {app.version}: leave one of the --app options out.")
-        hosted[key] = host(app, context, min_values)
+        hosted[key] = replace(host(app, context, min_values), sha256=sha256)
     return hosted
 
 

@@ -68,6 +68,10 @@ class Home:
         self.path = path
         self.settings_file = path / "agent.toml"
         self.state_file = path / "state.json"
+        self.policy_file = path / "policy.toml"
+        self.pause_file = path / "paused.json"
+        self.rounds_file = path / "rounds.json"
+        self.log_file = path / "log.jsonl"
         self.identity_folder = path / "identity"
         self.key_file = self.identity_folder / "key.pem"
         self._fresh = path / "identity.new"

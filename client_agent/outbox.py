@@ -23,6 +23,9 @@ class Outbox:
     def put_heartbeat(self, heartbeat: fleet_pb2.Heartbeat) -> None:
         self._put(fleet_pb2.AgentMessage(heartbeat=heartbeat))
 
+    def put_availability(self, unavailable: str) -> None:
+        self._put(fleet_pb2.AgentMessage(availability=fleet_pb2.Availability(unavailable=unavailable)))
+
     def put_back(self, message: fleet_pb2.AgentMessage) -> None:
         """Return a message that could not be sent, unless a newer one has come meanwhile."""
         self._waiting = {_key(message): message} | self._waiting

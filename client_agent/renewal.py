@@ -12,6 +12,7 @@ import grpc
 
 from client_agent import backoff
 from client_agent.channel import open_channel
+from client_agent.departures import Departures
 from client_agent.identity import Identities, Identity
 from protos.fedui.v1 import identity_pb2, identity_pb2_grpc
 
@@ -35,12 +36,14 @@ class Renewal:
     def __init__(
         self,
         identities: Identities,
+        departures: Departures,
         *,
         max_delay: float = backoff.MAX_SECONDS,
         clock: Callable[[], datetime] = _now,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._identities = identities
+        self._departures = departures
         self._max_delay = max_delay
         self._clock = clock
         self._sleep = sleep
@@ -74,7 +77,7 @@ class Renewal:
 
     async def _once(self) -> None:
         present = self._identities.current
-        renewed = await _renewed(present)
+        renewed = await _renewed(present, self._departures)
         self._identities.replace(renewed)
         log.info("The certificate was renewed until %s", renewed.enrolment.certificate_expires_at)
         try:
@@ -85,7 +88,7 @@ class Renewal:
             log.info("The new certificate is not confirmed yet (%s)", error.code().name)
 
 
-async def _renewed(present: Identity) -> Identity:
+async def _renewed(present: Identity, departures: Departures) -> Identity:
     """Raises `AioRpcError`, or `ValueError` for an answer that is no certificate of ours."""
     # Here, so that an agent which has nothing to renew is smaller by it.
     from cryptography import x509
@@ -94,6 +97,7 @@ async def _renewed(present: Identity) -> Identity:
 
     key = new_key()
     request = identity_pb2.RenewRequest(csr_pem=signing_request(key, present.enrolment.client_name).decode())
+    departures.renewal(request)
     async with open_channel(present) as channel:
         answer = await identity_pb2_grpc.IdentityStub(channel).Renew(request, timeout=CALL_SECONDS)
     authorities = x509.load_pem_x509_certificates(answer.ca_pem.encode())

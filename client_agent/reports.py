@@ -7,6 +7,7 @@ from typing import Any
 
 from client_agent.certificates import certificate_of
 from client_agent.identity import Home
+from client_agent.pause import paused
 from client_agent.state import AgentState
 
 
@@ -17,6 +18,7 @@ def status(home: Home) -> dict[str, Any]:
     return {
         **asdict(identity.enrolment),
         "certificate_valid_from": certificate.not_valid_before_utc.isoformat(),
+        "paused": paused(home.pause_file),
         "agent": asdict(AgentState.read(home.state_file)),
     }
 
@@ -29,6 +31,7 @@ def as_text(report: dict[str, Any]) -> str:
         "server": f"{report['server_url']}, gRPC {report['grpc_address']}",
         "certificate": f"from {report['certificate_valid_from']} to {report['certificate_expires_at']}",
         "agent": _agent_line(state),
+        "paused": report["paused"] or "no",
         "last connected": state["last_connected_at"] or "never",
         "task": _task_line(state["task"]),
     }
@@ -39,7 +42,8 @@ def _agent_line(state: dict[str, Any]) -> str:
     if state["pid"] is None:
         return "not running"
     if state["connected"]:
-        return f"connected (process {state['pid']})"
+        idle = f", takes no tasks: {state['unavailable']}" if state["unavailable"] else ""
+        return f"connected (process {state['pid']}){idle}"
     reason = f": {state['last_error']}" if state["last_error"] else ""
     return f"not connected (process {state['pid']}){reason}"
 

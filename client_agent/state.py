@@ -27,6 +27,8 @@ class AgentState:
     last_connected_at: str | None = None
     last_error: str | None = None
     task: dict[str, Any] | None = None
+    unavailable: str = ""
+    """Why it takes no tasks, as its owner will have it."""
 
     @classmethod
     def read(cls, path: Path) -> AgentState:
@@ -43,7 +45,7 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._state = replace(AgentState.read(path), pid=os.getpid(), connected=False, task=None)
+        self._state = replace(AgentState.read(path), pid=os.getpid(), connected=False, task=None, unavailable="")
 
     def connected(self) -> None:
         self._write(replace(self._state, connected=True, last_connected_at=now(), last_error=None))
@@ -53,6 +55,9 @@ class StateFile:
 
     def working_on(self, task: dict[str, Any] | None) -> None:
         self._write(replace(self._state, task=task))
+
+    def available(self, unavailable: str) -> None:
+        self._write(replace(self._state, unavailable=unavailable))
 
     def ended(self) -> None:
         self._write(replace(self._state, pid=None, connected=False, task=None))

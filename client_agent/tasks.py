@@ -14,6 +14,7 @@ from client_agent.hosting import HostedApp, HostedApps
 from client_agent.memory import Memory, Outcome
 from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
+from client_agent.owner import Owner
 from client_agent.progress import TaskProgress
 from client_agent.sdk import NumPyClient, Silent
 from client_agent.threads import ClientError, in_thread
@@ -41,16 +42,19 @@ class Tasks:
         outbox: Outbox,
         on_change: Callable[[task_pb2.Task | None], None],
         states: MethodStates,
+        owner: Owner,
     ) -> None:
         self._apps = apps
         self._transfer = transfer
         self._outbox = outbox
         self._on_change = on_change
         self._states = states
+        self._owner = owner
         self._memory = Memory()
         self._waiting: dict[str, task_pb2.Task] = {}
         self._arrived = asyncio.Event()
         self._current: asyncio.Task[task_pb2.TaskResult] | None = None
+        self._stood_down = False
 
     def in_hand(self) -> list[str]:
         """The ids of tasks whose results the server will get without asking again."""
@@ -63,9 +67,24 @@ class Tasks:
 
     def accept(self, task: task_pb2.Task) -> None:
         """Take a task; one that is in hand already goes on undisturbed."""
-        if task.task_id not in self.in_hand():
-            self._waiting[task.task_id] = task
-            self._arrived.set()
+        if task.task_id in self.in_hand():
+            return
+        if reason := self._owner.unavailable():
+            self._outbox.put_result(_failure(task.task_id, task_pb2.TASK_OUTCOME_REFUSED, reason))
+            return
+        self._waiting[task.task_id] = task
+        self._arrived.set()
+
+    def stand_down(self, reason: str) -> None:
+        """The owner wants the machine back: refuse what waits, and end what is at work. Its result leaves at once, whenever
+        the training ends."""
+        refused = list(self._waiting)
+        self._waiting.clear()
+        if self._current and not self._stood_down and self._current.cancel():
+            refused.append(self._current.get_name())
+            self._stood_down = True
+        for task_id in refused:
+            self._outbox.put_result(_failure(task_id, task_pb2.TASK_OUTCOME_REFUSED, reason))
 
     def cancel(self, task_id: str, reason: str) -> None:
         if self._waiting.pop(task_id, None):
@@ -87,8 +106,10 @@ class Tasks:
                 await asyncio.wait([self._current], timeout=GRACE_SECONDS)
                 raise
             result = _cancelled(task.task_id) if self._current.cancelled() else self._current.result()
-            self._current = None
-            self._finish(task, result)
+            if not self._stood_down:
+                self._finish(task, result)
+            self._current, self._stood_down = None, False
+            self._on_change(None)
 
     async def _next(self) -> task_pb2.Task:
         while not self._waiting:
@@ -100,7 +121,6 @@ class Tasks:
         outcome = task_pb2.TaskOutcome.Name(result.outcome).removeprefix("TASK_OUTCOME_").lower()
         log.info("Round %d, %s: %s%s", task.round, _kind(task), outcome, f" ({result.reason})" if result.reason else "")
         self._outbox.put_result(result)
-        self._on_change(None)
 
     async def _perform(self, task: task_pb2.Task) -> task_pb2.TaskResult:
         """Whatever goes wrong with one task is told to the server, and never ends the agent."""
@@ -108,25 +128,26 @@ class Tasks:
         forwarding = asyncio.create_task(progress.forward())
         try:
             return await self._complete(task, progress)
-        except TaskRefused as error:
-            return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error))
-        except (TransferError, CodecError) as error:
-            return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
         except ClientError as error:
-            if isinstance(error.__cause__, TaskRefused):
-                return _failure(task, task_pb2.TASK_OUTCOME_REFUSED, str(error.__cause__))
-            if isinstance(error.__cause__, CodecError):
-                return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error.__cause__))
-            log.error("The app failed", exc_info=error.__cause__)
-            return _failure(task, task_pb2.TASK_OUTCOME_FAILED, str(error))
+            return self._unsuccessful(task, error.cause)
         except Exception as error:
-            log.exception("The agent failed")
-            return _failure(task, task_pb2.TASK_OUTCOME_FAILED, f"The agent failed: {type(error).__name__}: {error}")
+            return self._unsuccessful(task, error, "The agent failed: ")
         finally:
             forwarding.cancel()
             progress.flush()
 
+    def _unsuccessful(self, task: task_pb2.Task, error: BaseException, prefix: str = "") -> task_pb2.TaskResult:
+        error = self._owner.refusal_behind(error) or error
+        match error:
+            case TaskRefused():
+                return _failure(task.task_id, task_pb2.TASK_OUTCOME_REFUSED, str(error))
+            case TransferError() | CodecError():
+                return _failure(task.task_id, task_pb2.TASK_OUTCOME_FAILED, str(error))
+        log.error("%sTask %s failed", prefix, task.task_id, exc_info=error)
+        return _failure(task.task_id, task_pb2.TASK_OUTCOME_FAILED, prefix + self._owner.words_for(error))
+
     async def _complete(self, task: task_pb2.Task, progress: TaskProgress) -> task_pb2.TaskResult:
+        self._owner.check(task, self._apps.get((task.app, task.app_version)))
         if task.kind == task_pb2.TASK_KIND_QUERY:
             return await self._answer(task, progress)
         outcome = self._memory.recall(task)
@@ -161,6 +182,7 @@ class Tasks:
                 return await _run_client(hosted, progress, lambda: execution.initialise(hosted, config))
             case task_pb2.TASK_KIND_FIT:
                 encoding, seed = encoding_from_proto(task.encoding), task.rounding_seed
+                self._owner.begin_training()
                 given = await self._given(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_TRAINING)
                 trained = await _run_client(
@@ -226,5 +248,5 @@ def _cancelled(task_id: str) -> task_pb2.TaskResult:
     )
 
 
-def _failure(task: task_pb2.Task, outcome: task_pb2.TaskOutcome.ValueType, reason: str) -> task_pb2.TaskResult:
-    return task_pb2.TaskResult(task_id=task.task_id, outcome=outcome, reason=reason[: limits.MAX_REASON_LENGTH])
+def _failure(task_id: str, outcome: task_pb2.TaskOutcome.ValueType, reason: str) -> task_pb2.TaskResult:
+    return task_pb2.TaskResult(task_id=task_id, outcome=outcome, reason=reason[: limits.MAX_REASON_LENGTH])

@@ -47,3 +47,4 @@ class ClientError(Exception):
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}")
+        self.cause = cause

@@ -12,6 +12,7 @@ import grpc
 
 from client_agent import backoff
 from client_agent.channel import open_channel
+from client_agent.departures import Departures
 from client_agent.errors import TransferError
 from client_agent.execution import Update
 from client_agent.identity import Identities, Identity
@@ -38,8 +39,9 @@ Report = Callable[[float], None]
 class Transfer:
     """One transfer at a time, on a connection of its own, so that a large model never delays a heartbeat."""
 
-    def __init__(self, identities: Identities, max_delay: float = backoff.MAX_SECONDS) -> None:
+    def __init__(self, identities: Identities, departures: Departures, max_delay: float = backoff.MAX_SECONDS) -> None:
         self._identities = identities
+        self._departures = departures
         self._opened_as: Identity | None = None
         self._max_delay = max_delay
         self._channel: grpc.aio.Channel | None = None
@@ -111,7 +113,8 @@ class Transfer:
                 stall.reschedule(_stall_deadline())
                 report(fraction)
 
-            await self._stub().Upload(_messages(task_id, update, status.received, moved))
+            leaving = self._departures.update(task_id, update, status.received)
+            await self._stub().Upload(_messages(task_id, leaving, status.received, moved))
 
     def _stub(self) -> transfer_pb2_grpc.TransferAsyncStub:
         if self._channel is None:

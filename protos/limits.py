@@ -28,6 +28,7 @@ MAX_SCALARS = 256
 MAX_SCALAR_BYTES = 4_096
 """Length of a text or bytes scalar."""
 MAX_REASON_LENGTH = 2_000
+MAX_UNAVAILABLE_LENGTH = 200
 MAX_APPS = 64
 MAX_NUM_EXAMPLES = 10**9
 """More examples than this from one client are refused: no weight may drown the others by a false count."""

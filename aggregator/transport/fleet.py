@@ -24,6 +24,8 @@ HELLO_SECONDS = 10.0
 LARGEST_INTEGER = 2**63 - 1
 """That a database keeps; the wire's go up to twice that."""
 _CONTROL_CHARACTERS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+AVAILABILITY_SECONDS = 0.2
+"""After a change of availability nothing is read of the stream for so long: each is a write to the database."""
 
 Context = aio.ServicerContext[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
 
@@ -64,6 +66,9 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
         try:
             async for message in messages:
                 self._receive(session, message)
+                if message.HasField("availability"):
+                    await self._hub.change_availability(session, _reason(message.availability.unavailable))
+                    await asyncio.sleep(AVAILABILITY_SECONDS)
         except Exception:
             logger.exception("The stream broke", extra={"client_id": session.client.client_id})
         finally:
@@ -120,7 +125,12 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
         apps,
         properties,
         min(hello.protocol_minor, limits.PROTOCOL_MINOR),
+        _reason(hello.unavailable),
     )
+
+
+def _reason(text: str) -> str:
+    return _line(text, limits.MAX_UNAVAILABLE_LENGTH)
 
 
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:

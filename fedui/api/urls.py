@@ -8,7 +8,7 @@ from fedui.analytics.api import CancelQuery, QueryDetail, QueryList
 from fedui.api.views import Health
 from fedui.clients.api import AdmissionState, CertificateAuthority, Enrol
 from fedui.clients.operators_api import ACTS, AdmissionDecision, AdmissionList, ClientAccess
-from fedui.runs.api import RoundSimilarity, RunEvents, RunModel, RunSnapshot
+from fedui.runs.api import ClientUpdates, RoundSimilarity, RunEvents, RunModel, RunSnapshot
 from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
 app_name = "api"
@@ -35,6 +35,7 @@ urlpatterns = [
     path("strategies/validate", ValidateStrategy.as_view(), name="strategy-validate"),
     path("federations/<slug:slug>/strategies", StrategyList.as_view(), name="strategies"),
     path("federations/<slug:slug>/strategies/<slug:name>", StrategyDetail.as_view(), name="strategy"),
+    path("federations/<slug:slug>/clients/<uuid:client_id>/updates", ClientUpdates.as_view(), name="client-updates"),
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
     path("runs/<int:run_id>/rounds/<int:round_number>/similarity", RoundSimilarity.as_view(), name="round-similarity"),

@@ -72,6 +72,9 @@ class Client(StatefulModel):
     cpu_fraction = models.FloatField(null=True)
     memory_bytes = models.BigIntegerField(null=True)
     barred_at = models.DateTimeField(null=True, db_index=True, help_text="When it was last suspended or revoked.")
+    unavailable = models.CharField(
+        max_length=200, blank=True, help_text="Why the connected agent takes no tasks, in its owner's words."
+    )
 
     objects = ClientQuerySet.as_manager()
 

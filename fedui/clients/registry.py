@@ -48,6 +48,9 @@ class DatabaseClientRegistry:
     async def disconnected(self, client_id: str) -> None:
         await live.clients_changed(await database_sync_to_async(_disconnected)(client_id))
 
+    async def availability(self, client_id: str, unavailable: str) -> None:
+        await live.clients_changed(await database_sync_to_async(_availability)(client_id, unavailable))
+
     async def seen(self, signs: Sequence[Sign]) -> None:
         await database_sync_to_async(_seen)(signs)
 
@@ -101,6 +104,7 @@ def _connected(client_id: str, info: AgentInfo) -> str:
     if client.last_seen_at and now - client.last_seen_at < RECONNECT_WITHIN:
         client.reconnects = F("reconnects") + 1
     client.connected, client.connected_at, client.last_seen_at = True, now, now
+    client.unavailable = info.unavailable
     client.agent_version, client.platform = info.agent_version, info.platform
     client.protocol_minor = info.protocol_minor
     client.properties = scalars_to_json(info.properties)
@@ -130,6 +134,11 @@ def _describe(client: Client, offer: AppOffer) -> dict[str, object]:
 
 def _disconnected(client_id: str) -> str:
     Client.objects.filter(pk=client_id).update(connected=False, last_seen_at=timezone.now())
+    return str(Client.objects.values_list("federation_id", flat=True).get(pk=client_id))
+
+
+def _availability(client_id: str, unavailable: str) -> str:
+    Client.objects.filter(pk=client_id).update(unavailable=unavailable)
     return str(Client.objects.values_list("federation_id", flat=True).get(pk=client_id))
 
 

@@ -20,7 +20,8 @@ from fedui.web.forms import explain
 
 RECENT_EVENTS = 8
 TELLING_KINDS = (
-    "run.started", "run.resumed", "run.waiting", "run.finished", "round.committed", "round.abandoned", "client.failed",
+    "run.started", "run.resumed", "run.waiting", "run.finished", "round.committed", "round.abandoned",
+    "client.failed", "client.refused",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from fedui.api.files import file_response
+from fedui.clients.models import Client
 from fedui.federations.models import Federation
 from fedui.runs.models import Event, ModelVersion, Round, RoundStatus, Run
 from fedui.runs.serialize import event_payload
@@ -22,6 +23,7 @@ from fedui.runs.similarity import similarity_payload
 from fedui.runs.snapshot import last_event, snapshot_of
 
 MAX_EVENTS = 1000
+MAX_UPDATES = 10_000
 
 
 class RunView(APIView):
@@ -68,6 +70,32 @@ class RoundSimilarity(RunView):
     def get(self, request: Request, run_id: int, round_number: int) -> Response:
         committed = Round.objects.filter(run=self.run_of(request, run_id), status=RoundStatus.COMMITTED)
         return Response(similarity_payload(get_object_or_404(committed, number=round_number)))
+
+
+class ClientUpdates(APIView):
+    """The updates of a client that rounds have counted, the newest first: what its owner's `fedagent log --compare` reads."""
+
+    def get(self, request: Request, slug: str, client_id: str) -> Response:
+        visible = Client.objects.filter(
+            federation__in=Federation.objects.visible_to(request.user), federation__slug=slug
+        )
+        client = get_object_or_404(visible, pk=client_id)
+        counted = client.participations.exclude(update_sha256="").order_by("-pk")
+        rows = counted.values("round__run_id", "round__number", "round__attempt", "update_sha256", "bytes_up")
+        updates = [
+            {
+                "run": row["round__run_id"],
+                "round": row["round__number"],
+                "attempt": row["round__attempt"],
+                "sha256": row["update_sha256"],
+                "bytes": row["bytes_up"],
+            }
+            for row in rows[: MAX_UPDATES + 1]
+        ]
+        body: dict[str, Any] = {
+            "client": str(client.pk), "updates": updates[:MAX_UPDATES], "more": len(updates) > MAX_UPDATES,
+        }  # fmt: skip
+        return Response(body)
 
 
 class RunModel(RunView):

@@ -22,6 +22,8 @@ class Preflight:
     """Online, offer the app with the right model, carry the strategy's labels."""
     absent: list[Client]
     """Would take part, but aren't online."""
+    unavailable: list[Client]
+    """Online, but take no tasks now, as their owners will have it."""
     refused: list[tuple[Client, str]]
     """Offer the app with another model: each with the difference."""
     outdated: list[Client]
@@ -80,6 +82,7 @@ def offer_of(client: Client, app: App) -> str | None:
 def preflight(federation: Federation, app: App, config: StrategyConfig) -> Preflight:
     ready: list[Client] = []
     absent: list[Client] = []
+    unavailable: list[Client] = []
     refused: list[tuple[Client, str]] = []
     outdated: list[Client] = []
     for client in _candidates(federation, config.cohort.labels.items()):
@@ -89,10 +92,11 @@ def preflight(federation: Federation, app: App, config: StrategyConfig) -> Prefl
         elif problem is not None and _is_outdated(client, config):
             outdated.append(client)
         elif problem is not None:
-            (ready if client.presence == Presence.ONLINE else absent).append(client)
+            online, takes_tasks = client.presence == Presence.ONLINE, not client.unavailable
+            (absent if not online else ready if takes_tasks else unavailable).append(client)
     reason = refusal(config, app.model_signature)
     on_the_wire = None if reason else sizes(config, app.model_signature)
-    return Preflight(app, config, ready, absent, refused, outdated, reason, on_the_wire)
+    return Preflight(app, config, ready, absent, unavailable, refused, outdated, reason, on_the_wire)
 
 
 def _is_outdated(client: Client, config: StrategyConfig) -> bool:

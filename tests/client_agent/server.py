@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.message import Message
 
 from protos import limits, tensors
 from protos.convert import ScalarValue, encoding_to_proto, scalars_to_proto, signature_to_proto
@@ -50,6 +51,7 @@ class ScriptedServer(
         self.heartbeats: list[fleet_pb2.Heartbeat] = []
         self.progress: list[task_pb2.Progress] = []
         self.results: list[task_pb2.TaskResult] = []
+        self.availabilities: list[str] = []
         self.headers: list[transfer_pb2.UploadHeader] = []
         self.download_offsets: list[int] = []
         self.uploads: dict[str, bytearray] = {}
@@ -104,6 +106,7 @@ class ScriptedServer(
         app: str = "toy",
         attempt: int = 1,
         encoding: Encoding = PLAIN,
+        **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
             task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version="1.0",
@@ -115,6 +118,8 @@ class ScriptedServer(
             task.model.sha256 = hashlib.sha256(content).hexdigest()
             task.model.size = len(content)
             task.model.signature.CopyFrom(signature_to_proto(Signature.of(model)))
+        for name, value in fields.items():
+            getattr(task, name).CopyFrom(value)
         self.push(task=task)
         return task
 
@@ -213,6 +218,8 @@ class ScriptedServer(
                     await self._record(self.progress, message.progress)
                 case "result":
                     await self._record(self.results, message.result)
+                case "availability":
+                    await self._record(self.availabilities, message.availability.unavailable)
 
     async def _record(self, record: list[T], entry: T) -> None:
         async with self._heard:

@@ -35,12 +35,12 @@ class Fedagent:
 
     def __init__(self, home: Path) -> None:
         self.home = Home(home)
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDAGENT_")}
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDAGENT_")}
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "client_agent.cli", *arguments,
-            env=self._environment | {"FEDAGENT_HOME": str(self.home.path), "FEDAGENT_RECONNECT_MAX_SECONDS": "0.1"},
+            env=self.environment | {"FEDAGENT_HOME": str(self.home.path), "FEDAGENT_RECONNECT_MAX_SECONDS": "0.1"},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
@@ -60,7 +60,7 @@ def fedagent(tmp_path: Path) -> Fedagent:
 
 
 async def test_enrol_run_and_stop(api: EnrolmentApi, server: ScriptedServer, fedagent: Fedagent) -> None:
-    api.grpc_address = server.address
+    api.grpc_address, server.heartbeat_seconds = server.address, 0.5  # processes that start beside it may hold it up
     enrolled = await fedagent("enroll", api.url, "--token", api.authority.token, "--name", "site-1")
     assert (enrolled.code, enrolled.output) == (0, "Enrolled site-1 in tests. Next: fedagent run\n")
 
@@ -172,11 +172,14 @@ async def test_the_doctor_names_every_problem_with_its_cure(api: EnrolmentApi, f
         )
         fedagent.home.path.chmod(0o755)
         fedagent.home.key_file.chmod(0o644)
+        fedagent.home.policy_file.write_text("limits.epoch = 5")
         api.date = "Thu, 01 Jan 2026 00:00:00 GMT"
         doctor = await fedagent("doctor", "--app", "nowhere")
     assert doctor.code == 1
     problems = [line.split()[1:] for line in doctor.output.splitlines() if line.startswith("PROBLEM")]
-    assert [words[0] for words in problems] == ["home", "key", "certificate:", "clock:", "network:", "stream:", "apps:"]
+    assert [words[0] for words in problems] == [
+        "home", "key", "certificate:", "clock:", "network:", "stream:", "apps:", "policy:",
+    ]  # fmt: skip
     assert f"chmod 600 {fedagent.home.key_file}" in doctor.output
     assert "expires soon" in doctor.output
 

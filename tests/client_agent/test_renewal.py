@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from client_agent.certificates import certificate_of, key_matches_certificate
+from client_agent.departures import Departures
 from client_agent.identity import Home, Identities
+from client_agent.ledger import Ledger, entries
+from client_agent.policy import Leave
 from client_agent.renewal import Renewal
 from protos.fedui.v1 import fleet_pb2, task_pb2
 from tests.client_agent.pki import Authority
@@ -49,6 +52,10 @@ def enrolled(home: Home, server: ScriptedServer, life: timedelta) -> Identities:
     return Identities(home, identity)
 
 
+def departures(home: Home) -> Departures:
+    return Departures(Ledger(home.log_file), Leave, "tests")
+
+
 async def run_until(server: ScriptedServer, renewal: Renewal, condition: Callable[[], bool]) -> None:
     running = asyncio.create_task(renewal.run())
     try:
@@ -62,7 +69,9 @@ async def test_it_renews_at_two_thirds_of_the_life_with_a_new_key(server: Script
     identities, clock = enrolled(home, server, timedelta(hours=24)), Clock()
     first, begun = identities.current, clock.now
 
-    await run_until(server, Renewal(identities, clock=clock, sleep=clock.sleep), lambda: bool(server.confirmed_by))
+    await run_until(
+        server, Renewal(identities, departures(home), clock=clock, sleep=clock.sleep), lambda: bool(server.confirmed_by)
+    )
 
     waited = clock.now - begun
     assert timedelta(hours=15.7) < waited < timedelta(hours=17.3)
@@ -74,19 +83,22 @@ async def test_it_renews_at_two_thirds_of_the_life_with_a_new_key(server: Script
     assert server.renewed_by == [certificate_of(first).serial_number]
     assert server.confirmed_by == [certificate_of(second).serial_number]
     assert second.enrolment.client_id == first.enrolment.client_id
+    assert [entry["kind"] for entry in entries(home.log_file)] == ["renewal"]
 
 
 async def test_it_learns_which_authorities_to_trust(server: ScriptedServer, home: Home) -> None:
     server.renewal_bundle = server.authority.pem + Authority("Next CA").pem
     identities = enrolled(home, server, DUE)
-    await run_until(server, Renewal(identities), lambda: bool(server.confirmed_by))
+    await run_until(server, Renewal(identities, departures(home)), lambda: bool(server.confirmed_by))
     assert home.load().ca_pem == server.renewal_bundle
 
 
 async def test_a_suspended_agent_goes_on_asking(server: ScriptedServer, home: Home) -> None:
     server.renewal_refusals = 3
     identities, clock = enrolled(home, server, DUE), Clock()
-    await run_until(server, Renewal(identities, clock=clock, sleep=clock.sleep), lambda: bool(server.confirmed_by))
+    await run_until(
+        server, Renewal(identities, departures(home), clock=clock, sleep=clock.sleep), lambda: bool(server.confirmed_by)
+    )
     assert len(server.renewed_by) == 1
 
 
@@ -96,7 +108,11 @@ async def test_a_certificate_from_an_authority_that_is_not_in_the_answer_is_not_
     server.renewal_bundle = Authority("Other CA").pem
     identities, clock = enrolled(home, server, DUE), Clock()
     first = identities.current
-    await run_until(server, Renewal(identities, clock=clock, sleep=clock.sleep), lambda: len(server.renewed_by) >= 2)
+    await run_until(
+        server,
+        Renewal(identities, departures(home), clock=clock, sleep=clock.sleep),
+        lambda: len(server.renewed_by) >= 2,
+    )
     assert home.load() == first
     assert "no certificate signed by its CA" in caplog.text
 
@@ -109,7 +125,7 @@ async def test_a_server_that_renews_nothing_is_asked_once(
     server.renews = False
     await server.start()
     try:
-        await asyncio.wait_for(Renewal(enrolled(home, server, DUE)).run(), 20)
+        await asyncio.wait_for(Renewal(enrolled(home, server, DUE), departures(home)).run(), 20)
     finally:
         await server.stop()
     assert "enrol again before this one ends" in caplog.text

@@ -18,8 +18,11 @@ from aggregator.engine import Engine
 from aggregator.memory import MemoryEventSink, MemoryModelStore, MemoryRunStore
 from client_agent import agent
 from client_agent.certificates import certificate_of, new_key, private_pem, signing_request
+from client_agent.departures import Departures
 from client_agent.errors import Dismissed
 from client_agent.identity import Enrolment, Home, Identities, Identity
+from client_agent.ledger import Ledger
+from client_agent.policy import Leave
 from client_agent.renewal import Renewal
 from client_agent.state import AgentState
 from fedui.clients import rotation
@@ -43,7 +46,8 @@ class Site:
     async def renew(self) -> None:
         """As the agent does when the certificate is due."""
         await sync_to_async(_make_due)(self.client)
-        renewal = Renewal(Identities(self.home, self.home.load()))
+        departures = Departures(Ledger(self.home.log_file), Leave, "tests")
+        renewal = Renewal(Identities(self.home, self.home.load()), departures)
         await renewal._once()
 
     async def connect(self) -> None:

@@ -49,6 +49,13 @@ def test_a_client_that_is_away_is_counted_apart(world: World) -> None:
     assert not check.enough
 
 
+def test_a_client_whose_owner_has_paused_it_is_not_ready(world: World) -> None:
+    Client.objects.filter(pk=world.client.pk).update(unavailable="Paused by its owner.")
+    check = _check(world)
+    assert [client.unavailable for client in check.unavailable] == ["Paused by its owner."]
+    assert not check.enough
+
+
 def test_another_model_under_the_same_name_is_said(world: World) -> None:
     world.client.apps[0]["problem"] = "weight is float64, not float32."
     world.client.save()

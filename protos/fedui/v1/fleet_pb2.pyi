@@ -89,10 +89,13 @@ class Hello(_message.Message):
     APPS_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     TASKS_IN_HAND_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
     protocol_major: _builtins.int
     protocol_minor: _builtins.int
     agent_version: _builtins.str
     platform: _builtins.str
+    unavailable: _builtins.str
+    """as in Availability"""
     @_builtins.property
     def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppOffer]: ...
     @_builtins.property
@@ -111,10 +114,11 @@ class Hello(_message.Message):
         apps: _abc.Iterable[Global___AppOffer] | None = ...,
         properties: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
         tasks_in_hand: _abc.Iterable[_builtins.str] | None = ...,
+        unavailable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +196,28 @@ class HeartbeatAck(_message.Message):
 Global___HeartbeatAck: _TypeAlias = HeartbeatAck  # noqa: Y015
 
 @_typing.final
+class Availability(_message.Message):
+    """Sent when it changes: an agent that is paused, or outside its owner's hours, stays connected and is given no tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    unavailable: _builtins.str
+    """why it takes no tasks now, for the operator; empty: it takes them"""
+    def __init__(
+        self,
+        *,
+        unavailable: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unavailable", b"unavailable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Availability: _TypeAlias = Availability  # noqa: Y015
+
+@_typing.final
 class CancelTask(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -246,6 +272,7 @@ class AgentMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -254,6 +281,8 @@ class AgentMessage(_message.Message):
     def progress(self) -> _task_pb2.Progress: ...
     @_builtins.property
     def result(self) -> _task_pb2.TaskResult: ...
+    @_builtins.property
+    def availability(self) -> Global___Availability: ...
     def __init__(
         self,
         *,
@@ -261,12 +290,13 @@ class AgentMessage(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         progress: _task_pb2.Progress | None = ...,
         result: _task_pb2.TaskResult | None = ...,
+        availability: Global___Availability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "result"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "result", "availability"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

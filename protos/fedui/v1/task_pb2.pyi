@@ -203,6 +203,38 @@ class ColumnAnswer(_message.Message):
 Global___ColumnAnswer: _TypeAlias = ColumnAnswer  # noqa: Y015
 
 @_typing.final
+class Protection(_message.Message):
+    """What stands between an update and whoever looks at the aggregate. Owners' policies ask for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COHORT_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    DIFFERENTIAL_PRIVACY_FIELD_NUMBER: _builtins.int
+    SECURE_AGGREGATION_FIELD_NUMBER: _builtins.int
+    cohort: _builtins.int
+    """clients that are asked to train for the round; 0: not told"""
+    quorum: _builtins.int
+    """fewest updates that an aggregate is made of; 0: not told"""
+    differential_privacy: _builtins.bool
+    secure_aggregation: _builtins.bool
+    def __init__(
+        self,
+        *,
+        cohort: _builtins.int = ...,
+        quorum: _builtins.int = ...,
+        differential_privacy: _builtins.bool = ...,
+        secure_aggregation: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohort", b"cohort", "differential_privacy", b"differential_privacy", "quorum", b"quorum", "secure_aggregation", b"secure_aggregation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Protection: _TypeAlias = Protection  # noqa: Y015
+
+@_typing.final
 class Task(_message.Message):
     """Work for one client in one round. (run_id, round, attempt, kind, client) names it for ever."""
 
@@ -244,6 +276,7 @@ class Task(_message.Message):
     LOCAL_TENSORS_FIELD_NUMBER: _builtins.int
     COUNTED_ROUND_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    PROTECTION_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     run_id: _builtins.str
     round: _builtins.int
@@ -277,6 +310,10 @@ class Task(_message.Message):
     def query(self) -> Global___ColumnQuery:
         """of TASK_KIND_QUERY"""
 
+    @_builtins.property
+    def protection(self) -> Global___Protection:
+        """of TASK_KIND_FIT"""
+
     def __init__(
         self,
         *,
@@ -295,10 +332,11 @@ class Task(_message.Message):
         local_tensors: _abc.Iterable[_builtins.str] | None = ...,
         counted_round: _builtins.int = ...,
         query: Global___ColumnQuery | None = ...,
+        protection: Global___Protection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model", "protection", b"protection", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "protection", b"protection", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

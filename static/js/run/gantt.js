@@ -34,7 +34,8 @@ function bar(part, round, now) {
   return {
     at: pending || part.endedAt ? begun : Math.min(round.startedAt, begun),
     seconds,
-    lost: !done && !pending,
+    lost: !done && !pending && part.outcome !== "refused",
+    refused: part.outcome === "refused",
     reason: part.reason,
   };
 }
@@ -64,7 +65,7 @@ function quantileRows(rounds, now) {
 
 const end = (round, now) => round.endedAt ?? round.committedAt ?? round.closedAt ?? now;
 
-function barSvg({ at, seconds, lost, reason }, y, x, scale) {
+function barSvg({ at, seconds, lost, refused, reason }, y, x, scale) {
   let left = x(at);
   let svg = "";
   PHASES.forEach(([, cls], i) => {
@@ -73,7 +74,8 @@ function barSvg({ at, seconds, lost, reason }, y, x, scale) {
     svg += `<rect class="${lost ? "x" : cls}" x="${left.toFixed(1)}" y="${y + 6}" width="${width.toFixed(1)}" height="8" rx="1.5"/>`;
     left += seconds[i] * 1000 * scale;
   });
-  const words = lost ? `dropped out after ${duration(total(seconds))}${reason ? `: ${reason}` : ""}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
+  const why = reason ? `: ${reason}` : "";
+  const words = refused ? `refused${why}` : lost ? `dropped out after ${duration(total(seconds))}${why}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
   const cross = lost ? `<path class="xx" d="M${(left + 2).toFixed(1)} ${y + 7}l6 6m0 -6l-6 6"/>` : "";
   return `<g>${svg}${cross}<title>${esc(words)}</title></g>`;
 }

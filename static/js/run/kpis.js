@@ -42,8 +42,8 @@ function drawParticipants(state) {
     show("kpi-clients", "–", "", "no round yet");
     return;
   }
-  const lost = round.expected - round.received;
-  const detail = round.status !== "committed" ? `round ${round.number} in progress` : lost ? `${lost} lost in round ${round.number}` : `all, in round ${round.number}`;
+  const missing = round.expected - round.received;
+  const detail = round.status !== "committed" ? `round ${round.number} in progress` : missing ? `${missing} missing in round ${round.number}` : `all, in round ${round.number}`;
   show("kpi-clients", number(round.received), `of ${number(round.expected)} answered`, detail);
 }
 

@@ -138,6 +138,9 @@ const blankPart = () => ({
   flagReason: "",
 });
 
+const endPart = (state, event) =>
+  patchPart(state, event, () => ({ outcome: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) }));
+
 function beginRound(state, event) {
   const { attempt, cohort, deadline_seconds: deadline } = event.data;
   const key = roundKey(event.round, attempt);
@@ -260,8 +263,8 @@ const HANDLERS = {
       bytesUp: event.data.bytes_up,
       loss: event.data.metrics.loss ?? null,
     })),
-  "client.failed": (state, event) =>
-    patchPart(state, event, () => ({ outcome: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) })),
+  "client.failed": endPart,
+  "client.refused": endPart,
   "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
 };
 

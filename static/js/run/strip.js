@@ -8,7 +8,7 @@ const SLOWEST_SHOWN = 8;
 const PHASES = ["downloading", "training", "uploading"];
 const WORDS = { downloading: "Downloading", training: "Training", uploading: "Uploading", evaluating: "Evaluating", done: "Done" };
 const OUTCOMES = { failed: "Failed", refused: "Refused", lost: "Lost", late: "Too late", rejected: "Rejected", cancelled: "Cancelled" };
-const GROUPS = [["waiting", "--line-2"], ["downloading", "--ph-down"], ["training", "--ph-train"], ["uploading", "--ph-up"], ["done", "--ok"], ["lost", "--bad"]];
+const GROUPS = [["waiting", "--line-2"], ["downloading", "--ph-down"], ["training", "--ph-train"], ["uploading", "--ph-up"], ["done", "--ok"], ["refused", "--line-2"], ["lost", "--bad"]];
 
 /** How much of each phase is done, 0 to 1. */
 function fill(part) {
@@ -18,6 +18,7 @@ function fill(part) {
 }
 
 function group(part) {
+  if (part.outcome === "refused") return "refused";
   if (OUTCOMES[part.outcome]) return "lost";
   if (part.outcome === "completed") return "done";
   return part.phase ?? "waiting";

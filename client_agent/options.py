@@ -1,0 +1,24 @@
+"""Options that several commands of `fedagent` have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    Path, typer.Option(envvar="FEDAGENT_HOME", help="The agent's folder.", show_default="~/.fedagent")
+]
+AppOption = Annotated[list[str] | None, typer.Option(help='An app to offer: its name, or "module:attribute".')]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="An option for the apps: key=value.")]
+MinValuesOption = Annotated[
+    int | None, typer.Option(help="Answer no query of a column with fewer values.", show_default="10")
+]
+PolicyOption = Annotated[
+    Path | None, typer.Option(help="The owner's policy.", show_default="policy.toml in the agent's folder")
+]
+ProxyOption = Annotated[
+    str | None, typer.Option("--proxy", help="Go out through this HTTP proxy.", show_default="the system's HTTPS_PROXY")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
