@@ -134,7 +134,7 @@ class Home:
     def _recover(self) -> None:
         """The second rename of `save`, which a crash may have kept from it: the new identity was whole by then."""
         if not self.identity_folder.is_dir():
-            with contextlib.suppress(FileNotFoundError):  # there is none, or another process was first
+            with contextlib.suppress(OSError):  # there is none, or another process was first
                 self._fresh.rename(self.identity_folder)
 
     def pending(self) -> Pending | None:

@@ -135,6 +135,7 @@ async def test_a_renewal_in_the_middle_of_a_task_disturbs_neither_stream_nor_wor
     server: ScriptedServer, launch: Launch, client: ToyClient, tmp_path: Path
 ) -> None:
     client.may_end.clear()
+    server.heartbeat_seconds = 5.0  # a slow machine is no reason to leave the stream
     server.renewal_refusals = 1  # so that the task is at work before the renewal
     server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
     launch(life=DUE)
