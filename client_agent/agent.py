@@ -28,10 +28,11 @@ log = logging.getLogger(__name__)
 
 def run(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
     """`serve` until SIGINT or SIGTERM."""
-    asyncio.run(_until_signalled(serve(home, identity, apps, max_delay)))
+    asyncio.run(until_signalled(serve(home, identity, apps, max_delay)))
 
 
-async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
+async def until_signalled(serving: Coroutine[None, None, None]) -> None:
+    """Run `serving`, and cancel it at SIGINT or SIGTERM."""
     task = asyncio.ensure_future(serving)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

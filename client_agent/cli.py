@@ -74,6 +74,40 @@ def run(
 
 
 @cli.command()
+def bridge(
+    listen: Annotated[str, typer.Option(help="Where Flower clients connect.")] = "127.0.0.1:8080",
+    app_name: Annotated[str, typer.Option(help="The app that they are offered as.")] = "flower",
+    app_version: Annotated[str, typer.Option(help="Its version.")] = "1",
+    signature: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file that lists the model's tensors; else the first parameters show them."),
+    ] = None,
+    home: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="FEDAGENT_HOME",
+            help="The folder of an enrolled client. Several times: a place for a Flower client each.",
+            show_default="~/.fedagent",
+        ),
+    ] = None,
+    allow_remote: Annotated[
+        bool,
+        typer.Option("--allow-remote", help="Listen where other machines can connect, without any authentication."),
+    ] = False,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+) -> None:
+    """Let clients written for Flower (start_client, start_numpy_client) take part, until interrupted."""
+    from client_agent.flower import bridge as flower_bridge
+    from client_agent.flower.offer import Offer
+
+    homes = [Home(path) for path in home or [DEFAULT_HOME]]
+    settings = _settings(homes[0], log_format=log_format)
+    logs.configure(settings.log_format)
+    where = flower_bridge.Listen.parse(listen, allow_remote=allow_remote)
+    flower_bridge.run(where, homes, Offer.read(app_name, app_version, signature), settings.reconnect_max_seconds)
+
+
+@cli.command()
 def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Tell who this client is, and what its agent is doing."""
     from client_agent import reports
