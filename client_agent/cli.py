@@ -78,9 +78,14 @@ def bridge(
     listen: Annotated[str, typer.Option(help="Where Flower clients connect.")] = "127.0.0.1:8080",
     app_name: Annotated[str, typer.Option(help="The app that they are offered as.")] = "flower",
     app_version: Annotated[str, typer.Option(help="Its version.")] = "1",
-    signature: Annotated[
+    tensors: Annotated[
+        str | None, typer.Option(help="Names of the model's tensors, separated by commas.", show_default="0,1,2,…")
+    ] = None,
+    initial_model: Annotated[
         Path | None,
-        typer.Option(help="A JSON file that lists the model's tensors; else the first parameters show them."),
+        typer.Option(
+            help="A file of numpy.savez with what runs begin with.", show_default="what get_parameters returns"
+        ),
     ] = None,
     home: Annotated[
         list[Path] | None,
@@ -103,8 +108,9 @@ def bridge(
     homes = [Home(path) for path in home or [DEFAULT_HOME]]
     settings = _settings(homes[0], log_format=log_format)
     logs.configure(settings.log_format)
+    offer = Offer.of(app_name, app_version, tensors, initial_model)
     where = flower_bridge.Listen.parse(listen, allow_remote=allow_remote)
-    flower_bridge.run(where, homes, Offer.read(app_name, app_version, signature), settings.reconnect_max_seconds)
+    flower_bridge.run(where, homes, offer, settings.reconnect_max_seconds)
 
 
 @cli.command()

@@ -59,7 +59,7 @@ def _load(content: bytes) -> NDArray[Any]:
     if dtype.hasobject:
         raise CodecError("A tensor of the Flower client holds Python objects.")
     offset, count = file.tell(), math.prod(shape)
-    if len(content) - offset != count * dtype.itemsize:
+    if min(shape, default=0) < 0 or len(content) - offset != count * dtype.itemsize:
         raise CodecError(
             f"A tensor of the Flower client has {len(content) - offset:,} bytes, not those of its shape {shape}."
         )

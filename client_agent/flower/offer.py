@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from client_agent import hosting
 from client_agent.errors import BrokenApp, ConfigurationError, TaskRefused
 from client_agent.flower.stream import FlowerClient
 from client_agent.hosting import HostedApp
-from client_agent.queries import OpenColumns
-from client_agent.sdk import App, Context
-from protos.tensors import Signature
+from client_agent.sdk import App, Arrays, Context
+from protos.tensors import Parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,41 +24,38 @@ class Offer:
     name: str
     version: str
     tensor_names: Sequence[str] | None = None
-    signature: Signature | None = None
-    """Of the model, where the owner has written it down; else the client's own `get_parameters` shows it."""
+    initial: Arrays | None = None
+    """What runs begin with, where the owner has it in a file; else the client's own `get_parameters` tells."""
 
     @classmethod
-    def read(cls, name: str, version: str, file: Path | None) -> Offer:
-        """`file` lists the tensors: their names, or name, dtype and shape of each. Raises `ConfigurationError`."""
+    def of(cls, name: str, version: str, tensor_names: str | None, file: Path | None) -> Offer:
+        """`tensor_names` are separated by commas; those of `file` stand in it. Raises `ConfigurationError`."""
         if file is None:
-            return cls(name, version)
-        try:
-            tensors = json.loads(file.read_text())
-            if all(isinstance(tensor, str) for tensor in tensors):
-                return cls(name, version, tensors)
-            signature = Signature.from_json(tensors)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigurationError(
-                f"{file} doesn't list tensors: {error}. It is a JSON list of names, or of objects such as "
-                '{"name": "weight", "dtype": "float32", "shape": [64, 10]}.'
-            ) from error
-        return cls(name, version, [tensor.name for tensor in signature.tensors], signature)
+            return cls(name, version, tensor_names.split(",") if tensor_names else None)
+        if tensor_names:
+            raise ConfigurationError(f"The tensors have their names from {file}: leave --tensors out.")
+        model = read_model(file)
+        return cls(name, version, list(model), list(model.values()))
 
     def host(self, client: FlowerClient, client_name: str) -> HostedApp:
-        """Called from a thread. Raises `BrokenApp` if the client's model isn't the one that is offered, or can't be told."""
+        """Called from a thread. Raises `BrokenApp` if there is no telling the client's model."""
+        client.initial = self.initial
         app = App(self.name, self.version, "flower", lambda context: client, self.tensor_names)
-        context = Context(client_name)
-        client.signature = self.signature
-        hosted = HostedApp(app, client, self.signature, OpenColumns.of(app, context)) if self.signature else None
         try:
-            found = hosting.host(app, context)
+            hosted = hosting.host(app, Context(client_name))
         except TaskRefused as refused:
-            if hosted:
-                return hosted
             raise BrokenApp(
-                f"{refused} So its model is unknown: list its tensors in a file, and give that to the bridge by --signature."
+                f"{refused} So there is no telling its model: save one with numpy.savez, and give the file to the bridge as "
+                "--initial-model."
             ) from refused
-        if hosted and (misfit := hosted.signature.misfit(found.signature)):
-            raise BrokenApp(f"The Flower client's model isn't the one of the signature file: {misfit}.")
-        client.signature = found.signature
-        return found
+        client.signature = hosted.signature
+        return hosted
+
+
+def read_model(file: Path) -> Parameters:
+    """The arrays that `numpy.savez` has written, by name and in its order. Raises `ConfigurationError`."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"{file} is no file of numpy.savez that can be read: {error}") from error

@@ -94,6 +94,8 @@ class FlowerClient:
         self._stream = stream
         self._loop = loop
         self._properties = properties
+        self.initial: Arrays | None = None
+        """What runs begin with, if not the Flower client decides that."""
         self.signature: Signature | None = None
         """What arrays are made to fit, once it is known."""
 
@@ -108,6 +110,8 @@ class FlowerClient:
         return self._properties
 
     def get_parameters(self, config: Config) -> Arrays:
+        if self.initial:
+            return self.initial
         instruction = transport_pb2.GetParametersIns(config=_config(config))
         answer = self._ask(ServerMessage(get_parameters_ins=instruction)).get_parameters_res
         _raise_unless_ok(answer.status)
@@ -129,7 +133,7 @@ class FlowerClient:
 
     def _ask(self, instruction: ServerMessage) -> ClientMessage:
         answer = asyncio.run_coroutine_threadsafe(self._stream.ask(instruction), self._loop).result()
-        asked, answered = (str(m.WhichOneof("msg")).rpartition("_")[0] for m in (instruction, answer))
+        asked, answered = ((m.WhichOneof("msg") or "nothing").rsplit("_", 1)[0] for m in (instruction, answer))
         if answered != asked:
             raise BrokenApp(f"The Flower client was asked for {asked} and answered {answered}.")
         return answer

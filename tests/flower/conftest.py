@@ -14,7 +14,7 @@ import pytest
 from client_agent.flower import bridge
 from client_agent.flower.offer import Offer
 from client_agent.identity import Enrolment, Home, Identity
-from tests.aggregator.conftest import Federation, federation  # noqa: F401  # a fixture
+from tests.aggregator.conftest import Federation
 from tests.flower import environment
 
 
@@ -105,7 +105,15 @@ class Bridges:
 
 
 @pytest.fixture
-async def bridges(federation: Federation, tmp_path: Path) -> AsyncIterator[Bridges]:  # noqa: F811
+async def federation() -> AsyncIterator[Federation]:
+    federation = Federation()
+    await federation.start()
+    yield federation
+    await federation.close()
+
+
+@pytest.fixture
+async def bridges(federation: Federation, tmp_path: Path) -> AsyncIterator[Bridges]:
     bridges = Bridges(federation, tmp_path)
     yield bridges
     await bridges.stop()

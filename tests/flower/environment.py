@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 FLOWER = "flwr==1.42.0"
@@ -25,14 +26,25 @@ def python_with_flower() -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted = FOLDER / hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()[:16]
+        wanted = FOLDER / _fingerprint()
         python = wanted / "bin" / "python"
         if not (wanted / "complete").exists():
             _run("venv", "--quiet", "--clear", "--python", sys.executable, str(wanted))
             extras = ["--extra", "agent", "--extra", "flower", "--requirement", str(ROOT / "pyproject.toml")]
             _run("pip", "install", "--quiet", "--python", str(python), *extras, FLOWER)
+            subprocess.run(
+                [str(python), "-c", "import flwr.client, flwr.clientapp"], env=ENVIRONMENT, check=True
+            )  # compiles
             (wanted / "complete").touch()
     return python
+
+
+def _fingerprint() -> str:
+    """Of all that decides what is installed, and where."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    parts = [FLOWER, sys.version, str(ROOT), *project["dependencies"], *extras["agent"], *extras["flower"]]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _run(*arguments: str) -> None:
