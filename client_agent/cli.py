@@ -25,6 +25,10 @@ HomeOption = Annotated[
     Path, typer.Option(envvar="FEDAGENT_HOME", help="The agent's folder.", show_default="~/.fedagent")
 ]
 AppOption = Annotated[list[str] | None, typer.Option(help='An app to offer: its name, or "module:attribute".')]
+FlowerOption = Annotated[str | None, typer.Option(help='A Flower ClientApp to offer: "module:attribute".')]
+FlowerModelOption = Annotated[
+    str | None, typer.Option(help='Its model: "module:attribute", or a file of numpy.savez that ends with .npz.')
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="An option for the apps: key=value.")]
 MinValuesOption = Annotated[
     int | None, typer.Option(help="Answer no query of a column with fewer values.", show_default="10")
@@ -60,16 +64,20 @@ def run(
     home: HomeOption = DEFAULT_HOME,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
     min_values: MinValuesOption = None,
+    flower: FlowerOption = None,
+    flower_model: FlowerModelOption = None,
 ) -> None:
     """Work for the federation until interrupted."""
     from client_agent import agent, hosting
     from client_agent.sdk import Context
 
     place = Home(home)
-    settings = _settings(place, app=app, set=options, log_format=log_format, min_values=min_values)
+    flags = {"app": app, "set": options, "log_format": log_format, "min_values": min_values}
+    settings = _settings(place, **flags, flower=flower, flower_model=flower_model)
     logs.configure(settings.log_format)
     identity = place.load()
-    apps = hosting.host_all(settings.app, Context(identity.enrolment.client_name, settings.set), settings.min_values)
+    context = Context(identity.enrolment.client_name, settings.set)
+    apps = hosting.host_all(settings.app, context, settings.min_values, hosting.flower_apps(settings))
     agent.run(place, identity, apps, settings.reconnect_max_seconds)
 
 
@@ -127,13 +135,16 @@ def doctor(
     app: AppOption = None,
     options: SetOption = None,
     home: HomeOption = DEFAULT_HOME,
+    flower: FlowerOption = None,
+    flower_model: FlowerModelOption = None,
 ) -> None:
     """Look for what may keep the agent from working. Exits with 1 if there is a problem."""
     from client_agent.doctor import examine
 
     place = Home(home)
+    settings = _settings(place, app=app, set=options, flower=flower, flower_model=flower_model)
     healthy = True
-    for finding in examine(place, _settings(place, app=app, set=options)):
+    for finding in examine(place, settings):
         healthy &= finding.ok
         typer.echo(f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.check}: {finding.detail}")
         if not finding.ok:

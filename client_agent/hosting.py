@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
+from client_agent.config import Settings
 from client_agent.errors import BrokenApp
 from client_agent.queries import DEFAULT_MIN_VALUES, OpenColumns
 from client_agent.sdk import App, ClientLike, Context
@@ -64,11 +65,25 @@ def host(app: App, context: Context, min_values: int = DEFAULT_MIN_VALUES) -> Ho
         raise BrokenApp(f"App {app.name!r} has a model that can't be sent: {error}") from error
 
 
-def host_all(references: Iterable[str], context: Context, min_values: int = DEFAULT_MIN_VALUES) -> HostedApps:
-    """Load and host each app. Raises `BrokenApp` if two have the same name and version."""
+def flower_apps(settings: Settings) -> list[App]:
+    """The Flower app that the owner wants to run, if any. Raises `BrokenApp`."""
+    if not settings.flower:
+        return []
+    try:
+        from client_agent.flower.client_app import flower_app
+    except ModuleNotFoundError as error:
+        raise BrokenApp(
+            f'Flower is not installed here ({error}). Install it: pip install "fedui[agent,flower]"'
+        ) from error
+    return [flower_app(settings.flower, settings.flower_model)]
+
+
+def host_all(
+    references: Iterable[str], context: Context, min_values: int = DEFAULT_MIN_VALUES, more: Iterable[App] = ()
+) -> HostedApps:
+    """Load and host each app, and `more`. Raises `BrokenApp` if two have the same name and version."""
     hosted: dict[AppKey, HostedApp] = {}
-    for reference in references:
-        app = find_app(reference)
+    for app in [*map(find_app, references), *more]:
         key = (app.name, app.version)
         if key in hosted:
             raise BrokenApp(f"Two apps are called {app.name} {app.version}: leave one of the --app options out.")

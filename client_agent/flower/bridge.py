@@ -21,7 +21,7 @@ from client_agent.errors import BrokenApp, ConfigurationError
 from client_agent.flower.offer import Offer
 from client_agent.flower.stream import MAX_MESSAGE_BYTES, FlowerClient, FlowerClientLeft, FlowerStream
 from client_agent.identity import Home
-from protos.flower import transport_pb2, transport_pb2_grpc
+from protos.flower.transport_pb2 import ClientMessage, ServerMessage
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),  # A second bridge on the same port must fail, and not take every other client.
 )
 
-Context = grpc.aio.ServicerContext[transport_pb2.ClientMessage, transport_pb2.ServerMessage]
+SERVICE = "flwr.proto.FlowerService"
+
+Context = grpc.aio.ServicerContext[ClientMessage, ServerMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ async def serve(listen: Listen, homes: Sequence[Home], offer: Offer, max_delay: 
         home.load().raise_if_expired()
     bridge = Bridge(homes, offer, max_delay)
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=len(homes) + MAX_WAITING)
-    transport_pb2_grpc.add_FlowerServiceServicer_to_server(bridge, server)
+    join = grpc.stream_stream_rpc_method_handler(bridge.join, ClientMessage.FromString, ServerMessage.SerializeToString)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Join": join}),))
     try:
         port = server.add_insecure_port(listen.address)
     except RuntimeError as error:
@@ -95,7 +98,9 @@ async def serve(listen: Listen, homes: Sequence[Home], offer: Offer, max_delay: 
         await server.stop(grace=None)
 
 
-class Bridge(transport_pb2_grpc.FlowerServiceServicer):
+class Bridge:
+    """Flower's service."""
+
     def __init__(self, homes: Sequence[Home], offer: Offer, max_delay: float) -> None:
         self._homes = homes
         self._offer = offer
@@ -104,9 +109,7 @@ class Bridge(transport_pb2_grpc.FlowerServiceServicer):
         self._streams: set[FlowerStream] = set()
         self._free = len(homes)
 
-    async def Join(  # type: ignore[override]
-        self, messages: AsyncIterator[transport_pb2.ClientMessage], context: Context
-    ) -> None:
+    async def join(self, messages: AsyncIterator[ClientMessage], context: Context) -> None:
         stream = FlowerStream(context.write)
         if not self._free:
             log.warning("A Flower client waits: all %d identities have one", len(self._homes))

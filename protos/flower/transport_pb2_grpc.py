@@ -3,7 +3,6 @@
 import grpc
 import warnings
 
-from protos.flower import transport_pb2 as protos_dot_flower_dot_transport__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -23,78 +22,3 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
-
-
-class FlowerServiceStub:
-    """The server speaks first, and then waits for the answer to each message before it sends the next.
-    """
-
-    def __init__(self, channel):
-        """Constructor.
-
-        Args:
-            channel: A grpc.Channel.
-        """
-        self.Join = channel.stream_stream(
-                '/flwr.proto.FlowerService/Join',
-                request_serializer=protos_dot_flower_dot_transport__pb2.ClientMessage.SerializeToString,
-                response_deserializer=protos_dot_flower_dot_transport__pb2.ServerMessage.FromString,
-                _registered_method=True)
-
-
-class FlowerServiceServicer:
-    """The server speaks first, and then waits for the answer to each message before it sends the next.
-    """
-
-    def Join(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-
-def add_FlowerServiceServicer_to_server(servicer, server):
-    rpc_method_handlers = {
-            'Join': grpc.stream_stream_rpc_method_handler(
-                    servicer.Join,
-                    request_deserializer=protos_dot_flower_dot_transport__pb2.ClientMessage.FromString,
-                    response_serializer=protos_dot_flower_dot_transport__pb2.ServerMessage.SerializeToString,
-            ),
-    }
-    generic_handler = grpc.method_handlers_generic_handler(
-            'flwr.proto.FlowerService', rpc_method_handlers)
-    server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('flwr.proto.FlowerService', rpc_method_handlers)
-
-
- # This class is part of an EXPERIMENTAL API.
-class FlowerService:
-    """The server speaks first, and then waits for the answer to each message before it sends the next.
-    """
-
-    @staticmethod
-    def Join(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/flwr.proto.FlowerService/Join',
-            protos_dot_flower_dot_transport__pb2.ClientMessage.SerializeToString,
-            protos_dot_flower_dot_transport__pb2.ServerMessage.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)

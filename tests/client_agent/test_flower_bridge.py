@@ -22,7 +22,7 @@ from client_agent.flower.offer import Offer
 from client_agent.identity import Home
 from protos.convert import Scalars
 from protos.fedui.v1 import fleet_pb2, task_pb2
-from protos.flower import transport_pb2, transport_pb2_grpc
+from protos.flower import transport_pb2
 from protos.flower.transport_pb2 import ClientMessage, Parameters, ServerMessage
 from tests.client_agent.server import ScriptedServer
 
@@ -45,7 +45,10 @@ class FlowerClient:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-        self.stream = transport_pb2_grpc.FlowerServiceStub(self._channel).Join()
+        join = self._channel.stream_stream(
+            "/flwr.proto.FlowerService/Join", ClientMessage.SerializeToString, ServerMessage.FromString
+        )
+        self.stream = join()
 
     async def __aenter__(self) -> FlowerClient:
         return self
@@ -133,7 +136,7 @@ async def test_a_task_to_fit_is_an_instruction_and_its_answer_an_update(
         server.push_task("t", task_pb2.TASK_KIND_FIT, MODEL, config)
         asked = (await client.asked("fit_ins")).fit_ins
         told = {name: getattr(scalar, str(scalar.WhichOneof("scalar"))) for name, scalar in asked.config.items()}
-        assert told == {**config, "round": 1, "server_round": 1}
+        assert told == {**config, "run_id": "r", "round": 1, "server_round": 1}
         (given,) = [np.load(io.BytesIO(tensor)) for tensor in asked.parameters.tensors]
         np.testing.assert_array_equal(given, MODEL["weight"])
         answer = transport_pb2.FitRes(status=OK, parameters=parameters(given.astype(np.float64) + 1), num_examples=7)

@@ -38,11 +38,20 @@ class Sites:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, kind: str, address: str, step: float = 0.0) -> int:
-        """The number of the new process."""
+        """One of `tests.flower.site`. The number of the new process."""
+        return self._start(self._folder, "tests.flower.site", kind, address, str(step))
+
+    def start_agent(self, home: Home, folder: Path, *options: str) -> int:
+        """An agent that is started in `folder`."""
+        return self._start(folder, "client_agent.cli", "run", "--home", str(home.path), *options)
+
+    def _start(self, folder: Path, module: str, *arguments: str) -> int:
         number = len(self.processes)
-        command = [str(self._python), "-m", "tests.flower.site", kind, address, str(step)]
+        command = [str(self._python), "-m", module, *arguments]
         with self._log(number).open("wb") as log:
-            process = subprocess.Popen(command, env=environment.ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment.ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
+            )
         self.processes.append(process)
         return number
 
@@ -66,6 +75,22 @@ def sites(flower: Path, tmp_path: Path) -> Iterator[Sites]:
         process.wait()
 
 
+def enrol(federation: Federation, folder: Path, name: str) -> Home:
+    federation.registry.add(name)
+    key, certificate = federation.authority.key_and_certificate(name)
+    expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    home = Home(folder / name)
+    enrolment = Enrolment(name, name, "tests", "http://x", f"127.0.0.1:{federation.engine.port}", expiry)
+    home.save(Identity(enrolment, key, certificate, federation.authority.pem))
+    return home
+
+
+async def online(federation: Federation, *names: str) -> None:
+    async with asyncio.timeout(100):  # each site imports all of Flower first
+        while set(federation.registry.online) != set(names):
+            await asyncio.sleep(0.02)
+
+
 class Bridges:
     """Bridges with enrolled identities, in the test's event loop."""
 
@@ -79,22 +104,12 @@ class Bridges:
         address = f"127.0.0.1:{_free_port()}"
         serving = bridge.serve(
             bridge.Listen(address),
-            [self.enrolled(name) for name in names],
+            [enrol(self._federation, self._folder, name) for name in names],
             offer or Offer("toy", "1", ["weights", "count"]),
             max_delay=0.05,
         )
         self._running.append(asyncio.create_task(serving))
         return address
-
-    def enrolled(self, name: str) -> Home:
-        self._federation.registry.add(name)
-        key, certificate = self._federation.authority.key_and_certificate(name)
-        expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-        address = f"127.0.0.1:{self._federation.engine.port}"
-        home = Home(self._folder / name)
-        enrolment = Enrolment(name, name, "tests", "http://x", address, expiry)
-        home.save(Identity(enrolment, key, certificate, self._federation.authority.pem))
-        return home
 
     async def stop(self) -> None:
         while self._running:

@@ -14,7 +14,7 @@ from aggregator.ports import RunOutcome, RunSpec
 from client_agent.flower.offer import Offer
 from protos.tensors import Parameters, Signature, TensorSpec
 from tests.aggregator.conftest import Federation
-from tests.flower.conftest import Bridges, Sites
+from tests.flower.conftest import Bridges, Sites, online
 
 WEIGHTS = Signature((TensorSpec("weights", "float32", (2, 3)), TensorSpec("count", "int64", ())))
 HISTOGRAM = Signature((TensorSpec("histogram", "int64", (3,)),))
@@ -30,12 +30,6 @@ async def train(federation: Federation, rounds: int, signature: Signature = WEIG
 
 def model(federation: Federation, run: StoredRun, number: int) -> Parameters:
     return federation.models.saved[run.models[number].key]
-
-
-async def online(federation: Federation, *names: str) -> None:
-    async with asyncio.timeout(60):
-        while set(federation.registry.online) != set(names):
-            await asyncio.sleep(0.02)
 
 
 async def test_clients_started_in_each_way_train_together(
