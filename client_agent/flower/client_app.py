@@ -53,7 +53,7 @@ def flower_app(reference: str, model: str) -> App:
     project = Project.around(Path(module.__file__ or "."), module.__name__.partition(".")[0])
 
     def client_fn(context: Context) -> FlowerAppClient:
-        return FlowerAppClient(found, initial, *project.placed(context.options))
+        return FlowerAppClient(found, initial, project, context.options)
 
     return App(project.name, project.version, "flower", client_fn, list(initial))
 
@@ -62,13 +62,17 @@ class FlowerAppClient:
     """Makes a message of each task, and of the reply what the task wants."""
 
     def __init__(
-        self, app: Callable[[Message, FlowerContext], Message], initial: Parameters, run: Values, node: Values
+        self,
+        app: Callable[[Message, FlowerContext], Message],
+        initial: Parameters,
+        project: Project,
+        options: Mapping[str, str],
     ) -> None:
         self._app = app
         self._initial = initial
         self._signature = Signature.of(initial)
-        self._run_config = run
-        self._node_config = node
+        self._defaults = project.run_config
+        self._owners, self._node_config = project.placed(options)
         self._states: dict[str, RecordDict] = {}
 
     def get_parameters(self, config: Config) -> Arrays:
@@ -103,12 +107,12 @@ class FlowerAppClient:
         return reply.content
 
     def _context(self, run: str, told: Values) -> FlowerContext:
-        """With the state that the app left in this run. What the strategy tells takes the place of the app's defaults."""
+        """With the state that the app left in this run. The owner's values go before the strategy's, and these before the app's."""
         state = self._states.pop(run, None) or RecordDict()
         self._states[run] = state
         while len(self._states) > MAX_RUNS:
             del self._states[next(iter(self._states))]
-        run_config = {name: told.get(name, value) for name, value in self._run_config.items()}
+        run_config = {name: told.get(name, default) for name, default in self._defaults.items()} | self._owners
         return FlowerContext(
             run_id=_run_number(run), node_id=1, node_config=dict(self._node_config), state=state, run_config=run_config
         )

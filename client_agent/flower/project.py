@@ -32,10 +32,10 @@ class Project:
         return cls(fallback_name, "1")
 
     def placed(self, options: Mapping[str, str]) -> tuple[Values, Values]:
-        """The run's and the node's configuration: an option that the project knows changes the run's, others are the node's."""
+        """What of the owner's options changes the run's configuration, which knows the name; and the node's, all others."""
         values = {name: _parsed(text) for name, text in options.items()}
         of_run = {name: value for name, value in values.items() if name in self.run_config}
-        return {**self.run_config, **of_run}, {n: v for n, v in values.items() if n not in of_run}
+        return of_run, {name: value for name, value in values.items() if name not in of_run}
 
 
 def _read(file: Path) -> dict[str, Any]:

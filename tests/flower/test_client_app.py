@@ -26,6 +26,9 @@ version = "2.1"
 [tool.flwr.app.config]
 scale = 2
 local-epochs = 7
+
+[tool.flwr.app.config.train]
+fraction = 0.5
 """
 
 
