@@ -109,7 +109,3 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.1)
     raise SystemExit("Flower's server has ended.")
-
-
-if __name__ == "__main__":
-    measure()

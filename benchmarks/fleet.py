@@ -1,0 +1,29 @@
+"""The fleet: connections, transfers and agents under load, each measurement in processes of its own.
+
+`python -m benchmarks.fleet flower_bridge …` measures what is named, without names everything.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from benchmarks import fleet_flower
+
+MEASUREMENTS: Mapping[str, Callable[[], None]] = {"flower_bridge": fleet_flower.measure}
+
+
+def main(names: list[str]) -> None:
+    """A process for each: Django takes its settings once, and memory is measured."""
+    if unknown := [name for name in names if name not in MEASUREMENTS]:
+        raise SystemExit(f"No measurement is called {unknown[0]!r}; there are {', '.join(MEASUREMENTS)}.")
+    if len(names) == 1:
+        MEASUREMENTS[names[0]]()
+        return
+    for name in names or MEASUREMENTS:
+        subprocess.run([sys.executable, "-m", "benchmarks.fleet", name], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
