@@ -113,7 +113,7 @@ def bridge(
     from client_agent.flower import bridge as flower_bridge
     from client_agent.flower.offer import Offer
 
-    homes = [Home(path) for path in home or [DEFAULT_HOME]]
+    homes = [Home(path) for path in dict.fromkeys(home or [DEFAULT_HOME])]
     settings = _settings(homes[0], log_format=log_format)
     logs.configure(settings.log_format)
     offer = Offer.of(app_name, app_version, tensors, initial_model)
