@@ -164,7 +164,7 @@ class Bridge:
             return
         log.info("A Flower client takes part as %s, with %s %s", name, self._offer.name, self._offer.version)
         apps = {(hosted.app.name, hosted.app.version): hosted}
-        working = asyncio.create_task(agent.serve(home, identity, apps, self._max_delay))
+        working = asyncio.create_task(agent.serve(home, identity, apps, max_delay=self._max_delay))
         try:
             await _until_left(stream, working)
         finally:
