@@ -20,8 +20,10 @@ TENSOR_TYPE = "numpy.ndarray"
 _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def to_flower(arrays: Sequence[NDArray[Any]]) -> transport_pb2.Parameters:
-    return transport_pb2.Parameters(tensors=[_save(array) for array in arrays], tensor_type=TENSOR_TYPE)
+def to_flower(arrays: Sequence[NDArray[Any]], message: transport_pb2.Parameters) -> None:
+    """Write them into `message`, where it belongs: to set it as a field of another would copy the model once more."""
+    message.tensors.extend(_save(array) for array in arrays)
+    message.tensor_type = TENSOR_TYPE
 
 
 def from_flower(parameters: transport_pb2.Parameters) -> Arrays:

@@ -118,16 +118,16 @@ class FlowerClient:
         return self._arrays(answer.parameters)
 
     def fit(self, parameters: Arrays, config: Config) -> FitResult:
-        given = _parameters(parameters)
-        instruction = transport_pb2.FitIns(parameters=given, config=_config(config))
-        answer = self._ask(ServerMessage(fit_ins=instruction)).fit_res
+        instruction = ServerMessage(fit_ins=transport_pb2.FitIns(config=_config(config)))
+        _put(parameters, instruction.fit_ins.parameters)
+        answer = self._ask(instruction).fit_res
         _raise_unless_ok(answer.status)
         return self._arrays(answer.parameters), answer.num_examples, _scalars(answer.metrics)
 
     def evaluate(self, parameters: Arrays, config: Config) -> EvaluateResult:
-        given = _parameters(parameters)
-        instruction = transport_pb2.EvaluateIns(parameters=given, config=_config(config))
-        answer = self._ask(ServerMessage(evaluate_ins=instruction)).evaluate_res
+        instruction = ServerMessage(evaluate_ins=transport_pb2.EvaluateIns(config=_config(config)))
+        _put(parameters, instruction.evaluate_ins.parameters)
+        answer = self._ask(instruction).evaluate_res
         _raise_unless_ok(answer.status)
         return answer.loss, answer.num_examples, _scalars(answer.metrics)
 
@@ -143,10 +143,10 @@ class FlowerClient:
         return arrays.as_declared(given, self.signature) if self.signature else given
 
 
-def _parameters(parameters: Arrays) -> transport_pb2.Parameters:
+def _put(parameters: Arrays, message: transport_pb2.Parameters) -> None:
     if sum(array.nbytes for array in parameters) > MAX_MESSAGE_BYTES - _HEADERS_BYTES:
         raise TaskRefused("Flower's stream carries models of up to 2 GB; this one is larger.")
-    return arrays.to_flower(parameters)
+    arrays.to_flower(parameters, message)
 
 
 def _config(config: Config) -> dict[str, transport_pb2.Scalar]:

@@ -36,7 +36,8 @@ def test_what_flower_saves_is_read_and_what_is_written_flower_loads(array: NDArr
     (read,) = from_flower(transport_pb2.Parameters(tensors=[saved(array)]))
     np.testing.assert_array_equal(read, array)
     assert read.dtype == array.dtype
-    written = to_flower([array])
+    written = transport_pb2.Parameters()
+    to_flower([array], written)
     assert written.tensor_type == "numpy.ndarray"
     np.testing.assert_array_equal(np.load(io.BytesIO(written.tensors[0]), allow_pickle=False), array)
 
