@@ -16,6 +16,7 @@ from client_agent.hosting import HostedApp, HostedApps
 from client_agent.identity import Home, Identity
 from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
+from client_agent.shared_models import SharedModels
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
 from client_agent.transfer import Transfer
@@ -40,11 +41,17 @@ async def until_signalled(serving: Coroutine[None, None, None]) -> None:
         await task
 
 
-async def serve(home: Home, identity: Identity, apps: HostedApps, max_delay: float = backoff.MAX_SECONDS) -> None:
+async def serve(
+    home: Home,
+    identity: Identity,
+    apps: HostedApps,
+    max_delay: float = backoff.MAX_SECONDS,
+    models: SharedModels | None = None,
+) -> None:
     """Work for the federation until cancelled. Raises `Dismissed` or `CertificateExpired`."""
     state = StateFile(home.state_file)
     outbox = Outbox()
-    transfer = Transfer(identity, max_delay)
+    transfer = Transfer(identity, max_delay, models)
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
     tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states)
     greeting = hello(apps)

@@ -15,6 +15,7 @@ from client_agent.channel import open_channel
 from client_agent.errors import TransferError
 from client_agent.execution import Update
 from client_agent.identity import Identity
+from client_agent.shared_models import SharedModels
 from protos import limits
 from protos.convert import encoding_to_proto, signature_to_proto
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
@@ -38,14 +39,22 @@ Report = Callable[[float], None]
 class Transfer:
     """One transfer at a time, on a connection of its own, so that a large model never delays a heartbeat."""
 
-    def __init__(self, identity: Identity, max_delay: float = backoff.MAX_SECONDS) -> None:
+    def __init__(
+        self, identity: Identity, max_delay: float = backoff.MAX_SECONDS, models: SharedModels | None = None
+    ) -> None:
         self._identity = identity
+        self._models = models
         self._max_delay = max_delay
         self._channel: grpc.aio.Channel | None = None
         self._hurry = asyncio.Event()
 
     async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         """The model's bytes. Raises `TransferError` when the server refuses or sends what doesn't fit its own hash."""
+        if self._models is None:
+            return await self._download(task_id, model, report)
+        return await self._models.get(model.sha256, lambda: self._download(task_id, model, report))
+
+    async def _download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         content = bytearray()
         await self._persist(lambda: self._download_rest(task_id, model, content, report))
         if hashlib.sha256(content).hexdigest() != model.sha256:

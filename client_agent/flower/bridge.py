@@ -21,6 +21,7 @@ from client_agent.errors import BrokenApp, ConfigurationError
 from client_agent.flower.offer import Offer
 from client_agent.flower.stream import MAX_MESSAGE_BYTES, FlowerClient, FlowerClientLeft, FlowerStream
 from client_agent.identity import Home
+from client_agent.shared_models import SharedModels
 from protos.flower.transport_pb2 import ClientMessage, ServerMessage
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Bridge:
         self._homes = homes
         self._offer = offer
         self._max_delay = max_delay
+        self._models = SharedModels()
         self._arrivals: asyncio.Queue[FlowerStream] = asyncio.Queue()
         self._streams: set[FlowerStream] = set()
         self._free = len(homes)
@@ -164,7 +166,7 @@ class Bridge:
             return
         log.info("A Flower client takes part as %s, with %s %s", name, self._offer.name, self._offer.version)
         apps = {(hosted.app.name, hosted.app.version): hosted}
-        working = asyncio.create_task(agent.serve(home, identity, apps, max_delay=self._max_delay))
+        working = asyncio.create_task(agent.serve(home, identity, apps, max_delay=self._max_delay, models=self._models))
         try:
             await _until_left(stream, working)
         finally:

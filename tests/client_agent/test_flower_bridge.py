@@ -216,6 +216,29 @@ async def test_a_client_that_leaves_at_work_fails_its_task_and_another_takes_the
         await server.until(lambda: len(server.hellos) == 2)
 
 
+async def test_the_clients_of_a_bridge_share_one_download_of_a_model(
+    server: ScriptedServer, bridge: StartBridge
+) -> None:
+    server.heartbeat_seconds = 60  # so that each of the two agents takes one of the two tasks
+    address = bridge(places=2)
+    async with FlowerClient(address) as first, FlowerClient(address) as second:
+        for client in (first, second):
+            await client.introduce()
+        await server.until(lambda: len(server.hellos) == 2)
+        for task_id in ("t", "u"):
+            server.push_task(task_id, task_pb2.TASK_KIND_FIT, MODEL)
+        for client in (first, second):
+            (given,) = (await client.asked("fit_ins")).fit_ins.parameters.tensors
+            np.testing.assert_array_equal(np.load(io.BytesIO(given)), MODEL["weight"])
+        assert len(server.download_offsets) == 1
+        for client in (first, second):
+            await client.answer(fit_res=transport_pb2.FitRes(parameters=parameters(MODEL["weight"]), num_examples=1))
+        for task_id in ("t", "u"):
+            await server.result(task_id)
+        server.push_task("v", task_pb2.TASK_KIND_FIT, {"weight": MODEL["weight"] + 1})
+        await server.until(lambda: len(server.download_offsets) == 2)
+
+
 async def test_whoever_finds_no_place_waits_for_one(server: ScriptedServer, bridge: StartBridge) -> None:
     address = bridge(places=2)
     async with FlowerClient(address) as first, FlowerClient(address) as second:
