@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import grpc
 
 from client_agent import agent, backoff
-from client_agent.errors import BrokenApp, ConfigurationError
+from client_agent.errors import AgentError, ConfigurationError
 from client_agent.flower.offer import Offer
 from client_agent.flower.stream import MAX_MESSAGE_BYTES, FlowerClient, FlowerClientLeft, FlowerStream
 from client_agent.identity import Home
@@ -160,8 +160,8 @@ class Bridge:
             hosted = await asyncio.to_thread(self._offer.host, client, name)
         except FlowerClientLeft:
             return
-        except BrokenApp as error:
-            log.error("A Flower client can't take part: %s", error)
+        except Exception as error:  # whatever one Flower client does, the place is there for the next
+            log.error("A Flower client can't take part: %s", error, exc_info=not isinstance(error, AgentError))
             stream.refuse(str(error))
             return
         log.info("A Flower client takes part as %s, with %s %s", name, self._offer.name, self._offer.version)

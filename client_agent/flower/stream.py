@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+import grpc
+
 from client_agent.errors import AgentError, BrokenApp, TaskRefused
 from client_agent.flower import arrays
 from client_agent.sdk import Arrays, Config, EvaluateResult, FitResult, Metrics
@@ -48,6 +50,8 @@ class FlowerStream:
             try:
                 await self._write(instruction)
                 return await self._answer
+            except grpc.aio.BaseError as error:  # the stream broke under the instruction
+                raise FlowerClientLeft("The Flower client has left.") from error
             finally:
                 self._answer = None
 

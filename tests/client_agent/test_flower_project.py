@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from client_agent.errors import ConfigurationError
-from client_agent.flower.project import Project
+from client_agent.flower.project import Project, Values
 
 PYPROJECT = """
 [project]
@@ -34,7 +34,7 @@ def module(tmp_path: Path) -> Path:
 def test_the_nearest_project_with_a_flower_app_counts(module: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     (module.parent / "pyproject.toml").write_text('[project]\nname = "tools"')
-    expected = {"local-epochs": 7, "verbose": False, "train.lr": 0.5}
+    expected: Values = {"local-epochs": 7, "verbose": False, "train.lr": 0.5}
     assert Project.around(module, "sites") == Project("heights", "2.1", expected)
 
 
