@@ -28,20 +28,29 @@ class BenchmarkFederation:
     federation: Federation
     operator: User
 
-    def start_agents(self, count: int, app: str, options: Mapping[str, object]) -> None:
-        """`app` is an attribute of `benchmarks.toy_apps`. Returns when all are online."""
-        from fedui.clients.models import Client
+    def enrol(self, count: int) -> list[Path]:
+        """The agents' folders."""
         from fedui.clients.services import create_token
 
         _, token = create_token(self.federation, self.operator, max_uses=count)
-        settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
-        for index in range(count):
-            home = str(self.stack.data_dir / "agents" / str(index))
-            enroll = [str(BIN / "fedagent"), "enroll", self.stack.url, "--name", f"site-{index}", "--home", home]
+        homes = [self.stack.data_dir / "agents" / str(index) for index in range(count)]
+        for index, home in enumerate(homes):
+            enroll = [str(BIN / "fedagent"), "enroll", self.stack.url, "--name", f"site-{index}", "--home", str(home)]
             subprocess.run(enroll, env={**os.environ, "FEDAGENT_TOKEN": token}, check=True, stdout=subprocess.DEVNULL)
-            run = [str(BIN / "fedagent"), "run", "--home", home, "--app", f"benchmarks.toy_apps:{app}", *settings]
+        return homes
+
+    def start_agents(self, count: int, app: str, options: Mapping[str, object]) -> None:
+        """`app` is an attribute of `benchmarks.toy_apps`. Returns when all are online."""
+        settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
+        for index, home in enumerate(self.enrol(count)):
+            run = [str(BIN / "fedagent"), "run", "--home", str(home), "--app", f"benchmarks.toy_apps:{app}", *settings]
             self.stack.children.start(f"agent-{index}", run, {"PYTHONPATH": str(BASE_DIR)})
-        self.stack.children.wait_until("Agents", lambda: Client.objects.online().count() == count, ONLINE_SECONDS)
+        self.wait_for_agents(count)
+
+    def wait_for_agents(self, count: int, seconds: float = ONLINE_SECONDS) -> None:
+        from fedui.clients.models import Client
+
+        self.stack.children.wait_until("Agents", lambda: Client.objects.online().count() == count, seconds)
 
     def start_run(self, app: str, config: StrategyConfig, rounds: int) -> Run:
         from fedui.runs.services import create_run

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import fleet_idle_agent
+from benchmarks import fleet_flower, fleet_idle_agent
 
-MEASUREMENTS: Mapping[str, Callable[[], None]] = {"idle_agent": fleet_idle_agent.measure}
+MEASUREMENTS: Mapping[str, Callable[[], None]] = {
+    "idle_agent": fleet_idle_agent.measure,
+    "flower_bridge": fleet_flower.measure,
+}
 
 
 def main(names: list[str]) -> None:

@@ -21,6 +21,7 @@ from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
 from client_agent.owner import Owner
 from client_agent.renewal import Renewal
+from client_agent.shared_models import SharedModels
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
 from client_agent.transfer import Transfer
@@ -34,10 +35,11 @@ log = logging.getLogger(__name__)
 def run(home: Home, identity: Identity, apps: HostedApps, owner: Owner, max_delay: float = backoff.MAX_SECONDS) -> None:
     """`serve` until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
-        asyncio.run(_until_signalled(serve(home, identity, apps, max_delay, owner)))
+        asyncio.run(until_signalled(serve(home, identity, apps, max_delay, owner)))
 
 
-async def _until_signalled(serving: Coroutine[None, None, None]) -> None:
+async def until_signalled(serving: Coroutine[None, None, None]) -> None:
+    """Run `serving`, and cancel it at SIGINT or SIGTERM."""
     task = asyncio.ensure_future(serving)
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
@@ -52,6 +54,7 @@ async def serve(
     apps: HostedApps,
     max_delay: float = backoff.MAX_SECONDS,
     owner: Owner | None = None,
+    models: SharedModels | None = None,
 ) -> None:
     """Work for the federation until cancelled. Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what
     leaves can't be listed."""
@@ -61,7 +64,7 @@ async def serve(
     outbox = Outbox()
     identities = Identities(home, identity)
     departures = Departures(Ledger(home.log_file), owner.leave, federation)
-    transfer = Transfer(identities, departures, max_delay)
+    transfer = Transfer(identities, departures, max_delay, models)
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
     tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states, owner)
     greeting = hello(apps)

@@ -20,6 +20,8 @@ from client_agent.errors import AgentError, ConfigurationError
 from client_agent.identity import DEFAULT_HOME, Home
 from client_agent.options import (
     AppOption,
+    FlowerModelOption,
+    FlowerOption,
     HomeOption,
     JsonOption,
     MinValuesOption,
@@ -88,6 +90,8 @@ def run(
     min_values: MinValuesOption = None,
     policy: PolicyOption = None,
     proxy: ProxyOption = None,
+    flower: FlowerOption = None,
+    flower_model: FlowerModelOption = None,
 ) -> None:
     """Work for the federation until interrupted."""
     from client_agent import agent, hosting
@@ -95,15 +99,55 @@ def run(
     from client_agent.sdk import Context
 
     place = Home(home)
-    settings = _settings(
-        place, app=app, set=options, log_format=log_format, min_values=min_values, policy=policy, proxy=proxy
-    )
+    flags = {"app": app, "set": options, "log_format": log_format, "min_values": min_values}
+    settings = _settings(place, **flags, policy=policy, proxy=proxy, flower=flower, flower_model=flower_model)
     logs.configure(settings.log_format)
     identity = place.load()
     owner = Owner(place, identity.enrolment.federation, settings.policy)
     owner.policy()  # a broken one ends the agent before it begins, and libraries see only the processors that it allows
-    apps = hosting.host_all(settings.app, Context(identity.enrolment.client_name, settings.set), settings.min_values)
+    context = Context(identity.enrolment.client_name, settings.set)
+    apps = hosting.host_all(settings.app, context, settings.min_values, hosting.flower_apps(settings))
     agent.run(place, identity, apps, owner, settings.reconnect_max_seconds)
+
+
+@cli.command()
+def bridge(
+    listen: Annotated[str, typer.Option(help="Where Flower clients connect.")] = "127.0.0.1:8080",
+    app_name: Annotated[str, typer.Option(help="The app that they are offered as.")] = "flower",
+    app_version: Annotated[str, typer.Option(help="Its version.")] = "1",
+    tensors: Annotated[
+        str | None, typer.Option(help="Names of the model's tensors, separated by commas.", show_default="0,1,2,…")
+    ] = None,
+    initial_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of numpy.savez with what runs begin with.", show_default="what get_parameters returns"
+        ),
+    ] = None,
+    home: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="FEDAGENT_HOME",
+            help="The folder of an enrolled client. Several times: a place for a Flower client each.",
+            show_default="~/.fedagent",
+        ),
+    ] = None,
+    allow_remote: Annotated[
+        bool,
+        typer.Option("--allow-remote", help="Listen where other machines can connect, without any authentication."),
+    ] = False,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+) -> None:
+    """Let clients written for Flower (start_client, start_numpy_client) take part, until interrupted."""
+    from client_agent.flower import bridge as flower_bridge
+    from client_agent.flower.offer import Offer
+
+    homes = [Home(path) for path in dict.fromkeys(home or [DEFAULT_HOME])]
+    settings = _settings(homes[0], log_format=log_format)
+    logs.configure(settings.log_format)
+    offer = Offer.of(app_name, app_version, tensors, initial_model)
+    where = flower_bridge.Listen.parse(listen, allow_remote=allow_remote)
+    flower_bridge.run(where, homes, offer, settings.reconnect_max_seconds)
 
 
 @cli.command()
@@ -120,13 +164,16 @@ def doctor(
     app: AppOption = None,
     options: SetOption = None,
     home: HomeOption = DEFAULT_HOME,
+    flower: FlowerOption = None,
+    flower_model: FlowerModelOption = None,
 ) -> None:
     """Look for what may keep the agent from working. Exits with 1 if there is a problem."""
     from client_agent.doctor import examine
 
     place = Home(home)
+    settings = _settings(place, app=app, set=options, flower=flower, flower_model=flower_model)
     healthy = True
-    for finding in examine(place, _settings(place, app=app, set=options)):
+    for finding in examine(place, settings):
         healthy &= finding.ok
         typer.echo(f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.check}: {finding.detail}")
         if not finding.ok:

@@ -13,6 +13,8 @@ from client_agent.backoff import MAX_SECONDS
 from client_agent.errors import ConfigurationError
 from client_agent.queries import DEFAULT_MIN_VALUES
 
+DEFAULT_APPS = ("digits-mlp",)
+
 LogFormat = Literal["text", "json"]
 
 
@@ -30,24 +32,32 @@ class Settings:
     min_values: int = DEFAULT_MIN_VALUES
     policy: Path | None = None
     proxy: str | None = None
+    flower: str = ""
+    """A Flower `ClientApp`, as "module:attribute"."""
+    flower_model: str = ""
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -> Settings:
     """`flags` holds what the command line gave. Raises `ConfigurationError`."""
-    values: dict[str, Any] = {"app": ("digits-mlp",), "set": {}, "log_format": "text"}
+    values: dict[str, Any] = {"app": (), "set": {}, "log_format": "text", "flower": "", "flower_model": ""}
     values["reconnect_max_seconds"] = MAX_SECONDS
     values["min_values"] = DEFAULT_MIN_VALUES
     values["policy"] = values["proxy"] = None
     for source in (_from_file(file, values.keys()), _from_environment(environment, values.keys()), flags):
         values.update(source)
+    if bool(values["flower"]) != bool(values["flower_model"]):
+        raise ConfigurationError("flower and flower_model go together: the ClientApp, and the model that it trains.")
+    apps = tuple(_listed(values["app"]))
     return Settings(
-        app=tuple(_listed(values["app"])),
+        app=apps if apps or values["flower"] else DEFAULT_APPS,
         set=_pairs(values["set"]),
         log_format=_log_format(values["log_format"]),
         reconnect_max_seconds=_seconds(values["reconnect_max_seconds"]),
         min_values=_min_values(values["min_values"]),
         policy=Path(values["policy"]).expanduser() if values["policy"] else None,
         proxy=_proxy(values["proxy"]),
+        flower=str(values["flower"]),
+        flower_model=str(values["flower_model"]),
     )
 
 

@@ -179,7 +179,7 @@ async def _greet(patient: _Patient) -> fleet_pb2.ServerMessage:
 def _apps(patient: _Patient) -> str:
     context = Context(patient.identity.enrolment.client_name, patient.settings.set)
     try:
-        apps = hosting.host_all(patient.settings.app, context)
+        apps = hosting.host_all(patient.settings.app, context, more=hosting.flower_apps(patient.settings))
     except ConfigurationError as error:
         raise _Problem(str(error), "Check --app and --set, and that the app's package is installed.") from error
     return ", ".join(f"{name} {version}" for name, version in apps)

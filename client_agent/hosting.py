@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 
+from client_agent.config import Settings
 from client_agent.digests import digest_of
 from client_agent.errors import BrokenApp
 from client_agent.queries import DEFAULT_MIN_VALUES, OpenColumns
@@ -76,11 +77,28 @@ def host(app: App, context: Context, min_values: int = DEFAULT_MIN_VALUES) -> Ho
         raise BrokenApp(f"App {app.name!r} has a model that can't be sent: {error}") from error
 
 
-def host_all(references: Iterable[str], context: Context, min_values: int = DEFAULT_MIN_VALUES) -> HostedApps:
-    """Load and host each app. Raises `BrokenApp` if two have the same name and version."""
+def flower_apps(settings: Settings) -> list[tuple[App, str]]:
+    """The Flower app that the owner wants to run, if any, with its SHA-256. Raises `BrokenApp`."""
+    if not settings.flower:
+        return []
+    try:
+        from client_agent.flower.client_app import flower_app
+    except ModuleNotFoundError as error:
+        raise BrokenApp(
+            f'Flower is not installed here ({error}). Install it: pip install "fedui[agent,flower]"'
+        ) from error
+    return [(flower_app(settings.flower, settings.flower_model), digest_of(module_of(settings.flower)))]
+
+
+def host_all(
+    references: Iterable[str],
+    context: Context,
+    min_values: int = DEFAULT_MIN_VALUES,
+    more: Iterable[tuple[App, str]] = (),
+) -> HostedApps:
+    """Load and host each app, and `more`. Raises `BrokenApp` if two have the same name and version."""
     hosted: dict[AppKey, HostedApp] = {}
-    for reference in references:
-        app, sha256 = find_app(reference), digest_of(module_of(reference))
+    for app, sha256 in [*((find_app(name), digest_of(module_of(name))) for name in references), *more]:
         key = (app.name, app.version)
         if key in hosted:
             raise BrokenApp(f"Two apps are called {app.name} {app.version}: leave one of the --app options out.")

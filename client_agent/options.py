@@ -11,6 +11,10 @@ HomeOption = Annotated[
     Path, typer.Option(envvar="FEDAGENT_HOME", help="The agent's folder.", show_default="~/.fedagent")
 ]
 AppOption = Annotated[list[str] | None, typer.Option(help='An app to offer: its name, or "module:attribute".')]
+FlowerOption = Annotated[str | None, typer.Option(help='A Flower ClientApp to offer: "module:attribute".')]
+FlowerModelOption = Annotated[
+    str | None, typer.Option(help='Its model: "module:attribute", or a file of numpy.savez that ends with .npz.')
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="An option for the apps: key=value.")]
 MinValuesOption = Annotated[
     int | None, typer.Option(help="Answer no query of a column with fewer values.", show_default="10")

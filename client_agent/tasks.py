@@ -175,7 +175,7 @@ class Tasks:
         return task_pb2.TaskResult(task_id=task.task_id, outcome=task_pb2.TASK_OUTCOME_COMPLETED, answer=answer)
 
     async def _work(self, task: task_pb2.Task, hosted: HostedApp, progress: TaskProgress) -> Outcome:
-        config: Scalars = {"round": task.round, **scalars_from_proto(task.config)}
+        config: Scalars = {"run_id": task.run_id, "round": task.round, **scalars_from_proto(task.config)}
         log.info("Round %d, %s: %s %s", task.round, _kind(task), task.app, task.app_version)
         match task.kind:
             case task_pb2.TASK_KIND_INITIALISE:

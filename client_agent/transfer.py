@@ -16,6 +16,7 @@ from client_agent.departures import Departures
 from client_agent.errors import TransferError
 from client_agent.execution import Update
 from client_agent.identity import Identities, Identity
+from client_agent.shared_models import SharedModels
 from protos import limits
 from protos.convert import encoding_to_proto, signature_to_proto
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
@@ -39,9 +40,16 @@ Report = Callable[[float], None]
 class Transfer:
     """One transfer at a time, on a connection of its own, so that a large model never delays a heartbeat."""
 
-    def __init__(self, identities: Identities, departures: Departures, max_delay: float = backoff.MAX_SECONDS) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        departures: Departures,
+        max_delay: float = backoff.MAX_SECONDS,
+        models: SharedModels | None = None,
+    ) -> None:
         self._identities = identities
         self._departures = departures
+        self._models = models
         self._opened_as: Identity | None = None
         self._max_delay = max_delay
         self._channel: grpc.aio.Channel | None = None
@@ -49,6 +57,11 @@ class Transfer:
 
     async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         """The model's bytes. Raises `TransferError` when the server refuses or sends what doesn't fit its own hash."""
+        if self._models is None:
+            return await self._download(task_id, model, report)
+        return await self._models.get(model.sha256, lambda: self._download(task_id, model, report))
+
+    async def _download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         content = bytearray()
         await self._persist(lambda: self._download_rest(task_id, model, content, report))
         if hashlib.sha256(content).hexdigest() != model.sha256:

@@ -201,3 +201,38 @@ async def test_a_home_that_cannot_be_written_spends_no_token(
     run = await fedagent("enroll", api.url, "--token", api.authority.token, "--home", str(tmp_path / "file" / "home"))
     assert (run.code, "can't be written" in run.errors) == (3, True)
     assert not api.requests
+
+
+async def test_a_bridge_listens_until_it_is_told_to_end(fedagent: Fedagent, authority: Authority) -> None:
+    fedagent.home.save(authority.identity("127.0.0.1:1"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await fedagent.start("bridge", "--listen", f"127.0.0.1:{port}")
+    assert process.stderr
+    async with asyncio.timeout(30):
+        assert f"Flower clients find the bridge at 127.0.0.1:{port}".encode() in await process.stderr.readline()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--listen", "0.0.0.0:8080"], "--allow-remote"),
+        (["--initial-model", "nowhere.npz"], "nowhere.npz is no file of numpy.savez"),
+        (["--initial-model", "model.npz", "--tensors", "a,b"], "leave --tensors out"),
+        ([], "No enrolment in"),
+    ],
+)
+async def test_a_bridge_that_cannot_be_says_why(fedagent: Fedagent, arguments: list[str], reason: str) -> None:
+    told = await fedagent("bridge", *arguments)
+    assert told.code == 3
+    assert reason in told.errors
+
+
+async def test_a_flower_app_without_flower_says_what_to_install(fedagent: Fedagent, authority: Authority) -> None:
+    fedagent.home.save(authority.identity("127.0.0.1:1"))
+    told = await fedagent("run", "--flower", "site:app", "--flower-model", "site:model")
+    assert (told.code, 'pip install "fedui[agent,flower]"' in told.errors) == (3, True)

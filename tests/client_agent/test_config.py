@@ -52,3 +52,15 @@ def test_a_wrong_file_is_named(file: Path, content: str, message: str) -> None:
     file.write_text(content)
     with pytest.raises(ConfigurationError, match=message):
         config.load({}, {}, file)
+
+
+def test_a_flower_app_is_offered_alone_unless_others_are_named(file: Path) -> None:
+    flower = {"flower": "site:app", "flower_model": "site:model"}
+    assert config.load(flower, {}, file).app == ()
+    assert config.load({**flower, "app": ["digits-mlp"]}, {}, file).app == ("digits-mlp",)
+
+
+@pytest.mark.parametrize("name", ["flower", "flower_model"])
+def test_a_flower_app_needs_its_model_and_the_model_its_app(file: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="go together"):
+        config.load({name: "site:app"}, {}, file)

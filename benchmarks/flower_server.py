@@ -1,0 +1,41 @@
+"""Flower's own server of the legacy stream; prints the seconds that each round took, as a JSON list."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from itertools import pairwise
+from typing import Any
+
+from flwr.server import ServerConfig, start_server
+from flwr.server.strategy import FedAvg
+
+
+class Timed(FedAvg):
+    """A round begins with the choice of its clients, and the last one ends with its evaluation."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.moments: list[float] = []
+
+    def configure_fit(self, *arguments: Any, **named: Any) -> Any:
+        chosen = super().configure_fit(*arguments, **named)  # the first time, this waits for the clients
+        self.moments.append(time.perf_counter())
+        return chosen
+
+    def aggregate_evaluate(self, *arguments: Any, **named: Any) -> Any:
+        result = super().aggregate_evaluate(*arguments, **named)
+        self.last = time.perf_counter()
+        return result
+
+
+def main(address: str, clients: int, rounds: int) -> None:
+    strategy = Timed(min_fit_clients=clients, min_evaluate_clients=clients, min_available_clients=clients)
+    start_server(server_address=address, config=ServerConfig(num_rounds=rounds), strategy=strategy)
+    moments = [*strategy.moments, strategy.last]
+    print(json.dumps([after - before for before, after in pairwise(moments)]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
