@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 from aggregator.context import RunContext
 from aggregator.core.strategy import Strategy
@@ -13,7 +15,9 @@ from aggregator.hub import Hub
 from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, QueryStore, RunOutcome, RunStore
 from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
+from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import TLSMaterial, build_server
+from aggregator.transport.uploads import upload_folder
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,10 @@ class Engine:
         queries: QueryStore | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         lost_after_seconds: float = LOST_AFTER_SECONDS,
+        uploads: Path | None = None,
+        transfer_limits: TransferLimits | None = None,
     ) -> None:
+        """`uploads` keeps what has arrived of an update for an engine that comes after this one; without it, nothing does."""
         self._owner = owner
         self._bind, self._tls = bind, tls
         self._registry, self._store, self._models, self._events = registry, store, models, events
@@ -48,12 +55,19 @@ class Engine:
         self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
         self._drivers: dict[int, tuple[RunDriver, asyncio.Task[None]]] = {}
         self._query_drivers: dict[int, tuple[QueryDriver, asyncio.Task[None]]] = {}
+        self._upload_parent, self._transfer_limits = uploads, transfer_limits or TransferLimits()
+        self._resources = ExitStack()
         self._draining = False
         self.port = 0
 
     async def start(self) -> None:
         """Raises `PortTaken`."""
-        self._server, self.port = build_server(self._hub, self._registry, self._tls, self._bind)
+        with ExitStack() as resources:
+            folder = resources.enter_context(upload_folder(self._upload_parent))
+            self._server, self.port = build_server(
+                self._hub, self._registry, self._tls, self._bind, folder, self._transfer_limits
+            )
+            self._resources = resources.pop_all()
         await self._server.start()
         self._watch = asyncio.create_task(self._hub.watch(), name="hub watch")
         logger.info("gRPC listens", extra={"address": self._bind, "port": self.port})
@@ -64,6 +78,7 @@ class Engine:
         self._watch.cancel()
         self._hub.end_all("The server is restarting.")
         await self._server.stop(GRACE_SECONDS)
+        self._resources.close()
 
     async def drain(self) -> None:
         """Take up no more runs, and give those in hand back."""

@@ -78,6 +78,14 @@ GRPC_ADDRESS = environment.address("FEDUI_GRPC_ADDRESS", env.text("FEDUI_GRPC_AD
 """What agents are told to connect to."""
 GRPC_HOSTS = env.names("FEDUI_GRPC_HOSTS", sorted({environment.host_of(GRPC_ADDRESS), "localhost", "127.0.0.1", "::1"}))
 """Names and addresses in the certificate of the gRPC server."""
+UPLOAD_DIR = DATA_DIR / "uploads"
+TRANSFER_LIMITS = environment.transfer_limits(
+    uploads_at_once=env.int("FEDUI_UPLOADS_AT_ONCE", default=16),
+    idle_seconds=env.float("FEDUI_TRANSFER_IDLE_SECONDS", default=60.0),
+    least_rate=env.float("FEDUI_TRANSFER_LEAST_BYTES_PER_SECOND", default=4096.0),
+    most_rate=env.float("FEDUI_TRANSFER_MOST_BYTES_PER_SECOND", default=float("inf")),
+    spool_bytes=env.int("FEDUI_UPLOAD_SPOOL_BYTES", default=64 * 1024**3),
+)
 CLIENT_CERTIFICATE_DAYS: int = env.int("FEDUI_CLIENT_CERTIFICATE_DAYS", default=30)
 ENROLMENTS_PER_MINUTE: int = env.int("FEDUI_ENROLMENTS_PER_MINUTE", default=60)
 """From one address, refused ones included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from grpc import aio
@@ -10,6 +11,7 @@ from grpc import aio
 from aggregator.hub import Hub
 from aggregator.ports import ClientRegistry
 from aggregator.transport.fleet import FleetServicer
+from aggregator.transport.pace import TransferLimits
 from aggregator.transport.transfer import TransferServicer
 from protos import limits
 from protos.fedui.v1 import fleet_pb2_grpc, transfer_pb2_grpc
@@ -28,8 +30,10 @@ class PortTaken(OSError):
     """The address can't be bound."""
 
 
-def build_server(hub: Hub, registry: ClientRegistry, tls: TLSMaterial, bind: str) -> tuple[aio.Server, int]:
-    """A server, not yet started, and the port that it will listen on. Raises `PortTaken`."""
+def build_server(
+    hub: Hub, registry: ClientRegistry, tls: TLSMaterial, bind: str, uploads: Path, transfer_limits: TransferLimits
+) -> tuple[aio.Server, int]:
+    """A server, not yet started, and the port that it will listen on. `uploads` is its folder. Raises `PortTaken`."""
     server = aio.server(
         options=[
             ("grpc.max_receive_message_length", limits.MAX_MESSAGE_BYTES),
@@ -40,7 +44,8 @@ def build_server(hub: Hub, registry: ClientRegistry, tls: TLSMaterial, bind: str
         ]
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry), server)
-    transfer_pb2_grpc.add_TransferServicer_to_server(TransferServicer(hub, registry), server)
+    transfer = TransferServicer(hub, registry, uploads, transfer_limits)
+    transfer_pb2_grpc.add_TransferServicer_to_server(transfer, server)
     credentials = grpc.ssl_server_credentials(
         [(tls.key, tls.certificate)], root_certificates=tls.client_ca, require_client_auth=True
     )

@@ -43,7 +43,10 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         self.models: dict[str, bytes] = {}
         self.break_upload_after: int | None = None
         self.break_download_after: int | None = None
+        self.break_download_again = False
         self.refuse_uploads = False
+        self.turn: asyncio.Event | None = None
+        """Where set, uploads are told to wait for it."""
         self._pushed: asyncio.Queue[fleet_pb2.ServerMessage] = asyncio.Queue()
         self._heard = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
@@ -133,7 +136,8 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         await self._record(self.download_offsets, request.offset)
         for start in range(request.offset, len(content), limits.CHUNK_BYTES):
             if self.break_download_after is not None and start >= self.break_download_after:
-                self.break_download_after = None
+                if not self.break_download_again:
+                    self.break_download_after = None
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
             yield transfer_pb2.Chunk(data=content[start : start + limits.CHUNK_BYTES])
 
@@ -144,7 +148,9 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The round is closed.")
         received = self.uploads.get(request.task_id, bytearray())
         size = next((h.size for h in self.headers if h.task_id == request.task_id), -1)
-        return transfer_pb2.UploadStatus(received=len(received), complete=len(received) == size)
+        return transfer_pb2.UploadStatus(
+            received=len(received), complete=len(received) == size, announces_turn=self.turn is not None
+        )
 
     async def Upload(
         self, messages: AsyncIterator[transfer_pb2.UploadMessage], context: UploadContext
@@ -152,6 +158,9 @@ class ScriptedServer(fleet_pb2_grpc.FleetServicer, transfer_pb2_grpc.TransferSer
         header = (await anext(messages)).header
         await self._record(self.headers, header)
         content = self.uploads.setdefault(header.task_id, bytearray())
+        if self.turn:
+            await self.turn.wait()
+            await context.send_initial_metadata(())
         assert len(content) == header.offset
         async for message in messages:
             content += message.chunk.data
