@@ -51,7 +51,7 @@ screenshot: setup ## Make docs/run.png anew, with the browser test
 	FEDUI_SCREENSHOT=docs/run.png $(BIN)/python -m pytest -q tests/e2e/test_browser.py
 
 bench: setup ## Measure: one JSON object a line
-	@for name in aggregation round_time progress_latency; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in aggregation round_time progress_latency fleet; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## Remove what the commands above have made, but no data of `make up`
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var/demo

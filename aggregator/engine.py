@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 from aggregator.barring import Barring
 from aggregator.context import RunContext
@@ -15,7 +17,9 @@ from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, Q
 from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
 from aggregator.transport.calls import OpenCalls
+from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import TLSMaterial, TLSSource, build_server
+from aggregator.transport.uploads import upload_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,10 @@ class Engine:
         queries: QueryStore | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         lost_after_seconds: float = LOST_AFTER_SECONDS,
+        uploads: Path | None = None,
+        transfer_limits: TransferLimits | None = None,
     ) -> None:
+        """`uploads` keeps what has arrived of an update for an engine that comes after this one; without it, nothing does."""
         self._owner = owner
         self._bind = bind
         self._tls: TLSSource = (lambda: tls) if isinstance(tls, TLSMaterial) else tls
@@ -53,12 +60,19 @@ class Engine:
         self._barring = Barring(registry, self._hub, self._calls)
         self._drivers: dict[int, tuple[RunDriver, asyncio.Task[None]]] = {}
         self._query_drivers: dict[int, tuple[QueryDriver, asyncio.Task[None]]] = {}
+        self._upload_parent, self._transfer_limits = uploads, transfer_limits or TransferLimits()
+        self._resources = ExitStack()
         self._draining = False
         self.port = 0
 
     async def start(self) -> None:
         """Raises `PortTaken`."""
-        self._server, self.port = build_server(self._hub, self._registry, self._calls, self._tls, self._bind)
+        with ExitStack() as resources:
+            folder = resources.enter_context(upload_folder(self._upload_parent))
+            self._server, self.port = build_server(
+                self._hub, self._registry, self._calls, self._tls, self._bind, folder, self._transfer_limits
+            )
+            self._resources = resources.pop_all()
         await self._server.start()
         self._watches = [
             asyncio.create_task(self._hub.watch(), name="hub watch"),
@@ -73,6 +87,7 @@ class Engine:
             watch.cancel()
         self._hub.end_all("The server is restarting.")
         await self._server.stop(GRACE_SECONDS)
+        self._resources.close()
 
     async def drain(self) -> None:
         """Take up no more runs, and give those in hand back."""

@@ -47,7 +47,7 @@ class Listener(Protocol):
 class Update:
     """A whole upload, its hash checked, not yet looked at."""
 
-    buffer: bytearray
+    buffer: memoryview
     signature: Signature
     sha256: str
     num_examples: int

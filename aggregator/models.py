@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protos.convert import signature_to_proto
 from protos.fedui.v1 import task_pb2
-from protos.tensors import Parameters, Signature, encode
+from protos.tensors import Parameters, Signature, decode, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +37,7 @@ class GlobalModel:
 
     @classmethod
     def of(cls, parameters: Parameters, shared: Parameters) -> GlobalModel:
-        return cls(parameters, Payload.of(shared))
+        """What is shared is there once: the arrays become views of the bytes that are sent."""
+        payload = Payload.of(shared)
+        sent = decode(payload.encoded, Signature.of(shared))
+        return cls({name: sent.get(name, array) for name, array in parameters.items()}, payload)

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import fleet_flower, fleet_idle_agent
+from benchmarks import fleet_flower, fleet_idle_agent, fleet_transfers
 
 MEASUREMENTS: Mapping[str, Callable[[], None]] = {
     "idle_agent": fleet_idle_agent.measure,
+    "noop_round": fleet_transfers.noop_round,
+    "upload_1gb": fleet_transfers.upload_1gb,
+    "round_100mb": fleet_transfers.round_100mb,
+    "resume_20_cuts": fleet_transfers.resume_20_cuts,
     "flower_bridge": fleet_flower.measure,
 }
 

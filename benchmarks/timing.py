@@ -42,6 +42,23 @@ def peak_in_child(work: Callable[[Callable[[], None]], object]) -> int:
         child.join()
 
 
+def reset_peak(process: psutil.Process) -> int:
+    """The bytes that are resident now. Linux: the peak begins anew at them."""
+    path = Path(f"/proc/{process.pid}/clear_refs")
+    if path.exists():
+        path.write_text("5")
+    return int(process.memory_info().rss)
+
+
+def peak_of(process: psutil.Process) -> int:
+    """Bytes. Where the peak can't be read, what is resident now."""
+    path = Path(f"/proc/{process.pid}/status")
+    if not path.exists():
+        return int(process.memory_info().rss)
+    (line,) = [line for line in path.read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 def _measure(work: Callable[[Callable[[], None]], object], results: Connection) -> None:
     before: list[int] = []
     work(partial(_note, before))

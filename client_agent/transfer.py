@@ -37,6 +37,28 @@ Report = Callable[[float], None]
 """Takes the fraction that has been transferred."""
 
 
+class _Download:
+    """A model on its way, hashed as it comes."""
+
+    def __init__(self, sha256: str, size: int) -> None:
+        self.sha256 = sha256
+        self.content = bytearray(size)
+        self.received = 0
+        self._hash = hashlib.sha256()
+
+    def take(self, data: bytes) -> None:
+        end = self.received + len(data)
+        if end > len(self.content):
+            raise TransferError("The server sent more bytes than the model has.")
+        self.content[self.received : end] = data
+        self._hash.update(data)
+        self.received = end
+
+    @property
+    def is_right(self) -> bool:
+        return self._hash.hexdigest() == self.sha256
+
+
 class Transfer:
     """One transfer at a time, on a connection of its own, so that a large model never delays a heartbeat."""
 
@@ -54,6 +76,7 @@ class Transfer:
         self._max_delay = max_delay
         self._channel: grpc.aio.Channel | None = None
         self._hurry = asyncio.Event()
+        self._unfinished: _Download | None = None
 
     async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         """The model's bytes. Raises `TransferError` when the server refuses or sends what doesn't fit its own hash."""
@@ -62,11 +85,15 @@ class Transfer:
         return await self._models.get(model.sha256, lambda: self._download(task_id, model, report))
 
     async def _download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
-        content = bytearray()
-        await self._persist(lambda: self._download_rest(task_id, model, content, report))
-        if hashlib.sha256(content).hexdigest() != model.sha256:
+        """A model that was not finished is gone on with, under whichever task: a server that has begun anew asks by another one."""
+        download = self._unfinished
+        if download is None or (download.sha256, len(download.content)) != (model.sha256, model.size):
+            download = self._unfinished = _Download(model.sha256, model.size)
+        await self._persist(lambda: self._download_rest(task_id, download, report))
+        self._unfinished = None
+        if not download.is_right:
             raise TransferError("The downloaded model doesn't have the SHA-256 that the server announced.")
-        return content
+        return download.content
 
     async def upload(self, task_id: str, update: Update, report: Report) -> None:
         """Returns once the server has the whole update. Raises `TransferError` when it refuses."""
@@ -104,21 +131,21 @@ class Transfer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
 
-    async def _download_rest(self, task_id: str, model: task_pb2.ModelRef, content: bytearray, report: Report) -> None:
-        request = transfer_pb2.DownloadRequest(task_id=task_id, offset=len(content))
+    async def _download_rest(self, task_id: str, download: _Download, report: Report) -> None:
+        request = transfer_pb2.DownloadRequest(task_id=task_id, offset=download.received)
+        size = len(download.content)
         async with asyncio.timeout(STALL_SECONDS) as stall:
             async for chunk in self._stub().Download(request):
                 stall.reschedule(_stall_deadline())
-                content += chunk.data
-                if len(content) > model.size:
-                    raise TransferError("The server sent more bytes than the model has.")
-                report(len(content) / max(1, model.size))
-        if len(content) < model.size:
-            raise TransferError(f"The server ended the model after {len(content):,} of {model.size:,} bytes.")
+                download.take(chunk.data)
+                report(download.received / max(1, size))
+        if download.received < size:
+            raise TransferError(f"The server ended the model after {download.received:,} of {size:,} bytes.")
 
     async def _upload_rest(self, task_id: str, update: Update, report: Report) -> None:
         async with asyncio.timeout(STALL_SECONDS) as stall:
-            status = await self._stub().GetUpload(transfer_pb2.GetUploadRequest(task_id=task_id))
+            request = transfer_pb2.GetUploadRequest(task_id=task_id, sha256=update.sha256)
+            status = await self._stub().GetUpload(request)
             if status.complete:
                 return
 
@@ -127,7 +154,17 @@ class Transfer:
                 report(fraction)
 
             leaving = self._departures.update(task_id, update, status.received)
-            await self._stub().Upload(_messages(task_id, leaving, status.received, moved))
+            turn = asyncio.Event()
+            call = self._stub().Upload(_messages(task_id, leaving, status.received, turn, moved))
+            try:
+                if status.announces_turn:
+                    stall.reschedule(None)  # others come first; that the server is there, keepalive watches
+                    await call.initial_metadata()
+                    stall.reschedule(_stall_deadline())
+                turn.set()
+                await call
+            finally:
+                call.cancel()  # of no effect once it has ended
 
     def _stub(self) -> transfer_pb2_grpc.TransferAsyncStub:
         if self._channel is None:
@@ -137,7 +174,7 @@ class Transfer:
 
 
 async def _messages(
-    task_id: str, update: Update, offset: int, report: Report
+    task_id: str, update: Update, offset: int, turn: asyncio.Event, report: Report
 ) -> AsyncIterator[transfer_pb2.UploadMessage]:
     yield transfer_pb2.UploadMessage(
         header=transfer_pb2.UploadHeader(
@@ -151,6 +188,7 @@ async def _messages(
             encoding=encoding_to_proto(update.encoding),
         )
     )
+    await turn.wait()
     view = memoryview(update.content)
     for start in range(offset, len(view), limits.CHUNK_BYTES):
         end = min(start + limits.CHUNK_BYTES, len(view))

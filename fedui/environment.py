@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from environ import FileAwareEnv
 
+from aggregator.transport.pace import TransferLimits
+
 LOOPBACK_NAMES = frozenset({"localhost", ".localhost"})
 
 
@@ -83,6 +85,16 @@ def broker_url(redis_url: str) -> str:
     if parts.scheme == "unix" and parts.path:
         return f"redis+socket://{parts.path}?virtual_host=0"
     raise ImproperlyConfigured(f"REDIS_URL is {redis_url!r}: use redis://host:6379/0, rediss://… or unix:///path.")
+
+
+def transfer_limits(**values: Any) -> TransferLimits:
+    """Of uploads and downloads, for all agents of a worker."""
+    try:
+        return TransferLimits(**values)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"The limits of transfers (FEDUI_UPLOAD…, FEDUI_TRANSFER…) can't be: {error}"
+        ) from error
 
 
 def address(name: str, value: str) -> str:

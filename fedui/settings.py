@@ -82,6 +82,14 @@ CLIENT_CERTIFICATE_HOURS = environment.positive(
     "FEDUI_CLIENT_CERTIFICATE_HOURS", env.text("FEDUI_CLIENT_CERTIFICATE_HOURS", "24")
 )
 """Life of a client's certificate. Agents renew theirs at two thirds of it."""
+UPLOAD_DIR = DATA_DIR / "uploads"
+TRANSFER_LIMITS = environment.transfer_limits(
+    uploads_at_once=env.int("FEDUI_UPLOADS_AT_ONCE", default=16),
+    idle_seconds=env.float("FEDUI_TRANSFER_IDLE_SECONDS", default=60.0),
+    least_rate=env.float("FEDUI_TRANSFER_LEAST_BYTES_PER_SECOND", default=4096.0),
+    most_rate=env.float("FEDUI_TRANSFER_MOST_BYTES_PER_SECOND", default=float("inf")),
+    spool_bytes=env.int("FEDUI_UPLOAD_SPOOL_BYTES", default=64 * 1024**3),
+)
 ENROLMENTS_PER_MINUTE: int = env.int("FEDUI_ENROLMENTS_PER_MINUTE", default=60)
 """From one address, refused ones included."""
 AGENT_PACKAGE = env.text("FEDUI_AGENT_PACKAGE", "")

@@ -59,6 +59,8 @@ def build_engine() -> Engine:
         events=DatabaseEventSink(),
         find_evaluator=find_evaluator,
         queries=DatabaseQueryStore(),
+        uploads=Path(settings.UPLOAD_DIR),
+        transfer_limits=settings.TRANSFER_LIMITS,
     )
 
 

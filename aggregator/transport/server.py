@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from grpc import aio
@@ -14,6 +15,7 @@ from aggregator.ports import ClientRegistry
 from aggregator.transport.calls import OpenCalls
 from aggregator.transport.certificates import IdentityServicer
 from aggregator.transport.fleet import FleetServicer
+from aggregator.transport.pace import TransferLimits
 from aggregator.transport.transfer import TransferServicer
 from protos import limits
 from protos.fedui.v1 import fleet_pb2_grpc, identity_pb2_grpc, transfer_pb2_grpc
@@ -39,9 +41,15 @@ class PortTaken(OSError):
 
 
 def build_server(
-    hub: Hub, registry: ClientRegistry, calls: OpenCalls, tls: TLSSource, bind: str
+    hub: Hub,
+    registry: ClientRegistry,
+    calls: OpenCalls,
+    tls: TLSSource,
+    bind: str,
+    uploads: Path,
+    transfer_limits: TransferLimits,
 ) -> tuple[aio.Server, int]:
-    """A server, not yet started, and the port that it will listen on. Raises `PortTaken`."""
+    """A server, not yet started, and the port that it will listen on. `uploads` is its folder. Raises `PortTaken`."""
     server = aio.server(
         interceptors=[calls],
         options=[
@@ -53,7 +61,8 @@ def build_server(
         ],
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry), server)
-    transfer_pb2_grpc.add_TransferServicer_to_server(TransferServicer(hub, registry), server)
+    transfer = TransferServicer(hub, registry, uploads, transfer_limits)
+    transfer_pb2_grpc.add_TransferServicer_to_server(transfer, server)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(hub, registry), server)
     credentials = _credentials(tls)
     try:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 import grpc
 from grpc import aio
@@ -13,27 +16,38 @@ from grpc import aio
 from aggregator.hub import Assignment, Hub, Update, UpdateRefused
 from aggregator.ports import ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
-from aggregator.transport.uploads import PartialUpload, Uploads
+from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream
+from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
 from protos import limits
-from protos.convert import encoding_from_proto, scalars_from_proto, signature_from_proto
-from protos.encodings import encoded_size
+from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
+from protos.encodings import Encoding, encoded_size
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
-from protos.tensors import CodecError
+from protos.tensors import CodecError, Signature
 
 logger = logging.getLogger(__name__)
+
+CLOSED = "The round was closed before the update arrived."
 
 Context = aio.ServicerContext[Any, Any]
 
 
 class TransferServicer(transfer_pb2_grpc.TransferServicer):
-    def __init__(self, hub: Hub, registry: ClientRegistry) -> None:
+    """`folder` holds partial uploads, and is this engine's alone."""
+
+    def __init__(self, hub: Hub, registry: ClientRegistry, folder: Path, transfer_limits: TransferLimits) -> None:
         self._hub = hub
         self._registry = registry
-        self._uploads = Uploads()
+        self._limits = transfer_limits
+        self._uploads = Uploads(folder, transfer_limits)
+        self._turns = asyncio.Semaphore(transfer_limits.uploads_at_once)
+        self._sweep: asyncio.TimerHandle | None = None
+        self._streams: dict[tuple[str, str, str], TransferStream] = {}
+        self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def Download(
+    async def Download(  # type: ignore[override]  # written with `context`, so that a reader who stops can be left
         self, request: transfer_pb2.DownloadRequest, context: Context
-    ) -> AsyncIterator[transfer_pb2.Chunk]:
+    ) -> None:
         assignment = await self._assignment(request.task_id, context)
         model = memoryview(assignment.model)
         if len(model) < assignment.task.model.size:
@@ -42,62 +56,157 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             )
         if request.offset > len(model):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"The model has {len(model):,} bytes.")
-        for start in range(request.offset, len(model), limits.CHUNK_BYTES):
-            chunk = bytes(model[start : start + limits.CHUNK_BYTES])
+        try:
+            async with self._stream_of(assignment, "download") as stream, stream.limited():
+                await self._send(stream, assignment, model[request.offset :], context)
+        except StreamEnded as ended:
+            await self._end(context, assignment, f"The download was ended. {ended}")
+
+    async def _send(self, stream: TransferStream, assignment: Assignment, rest: memoryview, context: Context) -> None:
+        pace = self._pace_of(assignment)
+        stream.start()
+        for start in range(0, len(rest), limits.CHUNK_BYTES):
+            if not self._is_open(assignment):
+                raise StreamEnded("The task is over.")
+            chunk = bytes(rest[start : start + limits.CHUNK_BYTES])
+            await context.write(transfer_pb2.Chunk(data=chunk))
             assignment.bytes_down += len(chunk)
-            yield transfer_pb2.Chunk(data=chunk)
+            stream.moved(len(chunk))
+            await pace.keep(len(chunk))
 
     async def GetUpload(self, request: transfer_pb2.GetUploadRequest, context: Context) -> transfer_pb2.UploadStatus:
-        await self._assignment(request.task_id, context)
-        upload = self._uploads.get(request.task_id)
-        received = len(upload.buffer) if upload and not upload.complete else 0
-        return transfer_pb2.UploadStatus(received=received, complete=bool(upload and upload.complete))
+        return self._uploads.status(_owner(await self._assignment(request.task_id, context)), request)
 
     async def Upload(
         self, request_iterator: AsyncIterator[transfer_pb2.UploadMessage], context: Context
     ) -> transfer_pb2.UploadReceipt:
-        first = await anext(request_iterator, transfer_pb2.UploadMessage())
+        header = await self._receive_header(request_iterator, context)
+        assignment = await self._assignment(header.task_id, context)
+        try:
+            async with self._stream_of(assignment, "upload") as stream:
+                return await self._take_upload(stream, assignment, header, request_iterator, context)
+        except (UpdateRefused, CodecError) as refusal:
+            self._uploads.discard(header.task_id)
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+        except Damaged as damage:
+            self._uploads.discard(header.task_id)
+            await refuse(context, grpc.StatusCode.ABORTED, str(damage))
+        except StreamEnded as ended:
+            await self._end(context, assignment, f"The upload was ended. {ended}")
+        except (SpoolFull, OSError) as error:
+            logger.error("An upload can't be kept: %s", error, extra={"client_id": assignment.client_id})
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The server has no room for the upload now.")
+
+    async def _receive_header(
+        self, messages: AsyncIterator[transfer_pb2.UploadMessage], context: Context
+    ) -> transfer_pb2.UploadHeader:
+        try:
+            async with asyncio.timeout(self._limits.idle_seconds):
+                first = await anext(messages, transfer_pb2.UploadMessage())
+        except TimeoutError:
+            await refuse(context, grpc.StatusCode.ABORTED, "No header came.")
         if not first.HasField("header"):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "An upload begins with its header.")
-        assignment = await self._assignment(first.header.task_id, context)
-        try:
-            return await self._take_upload(assignment, first.header, request_iterator)
-        except (UpdateRefused, CodecError) as refusal:
-            self._uploads.discard(first.header.task_id)
-            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+        return first.header
 
     async def _take_upload(
         self,
+        stream: TransferStream,
         assignment: Assignment,
         header: transfer_pb2.UploadHeader,
         messages: AsyncIterator[transfer_pb2.UploadMessage],
+        context: Context,
     ) -> transfer_pb2.UploadReceipt:
-        if not assignment.uploads:
-            raise UpdateRefused("This task asks for no update.")
-        signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
-        encoding, wanted = encoding_from_proto(header.encoding), encoding_from_proto(assignment.task.encoding)
-        if encoding != wanted:
-            raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
-        if header.size > assignment.largest_update:
-            raise UpdateRefused(
-                f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."
-            )
-        upload = self._uploads.begin(header, encoded_size(signature, encoding))
-        if upload.complete:
+        signature, metrics = _checked(assignment, header)
+        if self._uploads.is_taken(header):
             return transfer_pb2.UploadReceipt(duplicate=True)
-        assignment.listener.on_phase(assignment, task_pb2.PHASE_UPLOADING)
-        async for message in messages:
-            upload.append(message.chunk.data)
-        await asyncio.to_thread(upload.check)
-        update = Update(upload.buffer, signature, header.sha256, header.num_examples, metrics, encoding)
-        await assignment.listener.on_update(assignment, update)
-        self._complete(upload)
+        async with stream.limited(), self._turns:
+            if not self._is_open(assignment):
+                raise UpdateRefused(CLOSED)
+            upload = await self._uploads.begin(_owner(assignment), header, encoded_size(signature, _encoding(header)))
+            try:
+                await context.send_initial_metadata(())  # it is this upload's turn
+                assignment.listener.on_phase(assignment, task_pb2.PHASE_UPLOADING)
+                await self._receive(stream, assignment, header.offset, upload, messages)
+            finally:
+                await self._uploads.pause(upload)
+                self._sweep_later()
+        stream.delivery = asyncio.create_task(self._deliver(assignment, header, upload, signature, metrics))
+        await asyncio.shield(stream.delivery)
         return transfer_pb2.UploadReceipt()
 
-    def _complete(self, upload: PartialUpload) -> None:
-        upload.complete = True
-        upload.buffer = bytearray()  # the accumulator has it; what stays is the knowledge that it came
-        self._uploads.keep_only(self._hub.open_tasks())
+    async def _receive(
+        self,
+        stream: TransferStream,
+        assignment: Assignment,
+        offset: int,
+        upload: PartialUpload,
+        messages: AsyncIterator[transfer_pb2.UploadMessage],
+    ) -> None:
+        pace, known = self._pace_of(assignment), upload.received - offset  # an earlier stream may have brought more
+        stream.start()
+        async for message in messages:
+            if not self._is_open(assignment):
+                raise UpdateRefused(CLOSED)
+            data = message.chunk.data
+            await upload.take(data[known:] if known else data)
+            known = max(0, known - len(data))
+            stream.moved(len(data))
+            await pace.keep(len(data))
+
+    async def _deliver(
+        self,
+        assignment: Assignment,
+        header: transfer_pb2.UploadHeader,
+        upload: PartialUpload,
+        signature: Signature,
+        metrics: Scalars,
+    ) -> None:
+        gate = self._gates.setdefault(assignment.task.run_id, asyncio.Semaphore(self._limits.updates_in_memory))
+        async with gate:
+            content = await upload.whole()
+            update = Update(content, signature, header.sha256, header.num_examples, metrics, _encoding(header))
+            await assignment.listener.on_update(assignment, update)
+        self._uploads.complete(header.task_id, upload)
+
+    @asynccontextmanager
+    async def _stream_of(self, assignment: Assignment, direction: str) -> AsyncIterator[TransferStream]:
+        """A client has one stream each way in a run: a connection that died without a word keeps no place from the next one."""
+        key = assignment.client_id, assignment.task.run_id, direction
+        older, stream = self._streams.get(key), TransferStream(self._limits)
+        self._streams[key] = stream
+        try:
+            if older:
+                older.end(f"Another {direction} of this client has begun.")
+                await older.over.wait()
+            yield stream
+        finally:
+            if stream.delivery:
+                await asyncio.wait({stream.delivery})
+                stream.delivery.exception()  # whoever waits for it has hung up
+            if self._streams.get(key) is stream:
+                del self._streams[key]
+            stream.over.set()
+
+    async def _end(self, context: Context, assignment: Assignment, reason: str) -> NoReturn:
+        logger.warning("%s", reason, extra={"client_id": assignment.client_id, "task_id": assignment.task.task_id})
+        await refuse(context, grpc.StatusCode.ABORTED, reason)
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            loop = asyncio.get_running_loop()
+            self._sweep = loop.call_later(self._limits.keep_seconds + 1, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        self._sweep = None
+        if self._uploads.sweep(self._hub.open_tasks()):
+            self._sweep_later()
+
+    def _pace_of(self, assignment: Assignment) -> Pace:
+        return self._paces.setdefault(assignment.client_id, Pace(self._limits.most_rate))
+
+    def _is_open(self, assignment: Assignment) -> bool:
+        return self._hub.assignment_of(assignment.client_id, assignment.task.task_id) is assignment
 
     async def _assignment(self, task_id: str, context: Context) -> Assignment:
         client, _ = await authenticate(self._registry, context)
@@ -105,3 +214,26 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         if assignment is None:
             await refuse(context, grpc.StatusCode.NOT_FOUND, "This client has no such task, or its round was closed.")
         return assignment
+
+
+def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple[Signature, Scalars]:
+    """Raises `UpdateRefused` or `CodecError` for what can't become part of the run, before any of it is taken in."""
+    if not assignment.uploads:
+        raise UpdateRefused("This task asks for no update.")
+    signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
+    encoding, wanted = _encoding(header), encoding_from_proto(assignment.task.encoding)
+    if encoding != wanted:
+        raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
+    if header.size > assignment.largest_update:
+        raise UpdateRefused(
+            f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."
+        )
+    return signature, metrics
+
+
+def _encoding(header: transfer_pb2.UploadHeader) -> Encoding:
+    return encoding_from_proto(header.encoding)
+
+
+def _owner(assignment: Assignment) -> str:
+    return f"{assignment.client_id}|{assignment.task.run_id}"

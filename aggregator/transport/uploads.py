@@ -1,67 +1,235 @@
-"""Uploads in parts: what has arrived of each, so that a cut connection costs only what was in flight."""
+"""Uploads in parts, in files: neither a cut connection nor a restart of the server costs more than what was in flight."""
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import hashlib
-from dataclasses import dataclass, field
+import logging
+import mmap
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 
 from aggregator.hub import UpdateRefused
+from aggregator.transport.pace import TransferLimits
 from protos import limits
 from protos.fedui.v1 import transfer_pb2
 
+logger = logging.getLogger(__name__)
 
-@dataclass(slots=True)
+BATCH_BYTES = 4 * limits.CHUNK_BYTES
+"""Written and hashed at a time, in a thread, while the next chunks arrive."""
+SUFFIX = ".part"
+
+
+class SpoolFull(Exception):
+    """There is no room for another partial upload now; there may be later."""
+
+
+class Damaged(Exception):
+    """What was found in the folder was not what had been sent. It is gone, and the upload begins anew."""
+
+
+@contextmanager
+def upload_folder(parent: Path | None) -> Iterator[Path]:
+    """A folder that is this process's alone, and was an earlier one's of those that have ended; for good under `parent`.
+
+    Whoever could write to a file that has been checked could bring anything into a model: hence no two engines in one folder.
+    """
+    if parent is None:
+        with tempfile.TemporaryDirectory(prefix="fedui-uploads-") as temporary:
+            yield Path(temporary)
+        return
+    for number in count():
+        folder = parent / str(number)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield folder
+            return
+
+
 class PartialUpload:
-    """One upload. Its buffer never grows beyond the size that its header declared and the run's model allows."""
+    """One upload. Its file never grows beyond the size that its header declared and the run's model allows."""
 
-    size: int
-    sha256: str
-    buffer: bytearray = field(default_factory=bytearray)
-    complete: bool = False
+    def __init__(self, path: Path, size: int, sha256: str) -> None:
+        """Goes on with what the file holds already, which takes time: it is hashed."""
+        self.path, self.size, self.sha256 = path, size, sha256
+        self.busy = False
+        self.received = 0
+        """Bytes, those included that are still to be written."""
+        self._found = 0
+        self._hash = hashlib.sha256()
+        self._batch: list[bytes] = []
+        self._writing: asyncio.Task[None] | None = None
+        if path.exists() and path.stat().st_size <= size:
+            self._hash_file()
+        else:
+            path.write_bytes(b"")
 
-    def append(self, data: bytes) -> None:
+    async def take(self, data: bytes) -> None:
+        """Raises `OSError` when the disk is full."""
         if len(data) > limits.CHUNK_BYTES:
             raise UpdateRefused(f"A chunk holds at most {limits.CHUNK_BYTES:,} bytes, not {len(data):,}.")
-        if len(self.buffer) + len(data) > self.size:
+        if self.received + len(data) > self.size:
             raise UpdateRefused(f"More bytes arrived than the {self.size:,} that were declared.")
-        self.buffer += data
+        self._batch.append(data)
+        self.received += len(data)
+        if sum(map(len, self._batch)) >= BATCH_BYTES:
+            await self._write_batch()
 
-    def check(self) -> None:
-        """Raises `UpdateRefused` unless all bytes are there and are the right ones."""
-        if len(self.buffer) != self.size:
-            raise UpdateRefused(f"The upload ended after {len(self.buffer):,} of {self.size:,} bytes.")
-        if hashlib.sha256(self.buffer).hexdigest() != self.sha256:
+    async def settle(self) -> None:
+        """Returns when all that has arrived is in the file."""
+        await self._write_batch()
+        await self._written()
+
+    async def whole(self) -> memoryview:
+        """The bytes, once all are there: a view of the file, which loses its name. Raises `UpdateRefused` or `Damaged`."""
+        await self.settle()
+        if self.received != self.size:
+            raise UpdateRefused(f"The upload ended after {self.received:,} of {self.size:,} bytes.")
+        if self._hash.hexdigest() != self.sha256:
+            if self._found:
+                raise Damaged("What had been kept of the update was damaged: send it again.")
             raise UpdateRefused("The update was damaged on its way: its SHA-256 is not the declared one.")
+        if not self.size:
+            return memoryview(b"")
+        with self.path.open("rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ))
+        self.path.unlink()
+        return content
+
+    def _hash_file(self) -> None:
+        with self.path.open("rb") as file:
+            while block := file.read(BATCH_BYTES):
+                self._hash.update(block)
+                self._found += len(block)
+        self.received = self._found
+
+    async def _write_batch(self) -> None:
+        await self._written()
+        batch, self._batch = self._batch, []
+        if batch:
+            self._writing = asyncio.create_task(asyncio.to_thread(self._append, batch))
+
+    async def _written(self) -> None:
+        if self._writing:
+            await asyncio.wait({self._writing})  # a call that is cancelled must not take the batch with it
+            self._writing.result()
+
+    def _append(self, batch: list[bytes]) -> None:
+        with self.path.open("ab") as file:
+            for data in batch:
+                file.write(data)
+                self._hash.update(data)
 
 
 class Uploads:
-    """The uploads of open assignments, by task."""
+    """The uploads of open assignments, and what is left of earlier ones in the folder."""
 
-    def __init__(self) -> None:
-        self._uploads: dict[str, PartialUpload] = {}
+    def __init__(self, folder: Path, limits: TransferLimits) -> None:
+        self._folder, self._limits = folder, limits
+        self._partials: dict[str, PartialUpload] = {}
+        self._names: dict[str, str] = {}  # of each task, the name of its partial upload
+        self._taken: dict[str, str] = {}  # of each task, the SHA-256 of the update that was taken in
+        self.sweep(set())
 
-    def get(self, task_id: str) -> PartialUpload | None:
-        return self._uploads.get(task_id)
+    def status(self, owner: str, request: transfer_pb2.GetUploadRequest) -> transfer_pb2.UploadStatus:
+        """`owner` is whose upload it is: of this client, in this run."""
+        complete = request.task_id in self._taken
+        received = 0 if complete else self._received(owner, request)
+        return transfer_pb2.UploadStatus(received=received, complete=complete, announces_turn=True)
 
-    def begin(self, header: transfer_pb2.UploadHeader, expected_size: int) -> PartialUpload:
-        """The upload that the header continues, or a new one. Raises `UpdateRefused` if it can't be."""
+    def is_taken(self, header: transfer_pb2.UploadHeader) -> bool:
+        """Raises `UpdateRefused` if another one was."""
+        taken = self._taken.get(header.task_id, header.sha256)
+        if taken != header.sha256:
+            raise UpdateRefused("Another update has been sent for this task before.")
+        return header.task_id in self._taken
+
+    async def begin(self, owner: str, header: transfer_pb2.UploadHeader, expected_size: int) -> PartialUpload:
+        """The upload that the header continues, or a new one. Raises `UpdateRefused` or `SpoolFull` if it can't be."""
         if header.size != expected_size:
             raise UpdateRefused(
                 f"The update has {header.size:,} bytes; the run's model has {expected_size:,} as it is to be sent."
             )
-        upload = self._uploads.get(header.task_id)
-        if upload is None or (upload.sha256 != header.sha256 and not upload.complete):
-            upload = self._uploads[header.task_id] = PartialUpload(header.size, header.sha256)
-        if upload.sha256 != header.sha256:
-            raise UpdateRefused("Another update has been sent for this task before.")
-        if header.offset != len(upload.buffer) and not upload.complete:
-            raise UpdateRefused(f"The upload goes on at byte {len(upload.buffer):,}, not {header.offset:,}.")
+        name = _name(owner, header.sha256)
+        self._forget(self._names.get(header.task_id, name), unless=name)
+        upload = self._partials.get(name)
+        if upload is None or upload.size != header.size:
+            path = self._folder / name
+            self._make_room(header.size, path)
+            upload = await asyncio.to_thread(PartialUpload, path, header.size, header.sha256)
+            self._partials[name] = upload
+        self._names[header.task_id] = name
+        if header.offset > upload.received:
+            raise UpdateRefused(f"The upload goes on at byte {upload.received:,}, not {header.offset:,}.")
+        upload.busy = True
         return upload
 
-    def discard(self, task_id: str) -> None:
-        self._uploads.pop(task_id, None)
+    async def pause(self, upload: PartialUpload) -> None:
+        """Its stream has ended."""
+        try:
+            await upload.settle()
+        except OSError:
+            self._forget(upload.path.name)
+            raise
+        finally:
+            upload.busy = False
 
-    def keep_only(self, task_ids: set[str]) -> None:
-        """Forget the uploads of tasks that are over."""
-        for task_id in self._uploads.keys() - task_ids:
-            del self._uploads[task_id]
+    def complete(self, task_id: str, upload: PartialUpload) -> None:
+        """It is part of its round. What stays is the knowledge that it came."""
+        self._forget(upload.path.name)
+        self._taken[task_id] = upload.sha256
+
+    def discard(self, task_id: str) -> None:
+        if name := self._names.pop(task_id, None):
+            self._forget(name)
+
+    def sweep(self, open_tasks: set[str]) -> bool:
+        """Forget the uploads of tasks that have been over for a while. False if nothing is left that will have to go."""
+        for record in (self._names, self._taken):
+            for task_id in record.keys() - open_tasks:
+                del record[task_id]
+        wanted = {*self._names.values(), *(name for name, upload in self._partials.items() if upload.busy)}
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            if path.name not in wanted and time.time() - path.stat().st_mtime > self._limits.keep_seconds:
+                self._forget(path.name)
+        return any(self._folder.glob(f"*{SUFFIX}"))
+
+    def _received(self, owner: str, request: transfer_pb2.GetUploadRequest) -> int:
+        """Agents of protocol 1.1 don't tell which update they have."""
+        name = _name(owner, request.sha256) if request.sha256 else self._names.get(request.task_id, "")
+        if upload := self._partials.get(name):
+            return upload.received
+        path = self._folder / name
+        return path.stat().st_size if path.is_file() else 0
+
+    def _make_room(self, size: int, own: Path) -> None:
+        """What nobody is sending goes first, the oldest first."""
+        busy = {upload.path: upload.size for upload in self._partials.values() if upload.busy}
+        idle = {path: path.stat() for path in self._folder.glob(f"*{SUFFIX}") if path not in busy and path != own}
+        total = size + sum(busy.values()) + sum(stat.st_size for stat in idle.values())
+        for path in sorted(idle, key=lambda path: idle[path].st_mtime):
+            if total <= self._limits.spool_bytes:
+                break
+            total -= idle[path].st_size
+            self._forget(path.name)
+        if total > self._limits.spool_bytes:
+            raise SpoolFull("The server has no room for more uploads now.")
+
+    def _forget(self, name: str, unless: str = "") -> None:
+        if name != unless:
+            self._partials.pop(name, None)
+            (self._folder / name).unlink(missing_ok=True)
+
+
+def _name(owner: str, sha256: str) -> str:
+    return hashlib.sha256(f"{owner}|{sha256}".encode()).hexdigest()[:32] + SUFFIX

@@ -58,6 +58,7 @@ class ScriptedServer(
         self.models: dict[str, bytes] = {}
         self.break_upload_after: int | None = None
         self.break_download_after: int | None = None
+        self.break_download_again = False
         self.refuse_uploads = False
         self.renews = True
         self.renewal_refusals = 0
@@ -67,6 +68,8 @@ class ScriptedServer(
         self.connected_by: list[int] = []
         self.uploaded_by: list[int] = []
         """Serials of the certificates with which the agent did so."""
+        self.turn: asyncio.Event | None = None
+        """Where set, uploads are told to wait for it."""
         self._pushed: asyncio.Queue[fleet_pb2.ServerMessage] = asyncio.Queue()
         self._heard = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
@@ -162,7 +165,8 @@ class ScriptedServer(
         await self._record(self.download_offsets, request.offset)
         for start in range(request.offset, len(content), limits.CHUNK_BYTES):
             if self.break_download_after is not None and start >= self.break_download_after:
-                self.break_download_after = None
+                if not self.break_download_again:
+                    self.break_download_after = None
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
             yield transfer_pb2.Chunk(data=content[start : start + limits.CHUNK_BYTES])
 
@@ -173,7 +177,9 @@ class ScriptedServer(
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The round is closed.")
         received = self.uploads.get(request.task_id, bytearray())
         size = next((h.size for h in self.headers if h.task_id == request.task_id), -1)
-        return transfer_pb2.UploadStatus(received=len(received), complete=len(received) == size)
+        return transfer_pb2.UploadStatus(
+            received=len(received), complete=len(received) == size, announces_turn=self.turn is not None
+        )
 
     async def Upload(
         self, messages: AsyncIterator[transfer_pb2.UploadMessage], context: UploadContext
@@ -182,6 +188,9 @@ class ScriptedServer(
         self.uploaded_by.append(_serial(context))
         await self._record(self.headers, header)
         content = self.uploads.setdefault(header.task_id, bytearray())
+        if self.turn:
+            await self.turn.wait()
+            await context.send_initial_metadata(())
         assert len(content) == header.offset
         async for message in messages:
             content += message.chunk.data

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from client_agent import transfer
 from client_agent.hosting import host
 from client_agent.sdk import App, Arrays, Config, Context, EvaluateResult, FitResult, Metrics
 from protos import encodings, tensors
@@ -132,6 +133,35 @@ async def test_a_download_goes_on_where_it_broke(server: ScriptedServer, launch:
     server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
     assert (await server.result("t")).outcome == COMPLETED
     assert [offset > 0 for offset in server.download_offsets] == [False, True]
+
+
+async def test_a_download_goes_on_under_another_task(server: ScriptedServer, launch: Launch) -> None:
+    server.break_download_after = 600_000
+    launch()
+    server.push_task("earlier", task_pb2.TASK_KIND_FIT, toy_model())
+    server.break_download_again = True
+    await server.until(lambda: len(server.download_offsets) > 1)
+    server.push(cancel=fleet_pb2.CancelTask(task_id="earlier", reason="The server has begun anew."))
+    assert (await server.result("earlier")).outcome == CANCELLED
+    server.break_download_again, server.download_offsets[:] = False, []
+    server.push_task("later", task_pb2.TASK_KIND_FIT, toy_model())
+    assert (await server.result("later")).outcome == COMPLETED
+    assert server.download_offsets[0] > 0
+    assert np.array_equal(uploaded(server, "later")[0], np.full(TOY_SHAPE, 2, np.float32))
+
+
+async def test_an_upload_waits_for_its_turn_however_long_that_takes(
+    server: ScriptedServer, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "STALL_SECONDS", 0.2)
+    server.turn = asyncio.Event()
+    launch()
+    server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
+    await server.until(lambda: bool(server.headers))
+    assert not server.uploads.get("t")
+    asyncio.get_running_loop().call_later(0.6, server.turn.set)
+    assert (await server.result("t")).outcome == COMPLETED
+    assert len(server.headers) == 1
 
 
 async def test_a_model_with_another_hash_fails_the_task(server: ScriptedServer, launch: Launch) -> None:

@@ -142,3 +142,9 @@ def test_a_value_outside_a_choice_is_refused_with_the_choices() -> None:
 )
 def test_loopback(host: str, expected: bool) -> None:
     assert environment.is_loopback(host) is expected
+
+
+def test_limits_of_transfers_that_can_not_be_are_refused() -> None:
+    assert environment.transfer_limits(uploads_at_once=3).uploads_at_once == 3
+    with pytest.raises(ImproperlyConfigured, match="FEDUI_TRANSFER"):
+        environment.transfer_limits(most_rate=10.0)

@@ -1,5 +1,7 @@
 """The tensor codec: what goes in comes out, and what doesn't fit is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -140,3 +142,14 @@ def test_declarations_differ_where_one_is_open_and_the_other_is_not() -> None:
 def test_nothing_is_decoded_by_a_declaration() -> None:
     with pytest.raises(CodecError, match="leaves a length open"):
         decode(bytes(OPEN_SIGNATURE.size), OPEN_SIGNATURE)
+
+
+def test_what_is_not_finite_is_found_anywhere_without_a_copy_of_the_model() -> None:
+    large = np.zeros((4, 2**18 + 3), np.float32)
+    tracemalloc.start()
+    assert first_non_finite({"w": large}) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < large.size / 2
+    large[-1, -1] = np.nan
+    assert first_non_finite({"w": large}) == "w"

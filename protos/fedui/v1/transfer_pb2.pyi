@@ -65,15 +65,19 @@ class GetUploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    sha256: _builtins.str
+    """Of the whole. What has arrived of this very update is found again by it under another task: the server has begun anew, or the round has."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,18 +89,22 @@ class UploadStatus(_message.Message):
 
     RECEIVED_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    ANNOUNCES_TURN_FIELD_NUMBER: _builtins.int
     received: _builtins.int
     """bytes that need not be sent again"""
     complete: _builtins.bool
+    announces_turn: _builtins.bool
+    """the response headers of Upload come when it is this upload's turn: send no chunk before"""
     def __init__(
         self,
         *,
         received: _builtins.int = ...,
         complete: _builtins.bool = ...,
+        announces_turn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "received", b"received"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announces_turn", b"announces_turn", "complete", b"complete", "received", b"received"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
