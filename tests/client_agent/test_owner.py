@@ -83,7 +83,7 @@ FEW, MANY = protected(cohort=3, quorum=1), protected(cohort=5, quorum=4, secure_
         (f'[apps.toy]\nsha256 = "{"a" * 64}"', {}, {}, "allows other code of the app toy"),
         ("limits.epochs = 5", {"epochs": 6}, {}, "limits epochs to 5 a round; this one would have 6"),
         ("limits.epochs = 5", {"epochs": 5.5}, {}, "this one would have 6"),
-        ("limits.epochs = 5", {"epochs": float("nan")}, {}, "this one would have nan"),
+        ("limits.epochs = 5", {"epochs": float("nan")}, {}, "limits epochs, and 'nan' is no number"),
         ("limits.epochs = 5", {"epochs": "1"}, {}, "limits epochs, and '1' is no number"),
         ("limits.epochs = 5", {"epochs": 3, "method": "ditto"}, {}, "this one would have 6"),
         ("limits.epochs = 5", {"epochs": 9, "method": "fedrep", "head_epochs": -9}, {}, "this one would have 9"),

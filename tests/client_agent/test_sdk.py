@@ -24,6 +24,7 @@ def test_the_public_surface_is_this_list() -> None:
         "AgentError",
         "App",
         "BrokenApp",
+        "BrokenPolicy",
         "CertificateExpired",
         "ClientLike",
         "ConfigurationError",
