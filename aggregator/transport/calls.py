@@ -59,13 +59,11 @@ class OpenCalls(aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(self._answering(handler.stream_unary), **codec)
         return handler  # type: ignore[no-any-return]
 
-    def _streaming(self, behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Any:
+    def _streaming(self, behaviour: Callable[[Any, Context], Any]) -> Any:
         async def stream(request: Any, context: Context) -> None:
-            # Written here, not yielded: a call that waits for a peer who doesn't read must hear that it is cut.
             with self._noted(context) as call:
                 try:
-                    async for message in behaviour(request, context):
-                        await context.write(message)
+                    await _written(behaviour(request, context), context)
                 except asyncio.CancelledError:
                     await _end(call, context)
                     raise
@@ -95,6 +93,15 @@ class OpenCalls(aio.ServerInterceptor):
             self._calls[client_id].discard(call)
             if not self._calls[client_id]:
                 del self._calls[client_id]
+
+
+async def _written(answer: AsyncIterator[Any] | Awaitable[None], context: Context) -> None:
+    """What a handler yields is written here: a call that waits for a peer who doesn't read must hear that it is cut."""
+    if isinstance(answer, AsyncIterator):
+        async for message in answer:
+            await context.write(message)
+    else:  # a handler that writes by itself
+        await answer
 
 
 async def _end(call: _Call, context: Context) -> None:
