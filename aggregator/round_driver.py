@@ -18,6 +18,7 @@ from aggregator.core.statistics import RoundStatistics, UpdateStatistics
 from aggregator.core.strategies.base import RoundContext, UpdateRejected
 from aggregator.core.strategies.base import Update as RuleUpdate
 from aggregator.core.strategy import AggregationFailed, RoundAggregation
+from aggregator.failpoints import failpoint
 from aggregator.hub import Assignment, Update, UpdateRefused
 from aggregator.models import GlobalModel, Payload
 from aggregator.participation import comparisons_json, note_comparison, note_update
@@ -126,6 +127,7 @@ class RoundDriver:
         self._record = RoundRecord(number, attempt, datetime.now(UTC))
 
     async def execute(self) -> CommittedRound | None:
+        await failpoint("select", self._number)
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
         self._emit_start()
         try:
@@ -237,6 +239,7 @@ class RoundDriver:
 
     async def _take_delivery(self, delivery: Delivery) -> None:
         client_id, update = delivery.assignment.client_id, delivery.update
+        await failpoint("collect", self._number)
         if refusal := self._machine.refusal(client_id):
             delivery.refuse(refusal)
             return
@@ -289,6 +292,7 @@ class RoundDriver:
                 await self._finish()
 
     async def _send_fit(self, clients: Sequence[str]) -> None:
+        await failpoint("dispatch", self._number)
         try:
             config = self._context.strategy.fit_config(self._number, self._context.spec.num_rounds, self._wanted)
             payload = await self._to_train()
@@ -357,6 +361,7 @@ class RoundDriver:
             expected=expected,
             cause=cause,
         )
+        await failpoint("aggregate", self._number)
         try:
             model, statistics, state = await self._limited(self._make_model)
         except AggregationFailed as failure:
@@ -421,11 +426,14 @@ class RoundDriver:
             "parent": {"round": self._number - 1, "sha256": self._model.shared.ref.sha256},
             "updates": {c: p.update_sha256 for c, p in self._machine.participations.items() if p.update_sha256},
         }
+        await failpoint("checkpoint", self._number)
         stored = await self._context.models.save(spec.run_id, self._number, model.parameters, state, manifest)
         self._record = self._with_participations(
             replace(self._record, closed_at=closed_at, committed_at=datetime.now(UTC), metrics=self._fit_metrics())
         )
+        await failpoint("commit", self._number)
         await self._context.store.commit_round(self._context.lease, self._record, stored)
+        await failpoint("announce", self._number)
         self._stored = stored
         participations = self._record.participations
         self._emit(
@@ -446,6 +454,7 @@ class RoundDriver:
 
     async def _finish(self) -> None:
         assert self._next is not None  # a round finishes after its commit
+        await failpoint("evaluate", self._number)
         metrics = self._federated_metrics()
         if self._evaluation_due:
             metrics += await self._evaluate_on_server(self._next)

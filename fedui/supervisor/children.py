@@ -104,11 +104,11 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the parent, who ends the others in order
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  # this program has one thread
+            preexec_fn=die_with_parent,  # noqa: PLW1509  # this program has one thread
         )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """On Linux the kernel ends the child when its parent is gone, even by SIGKILL. Elsewhere only `Children.stop` does."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

