@@ -69,8 +69,7 @@ def _authenticate(client_id: str, serial: str) -> ClientIdentity:
             "This certificate has been revoked or replaced by a newer one. Enrol again with a new token."
         )
     if certificate.confirmed_at is None and certificate.superseded_at is None:
-        with transaction.atomic():
-            certificate.confirm(now)
+        certificate.confirm(now)
     return ClientIdentity(str(client.pk), client.name, str(client.federation_id), client.labels)
 
 
@@ -107,8 +106,8 @@ def _connected(client_id: str, info: AgentInfo) -> str:
     client.unavailable = info.unavailable
     client.agent_version, client.platform = info.agent_version, info.platform
     client.protocol_minor = info.protocol_minor
-    client.properties = scalars_to_json(info.properties)
-    if info.apps:  # `fedagent doctor` knocks without any; what the agent offers stays known
+    if info.apps:  # `fedagent doctor` knocks without any; what the agent offers and tells stays known
+        client.properties = scalars_to_json(info.properties)
         client.apps = [_describe(client, offer) for offer in info.apps]
     client.save()
     return str(client.federation_id)
