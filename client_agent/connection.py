@@ -79,6 +79,8 @@ class Connection:
                 welcome = await self._greet(stream)
                 await self._serve(stream, welcome.heartbeat_seconds)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED and identity is self._identities.current:
+                raise Dismissed(f"The server refuses this client: {error.details()}") from error
             return _StreamEnded(f"{error.code().name}: {error.details()}")
         except TimeoutError:
             return _StreamEnded("the server fell silent")

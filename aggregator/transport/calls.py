@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs 
 class _Call:
     task: asyncio.Task[Any]
     begun: datetime
+    serial: str
     cut: str = ""
     """Why it was ended from outside."""
 
@@ -32,10 +33,11 @@ class OpenCalls(aio.ServerInterceptor):
     def __init__(self) -> None:
         self._calls: dict[str, set[_Call]] = {}
 
-    def cut(self, client_id: str, reason: str, begun_before: datetime) -> None:
-        """End the client's calls. Whoever waits for an answer is told the reason."""
+    def cut(self, client_id: str, reason: str, begun_before: datetime, keep: Collection[str] = ()) -> None:
+        """End the client's calls, but for those with certificates of these serial numbers. Whoever waits for an answer is told the
+        reason."""
         for call in list(self._calls.get(client_id, ())):
-            if call.begun <= begun_before and not call.cut:
+            if call.begun <= begun_before and call.serial not in keep and not call.cut:
                 call.cut = reason
                 call.task.cancel()
 
@@ -85,7 +87,8 @@ class OpenCalls(aio.ServerInterceptor):
     def _noted(self, context: Context) -> Iterator[_Call]:
         task, certificate = asyncio.current_task(), peer_certificate(context)
         assert task
-        call, client_id = _Call(task, datetime.now(UTC)), certificate.client_id if certificate else ""
+        client_id, serial = (certificate.client_id, certificate.serial) if certificate else ("", "")
+        call = _Call(task, datetime.now(UTC), serial)
         self._calls.setdefault(client_id, set()).add(call)
         try:
             yield call

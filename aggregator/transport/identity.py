@@ -56,7 +56,9 @@ async def authenticate(
         return await registry.authenticate(certificate.client_id, certificate.serial), certificate
     except ClientRefused as refusal:
         logger.info("Client refused: %s", refusal, extra={"client_id": certificate.client_id})
-        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(refusal))
+        # An agent tries again after the one, and ends by the other.
+        code = grpc.StatusCode.UNAUTHENTICATED if refusal.for_good else grpc.StatusCode.PERMISSION_DENIED
+        await refuse(context, code, str(refusal))
 
 
 async def refuse(context: aio.ServicerContext[Any, Any], code: grpc.StatusCode, reason: str) -> NoReturn:

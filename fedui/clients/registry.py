@@ -59,14 +59,17 @@ def _authenticate(client_id: str, serial: str) -> ClientIdentity:
     try:
         client = Client.objects.get(pk=client_id)
     except (Client.DoesNotExist, ValidationError):
-        raise ClientRefused("The server doesn't know this client. Enrol again with a new token.") from None
+        raise ClientRefused(
+            "The server doesn't know this client. Enrol again with a new token.", for_good=True
+        ) from None
     if client.status != ClientStatus.ACTIVE:
-        raise ClientRefused(_BARRED[ClientStatus(client.status)])
+        revoked = client.status == ClientStatus.REVOKED
+        raise ClientRefused(_BARRED[ClientStatus(client.status)], for_good=revoked)
     now = timezone.now()
     certificate = Certificate.objects.good(now).filter(client=client, serial=serial).first()
     if certificate is None:
         raise ClientRefused(
-            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token."
+            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token.", for_good=True
         )
     if certificate.confirmed_at is None and certificate.superseded_at is None:
         certificate.confirm(now)
@@ -74,18 +77,22 @@ def _authenticate(client_id: str, serial: str) -> ClientIdentity:
 
 
 def _barred(since: datetime) -> list[Barred]:
-    rows = Client.objects.filter(barred_at__gt=since).values_list("pk", "barred_at", "status")
-    return [
-        Barred(
-            client_id=str(pk),
-            at=at,
-            reason=_BARRED[ClientStatus(status)],
-            active=status == ClientStatus.ACTIVE,
-            may_return=status == ClientStatus.SUSPENDED,
-        )
-        for pk, at, status in rows
-        if at
-    ]
+    return [_bar(client) for client in Client.objects.filter(barred_at__gt=since)]
+
+
+def _bar(client: Client) -> Barred:
+    status = ClientStatus(client.status)
+    active = status == ClientStatus.ACTIVE
+    good = client.certificates.filter(revoked_at=None).values_list("serial", flat=True) if active else ()
+    assert client.barred_at
+    return Barred(
+        client_id=str(client.pk),
+        at=client.barred_at,
+        reason=_BARRED[status],
+        active=active,
+        may_return=status == ClientStatus.SUSPENDED,
+        keep=frozenset(good),
+    )
 
 
 def _renew(client_id: str, serial: str, csr_pem: str) -> Renewal:

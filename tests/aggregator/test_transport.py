@@ -76,12 +76,12 @@ async def test_an_agent_does_not_trust_a_server_of_another_ca(federation: Federa
 
 async def test_a_client_that_is_not_known_or_revoked_is_told_so(federation: Federation) -> None:
     error = await refused(connect_raw(federation.engine.port, federation.authority.client("nobody")))
-    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "doesn't know this client" in (error.details() or "")
     federation.registry.add("a")
     federation.registry.refusals["a"] = "This client has been revoked."
     error = await refused(connect_raw(federation.engine.port, federation.authority.client("a")))
-    assert error.details() == "This client has been revoked."
+    assert (error.code(), error.details()) == (grpc.StatusCode.PERMISSION_DENIED, "This client has been revoked.")
 
 
 async def test_a_server_certificate_names_no_client(federation: Federation) -> None:

@@ -7,6 +7,7 @@ import itertools
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 
 from client_agent import backoff
@@ -76,6 +77,20 @@ async def test_a_server_may_refuse_instead_of_a_welcome(server: ScriptedServer, 
     server.greeting = fleet_pb2.Goodbye(reason="This agent is too old.", reconnect_after_seconds=-1)
     with pytest.raises(Dismissed, match="too old"):
         await launch()
+
+
+async def test_an_agent_that_is_refused_for_good_ends(server: ScriptedServer, launch: Launch) -> None:
+    server.refusal = grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(Dismissed, match="refuses this client: Ask the federation's operator"):
+        await launch()
+
+
+async def test_an_agent_that_is_refused_for_now_tries_again(server: ScriptedServer, launch: Launch) -> None:
+    server.refusal = grpc.StatusCode.PERMISSION_DENIED
+    launch()
+    await server.until(lambda: len(server.refused_streams) >= 2)
+    server.refusal = None
+    await server.until(lambda: bool(server.hellos))
 
 
 async def test_an_expired_certificate_ends_the_agent_before_it_connects(server: ScriptedServer, launch: Launch) -> None:

@@ -20,6 +20,8 @@ class TestAuthority:
 
     def __init__(self, name: str = "Test CA") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self.last_serial = ""
+        """Of the certificate that was issued last, hexadecimal."""
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         ca = self._builder(self._name, self._key.public_key(), timedelta(days=1))
         ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -46,7 +48,9 @@ class TestAuthority:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return private, builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        self.last_serial = format(certificate.serial_number, "x")
+        return private, certificate.public_bytes(serialization.Encoding.PEM)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
