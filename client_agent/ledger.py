@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from client_agent.errors import ConfigurationError
+from client_agent.identity import BINARY
 
 if os.name == "posix":
     import fcntl
@@ -40,7 +41,7 @@ class Ledger:
     def append(self, entry: Mapping[str, Any]) -> Entry:
         """The entry as it stands in the log. Raises `ConfigurationError` if it can't be written: then nothing must leave."""
         try:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
             with os.fdopen(descriptor, "rb+", buffering=0) as file:
                 _lock(file)  # `fedagent enroll` and `doctor` write too
                 return _append(file, entry)
