@@ -92,7 +92,8 @@ def collect(admission_id: UUID) -> Admission:
         admission = rows.get(pk=admission_id)
         if admission.status == AdmissionStatus.REFUSED:
             raise AdmissionRefused(
-                f"The operator has refused this client: {admission.reason}", hint="Ask whoever runs the federation."
+                f"The operator has refused this client: {admission.reason.rstrip('.')}.",
+                hint="Ask whoever runs the federation.",
             )
         if admission.has_lapsed:
             raise AdmissionRefused("Nobody has admitted this client in time.", hint="Ask for a new token.")

@@ -237,6 +237,12 @@ class Admission(StatefulModel):
         return f"Admission of {self.name or 'a client without a name'}"
 
     @property
+    def labels(self) -> dict[str, str]:
+        """What the client will have: a returning one keeps its own."""
+        labels: dict[str, str] = self.returning.labels if self.returning else self.token.labels
+        return labels
+
+    @property
     def has_lapsed(self) -> bool:
         return self.status == AdmissionStatus.WAITING and self.requested_at <= timezone.now() - WAITING_LIFE
 

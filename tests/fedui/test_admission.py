@@ -245,7 +245,7 @@ def test_without_the_old_key_only_an_operator_can_give_a_name_back(
         enrol(open_token, a_csr(), applicant())
 
     waiting = enrol(token[1], a_csr(), applicant())
-    assert (waiting.returning, waiting.proven) == (client, False)
+    assert (waiting.returning, waiting.proven, waiting.labels) == (client, False, {})
     assert client.certificates.filter(revoked_at=None).count() == 1
     admit(waiting, owner)
     collected = collect(waiting.pk)
