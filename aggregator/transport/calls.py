@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from aggregator.transport.connections import Allowance, ConnectionLimits
@@ -99,6 +100,11 @@ class OpenCalls(aio.ServerInterceptor):
             raise
         except aio.AbortError:
             raise
+        except DecodeError as error:
+            logger.warning("A message can't be read: %s", error, extra={"client_id": client_id})
+            await refuse(
+                context, grpc.StatusCode.INVALID_ARGUMENT, "The message can't be read: it isn't of FedUI's protocol."
+            )
         except Exception:
             logger.exception("A call failed", extra={"client_id": client_id})
             await refuse(context, grpc.StatusCode.INTERNAL, "The server failed. Its log says why.")

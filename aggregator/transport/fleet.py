@@ -11,6 +11,7 @@ from hashlib import sha256
 from weakref import WeakValueDictionary
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from aggregator.hub import Hub, Session
@@ -106,6 +107,8 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
                 if message.HasField("availability"):
                     await self._hub.change_availability(session, _reason(message.availability.unavailable))
                     await asyncio.sleep(AVAILABILITY_SECONDS)
+        except DecodeError as error:
+            logger.warning("A message can't be read: %s", error, extra={"client_id": session.client.client_id})
         except Exception:
             logger.exception("The stream broke", extra={"client_id": session.client.client_id})
         finally:

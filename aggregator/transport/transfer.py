@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -240,6 +241,8 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
     if not assignment.uploads:
         raise UpdateRefused("This task asks for no update.")
     signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
+    if not re.fullmatch("[0-9a-f]{64}", header.sha256):
+        raise UpdateRefused("The SHA-256 of an update is written as 64 hexadecimal digits.")
     encoding, wanted = _encoding(header), encoding_from_proto(assignment.task.encoding)
     if encoding != wanted:
         raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
