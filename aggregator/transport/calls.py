@@ -98,7 +98,7 @@ class OpenCalls(aio.ServerInterceptor):
         except asyncio.CancelledError:
             await _end(call, context)
             raise
-        except aio.AbortError:
+        except aio.BaseError:  # refused, or the peer has gone
             raise
         except DecodeError as error:
             logger.warning("A message can't be read: %s", error, extra={"client_id": client_id})

@@ -311,14 +311,12 @@ async def greet(federation: Federation, content: bytes) -> str:
     """The server's answer to these bytes."""
     credentials = federation.authority.client("a")
     async with aio.secure_channel(f"127.0.0.1:{federation.engine.port}", credentials) as channel:
-        connect = channel.stream_stream(
-            "/fedui.v1.Fleet/Connect", response_deserializer=fleet_pb2.ServerMessage.FromString
-        )
-        stream = connect(iter([content]))
+        connect: Any = channel.stream_stream("/fedui.v1.Fleet/Connect")
         try:
-            answer = await asyncio.wait_for(stream.read(), 10)
+            said = await asyncio.wait_for(connect(iter([content])).read(), 10)
         except aio.AioRpcError as error:
             return error.details() or ""
+        answer = fleet_pb2.ServerMessage.FromString(said)
         return answer.goodbye.reason if answer.HasField("goodbye") else str(answer.WhichOneof("body"))
 
 
@@ -330,7 +328,7 @@ async def test_who_says_nothing_is_not_waited_for(federation: Federation, monkey
         a_run_that_goes_on(federation),
         aio.secure_channel(f"127.0.0.1:{federation.engine.port}", credentials) as channel,
     ):
-        answer = await asyncio.wait_for(fleet_pb2_grpc.FleetStub(channel).Connect().read(), 10)
+        answer: Any = await asyncio.wait_for(fleet_pb2_grpc.FleetStub(channel).Connect().read(), 10)
         assert "No first message" in answer.goodbye.reason
 
 
@@ -437,7 +435,7 @@ async def test_progress_is_stored_but_a_flood_of_it_is_thinned(federation: Feder
     agent = await federation.connect("a", automatic=False)
     running = asyncio.create_task(federation.run(clients=1, evaluate=False))
     task = await fit_task(agent)
-    phases = [task_pb2.PHASE_TRAINING, task_pb2.PHASE_UPLOADING, 99, task_pb2.PHASE_EVALUATING, -1]
+    phases: list[Any] = [task_pb2.PHASE_TRAINING, task_pb2.PHASE_UPLOADING, 99, task_pb2.PHASE_EVALUATING, -1]
     for i in range(50):
         for fraction in (i / 50, float("nan"), float("inf"), 1.0, -1.0):
             progress = task_pb2.Progress(task_id=task.task_id, phase=phases[i % 5], fraction=fraction)
