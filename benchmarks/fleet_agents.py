@@ -143,18 +143,21 @@ def load_process(bench: BenchmarkFederation) -> Iterator[LoadProcess]:
 
 def _load(bench: BenchmarkFederation) -> Load:
     """As many clients as there are agents, enrolled in the way of the API."""
+    from django.db import transaction
+
     from client_agent.certificates import new_key, private_pem, signing_request
     from fedui.clients.admission import Applicant, enrol
     from fedui.clients.authorities import trust
     from fedui.clients.services import create_token
 
-    _, token = create_token(bench.federation, bench.operator, max_uses=AGENTS)
     identities = []
-    for number in range(AGENTS):
-        key, name = new_key(), f"site-{number:04d}"
-        certificate = enrol(token, signing_request(key, name).decode(), Applicant(name)).certificate
-        assert certificate  # the token asks for nobody's word
-        identities.append((private_pem(key).decode(), certificate.pem))
+    with transaction.atomic():
+        _, token = create_token(bench.federation, bench.operator, max_uses=AGENTS)
+        for number in range(AGENTS):
+            key, name = new_key(), f"site-{number:04d}"
+            certificate = enrol(token, signing_request(key, name).decode(), Applicant(name)).certificate
+            assert certificate  # the token asks for nobody's word
+            identities.append((private_pem(key).decode(), certificate.pem))
     address = f"127.0.0.1:{bench.stack.grpc_port}"
     return Load(address, trust().bundle_pem.decode(), "echo", SIZE, identities)
 

@@ -26,6 +26,8 @@ _BARRED = {
     ClientStatus.REVOKED: "This client has been revoked by the federation's operator.",
 }
 
+MOST_APPS = 1_000
+"""Of one federation, all versions together: an agent can't fill the database with invented ones."""
 RECONNECT_WITHIN = timedelta(hours=1)
 """A connection sooner than this after the last sign of life counts as a reconnect."""
 
@@ -122,13 +124,17 @@ def _connected(client_id: str, info: AgentInfo) -> str:
 
 def _describe(client: Client, offer: AppOffer) -> dict[str, object]:
     """What the agent offers, and whether its model is the one that the federation knows under this name and version."""
-    app, _ = App.objects.get_or_create(
-        federation_id=client.federation_id,
-        name=offer.name,
-        version=offer.version,
-        defaults={"signature": offer.signature.to_json()},
-    )
-    difference = app.model_signature.difference(offer.signature)
+    known = App.objects.filter(federation_id=client.federation_id)
+    app = known.filter(name=offer.name, version=offer.version).first()
+    if app is None and known.count() < MOST_APPS:
+        app, _ = known.get_or_create(
+            federation_id=client.federation_id,
+            name=offer.name,
+            version=offer.version,
+            defaults={"signature": offer.signature.to_json()},
+        )
+    full = f"The federation knows {MOST_APPS:,} apps already, and this is none of them"
+    difference = app.model_signature.difference(offer.signature) if app else full
     return {
         "name": offer.name,
         "version": offer.version,

@@ -74,12 +74,13 @@ async def test_an_upload_under_way_is_cut(federation: Federation) -> None:
     sending = asyncio.Event()
 
     async def endless() -> AsyncIterator[transfer_pb2.UploadMessage]:
-        yield transfer_pb2.UploadMessage(header=agent.header(task, agent.trained(model), b"x" * 56))
+        yield transfer_pb2.UploadMessage(header=agent.header(task, agent.trained(model), b"x" * 128))
         sending.set()
         await never.wait()
 
     call = agent.transfer.Upload(endless())
     await asyncio.wait_for(sending.wait(), 10)
+    await asyncio.wait_for(call.initial_metadata(), 10)  # the server takes it
     begun = time.monotonic()
     federation.bar("a")
     with pytest.raises(aio.AioRpcError) as caught:

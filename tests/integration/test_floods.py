@@ -191,7 +191,7 @@ async def hellos(place: Place, name: str) -> None:
 async def streams(place: Place, name: str) -> None:
     """Thousands, from one certificate, that are opened and left."""
     channels = [place.channel(name) for _ in range(10)]
-    calls = []
+    calls: list[Any] = []
     try:
         while True:
             for channel in channels:
