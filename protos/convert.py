@@ -29,9 +29,8 @@ def signature_from_proto(message: tensor_pb2.ModelSignature) -> Signature:
 
 
 def _spec_from_proto(message: tensor_pb2.TensorSpec) -> TensorSpec:
-    return TensorSpec(
-        message.name, message.dtype, tuple(message.shape[: limits.MAX_DIMENSIONS + 1])
-    )  # one too many is enough
+    shape = tuple(message.shape[: limits.MAX_DIMENSIONS + 1])  # one too many is enough
+    return TensorSpec(message.name, message.dtype, shape)
 
 
 def encoding_to_proto(encoding: Encoding) -> tensor_pb2.UpdateEncoding | None:

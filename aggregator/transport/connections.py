@@ -15,7 +15,7 @@ class ConnectionLimits:
     connects_at_once: int = 10
     connect_seconds: float = 2.0
     """A client may open `connects_at_once` streams in a row, and one more each `connect_seconds`: each is a write to the database."""
-    messages_per_second: float = 200.0
+    messages_per_second: float = 500.0
     """Of one stream; what comes faster waits in the peer's buffers."""
     read_seconds: float = 30.0
     """A peer that reads nothing of its stream for so long has lost it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,3 +121,23 @@ async def test_a_transfer_goes_on_as_soon_as_the_server_is_back(
     await server.until(lambda: server.break_upload_after is None)
     server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=0.01))
     assert (await server.result("t")).outcome == task_pb2.TASK_OUTCOME_COMPLETED
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, 1e300])
+async def test_a_server_that_sends_agents_away_for_ever_is_called_again(
+    server: ScriptedServer, launch: Launch, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.05)
+    launch()
+    server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=seconds))
+    await server.until(lambda: len(server.hellos) >= 2)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, 0.0, -1.0, math.inf])
+async def test_a_server_that_wants_no_sensible_heartbeat_is_left_and_called_again(
+    server: ScriptedServer, launch: Launch, seconds: float
+) -> None:
+    server.heartbeat_seconds = seconds
+    running = launch()
+    await server.until(lambda: len(server.hellos) >= 3)
+    assert not running.done()
