@@ -19,6 +19,8 @@ class ConnectionLimits:
     """Of one stream; what comes faster waits in the peer's buffers."""
     read_seconds: float = 30.0
     """A peer that reads nothing of its stream for so long has lost it."""
+    joins_at_once: int = 50
+    """Of all clients together. Who would wait so long that it gives up and comes again is told at once to come later."""
     reconnects_per_second: float = 100.0
     """Of all clients together, when a server ends and tells them to come again."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -48,13 +49,15 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
         self._hub = hub
         self._registry = registry
         self._limits = connection_limits
+        self._joins = 0
         self._connects = Allowance(connection_limits.connects_at_once, connection_limits.connect_seconds)
 
     async def Connect(  # type: ignore[override]  # written with `context`, so that a peer who doesn't read can be left
         self, request_iterator: AsyncIterator[fleet_pb2.AgentMessage], context: Context
     ) -> None:
         await self._refuse_too_many(context)
-        client, certificate = await authenticate(self._registry, context)
+        with self._joining():
+            client, certificate = await authenticate(self._registry, context)
         try:
             hello = await _receive_hello(request_iterator)
             info = _agent_info(hello)
@@ -63,7 +66,8 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
             await context.write(_goodbye(str(refusal)))
             return
         logger.info("Client connected", extra={"client_id": client.client_id, "agent_version": info.agent_version})
-        session = await self._hub.join(client, info, certificate.not_after, set(hello.tasks_in_hand))
+        with self._joining():
+            session = await self._hub.join(client, info, certificate.not_after, set(hello.tasks_in_hand))
         reader = asyncio.create_task(self._read(session, request_iterator))
         try:
             await self._send(session, context)
@@ -73,7 +77,18 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
             await asyncio.shield(self._hub.leave(session))
             logger.info("Client disconnected", extra={"client_id": client.client_id})
 
+    @contextmanager
+    def _joining(self) -> Iterator[None]:
+        """Work for the database, of which there is a line."""
+        self._joins += 1
+        try:
+            yield
+        finally:
+            self._joins -= 1
+
     async def _refuse_too_many(self, context: Context) -> None:
+        if self._joins >= self._limits.joins_at_once:
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "Many agents connect at this moment. Come again.")
         certificate = peer_certificate(context)
         if certificate and not self._connects.take(certificate.client_id):
             wait = self._limits.connect_seconds

@@ -307,9 +307,9 @@ async def test_a_first_message_that_will_not_do_is_refused(
     await federation.until(lambda: set(federation.registry.online) <= {"good"})
 
 
-async def greet(federation: Federation, content: bytes) -> str:
+async def greet(federation: Federation, content: bytes, client_id: str = "a") -> str:
     """The server's answer to these bytes."""
-    credentials = federation.authority.client("a")
+    credentials = federation.authority.client(client_id)
     async with aio.secure_channel(f"127.0.0.1:{federation.engine.port}", credentials) as channel:
         connect: Any = channel.stream_stream("/fedui.v1.Fleet/Connect")
         try:
@@ -467,6 +467,28 @@ async def test_a_failure_of_the_server_is_told_without_its_words_and_leaves_no_g
         assert await greet(federation, GREETING) == "The server failed. Its log says why."
     assert not federation.engine._hub._sessions
     assert await greet(federation, GREETING) == WELCOME
+
+
+async def test_more_agents_than_can_be_taken_up_are_told_at_once_to_come_again(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would give up while they wait, and come again beside what the server still does for them."""
+    slow, real = asyncio.Event(), federation.registry.connected
+
+    async def connected(client_id: str, info: AgentInfo) -> None:
+        await slow.wait()
+        await real(client_id, info)
+
+    monkeypatch.setattr(federation.registry, "connected", connected)
+    names = [f"{number}" for number in range(60)]
+    for name in names:
+        federation.registry.add(name)
+    greetings = [asyncio.create_task(greet(federation, GREETING, name)) for name in names]
+    await federation.until(lambda: sum(greeting.done() for greeting in greetings) == 10)
+    slow.set()
+    answers = await asyncio.gather(*greetings)
+    assert answers.count(WELCOME) == 50
+    assert answers.count("Many agents connect at this moment. Come again.") == 10
 
 
 async def test_figures_that_are_none_reach_no_database(federation: Federation) -> None:
