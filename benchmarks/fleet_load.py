@@ -80,20 +80,26 @@ class LoadAgent:
 
     async def _converse(self, channel: aio.Channel) -> float | None:
         outgoing: asyncio.Queue[fleet_pb2.AgentMessage] = asyncio.Queue()
-        stream = fleet_pb2_grpc.FleetStub(channel).Connect(_messages(self._hello(), outgoing))
+        stream = fleet_pb2_grpc.FleetStub(channel).Connect()
         async with asyncio.timeout(30):
+            await stream.write(self._hello())
             welcome = await stream.read()
         if not isinstance(welcome, fleet_pb2.ServerMessage) or not welcome.HasField("welcome"):
             self._tally.note("no welcome")
             return None
         self._delays = backoff.delays()
         self._tally.connected += 1
-        beating = asyncio.create_task(self._beat(outgoing, welcome.welcome.heartbeat_seconds))
+        helpers = [
+            asyncio.create_task(self._beat(outgoing, welcome.welcome.heartbeat_seconds)),
+            asyncio.create_task(_send(stream, outgoing)),
+        ]
         try:
             return await self._obey(stream, channel, outgoing)
         finally:
             self._tally.connected -= 1
-            beating.cancel()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
 
     async def _beat(self, outgoing: asyncio.Queue[fleet_pb2.AgentMessage], seconds: float) -> None:
         while True:
@@ -150,12 +156,9 @@ def _signature(size: int) -> Signature:
     return Signature((TensorSpec("w", "float32", (size,)),))
 
 
-async def _messages(
-    hello: fleet_pb2.AgentMessage, outgoing: asyncio.Queue[fleet_pb2.AgentMessage]
-) -> AsyncIterator[fleet_pb2.AgentMessage]:
-    yield hello
+async def _send(stream: Any, outgoing: asyncio.Queue[fleet_pb2.AgentMessage]) -> None:
     while True:
-        yield await outgoing.get()
+        await stream.write(await outgoing.get())
 
 
 async def _upload(
