@@ -126,7 +126,7 @@ def _restart(bench: BenchmarkFederation) -> None:
     """As an operator does, or an upgrade: it says goodbye, ends, and is started again."""
     worker = bench.stack.children.named("worker")
     worker.process.terminate()
-    worker.process.wait(30)
+    worker.process.wait(COME_BACK_SECONDS)
     while not bench.stack.children.revive():
         time.sleep(0.1)
 
