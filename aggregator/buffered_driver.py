@@ -80,7 +80,7 @@ class Fleet:
         flight = self.flights.pop(assignment, None)
         if flight and flight.timer:
             flight.timer.cancel()
-        assignment.model = b""
+        assignment.forget_model()
         return flight
 
     def forget(self, clients: Collection[str]) -> None:

@@ -45,7 +45,8 @@ class RunContext:
     ) -> Assignment:
         """A task of this run for one client. Its id is a function of what it is, so that sending it twice changes nothing."""
         largest = max(self.spec.signature.size, self.strategy.uploaded.size)
-        encoding = self.spec.strategy.update.encoding if kind == task_pb2.TASK_KIND_FIT else PLAIN
+        fit = kind == task_pb2.TASK_KIND_FIT
+        encoding = self.spec.strategy.update.encoding if fit else PLAIN
         name = f"{self.spec.run_id}|{self.lease.fencing}|{round_number}|{attempt}|{kind}|{client_id}"
         task = task_pb2.Task(
             task_id=hashlib.sha256(name.encode()).hexdigest()[:32],
@@ -60,11 +61,14 @@ class RunContext:
             deadline_seconds=self.spec.strategy.faults.deadline_seconds,
             local_tensors=self.strategy.local_tensors if model else (),
             counted_round=counted_round,
-            encoding=encoding_to_proto(encoding),
+            encoding=encoding_to_proto(encoding, self.spec.strategy.update.packing if fit else "none"),
             rounding_seed=_rounding_seed(self.spec.seed, round_number, client_id) if encoding != PLAIN else 0,
             protection=protection,
         )
-        return Assignment(client_id, task, listener, model.encoded if model else b"", largest)
+        assignment = Assignment(client_id, task, listener, largest_update=largest)
+        if model:
+            assignment.model, assignment.packed_model = model.encoded, model.packed or b""
+        return assignment
 
     async def evaluate_on_server(self, parameters: Parameters) -> list[MetricRecord]:
         """What the evaluator says of the model; nothing where there is none. An evaluator's error is logged, not fatal."""

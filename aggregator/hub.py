@@ -45,7 +45,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A whole upload, its hash checked, not yet looked at."""
+    """A whole upload, its hash checked, not yet looked at. `buffer` is unpacked."""
 
     buffer: memoryview
     signature: Signature
@@ -53,6 +53,11 @@ class Update:
     num_examples: int
     metrics: Mapping[str, bool | int | float | str | bytes]
     encoding: Encoding = PLAIN
+    packed_size: int | None = None
+
+    @property
+    def bytes_on_the_wire(self) -> int:
+        return len(self.buffer) if self.packed_size is None else self.packed_size
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +71,7 @@ class Assignment:
     task: task_pb2.Task
     listener: Listener
     model: bytes | bytearray = b""
+    packed_model: bytes | bytearray = b""
     largest_update: int = limits.MAX_MODEL_BYTES
     bytes_down: int = 0
     refusals: int = 0
@@ -74,6 +80,10 @@ class Assignment:
     @property
     def uploads(self) -> bool:
         return self.task.kind in (task_pb2.TASK_KIND_FIT, task_pb2.TASK_KIND_INITIALISE)
+
+    def forget_model(self) -> None:
+        """Nobody needs it any more, and others may be waiting for its memory."""
+        self.model = self.packed_model = b""
 
 
 @dataclass(slots=True, eq=False)

@@ -259,7 +259,7 @@ class RoundDriver:
             await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
             return
         participation = self._machine.participations[client_id]
-        participation.bytes_up = len(update.buffer)
+        participation.bytes_up = update.bytes_on_the_wire
         participation.bytes_down = delivery.assignment.bytes_down
         note_update(participation, statistics)
         arrived = machine.UpdateArrived(
@@ -344,7 +344,7 @@ class RoundDriver:
         sent = self._context.strategy.sent_to_train(self._model.parameters)
         if len(sent) == len(self._context.strategy.shared.tensors):
             return self._model.shared
-        return await asyncio.to_thread(Payload.of, sent)
+        return await asyncio.to_thread(Payload.of, sent, self._context.spec.strategy.update.packing)
 
     def _set_deadline(self, seconds: float) -> None:
         if self._deadline:
@@ -409,7 +409,8 @@ class RoundDriver:
         strategy, aggregate = self._context.strategy, self._aggregation.result()
         statistics = self._aggregation.compare(aggregate)
         parameters = self._aggregation.next_model(self._model.parameters, aggregate)
-        return GlobalModel.of(parameters, strategy.shared_of(parameters)), statistics, strategy.state()
+        packing = self._context.spec.strategy.update.packing
+        return GlobalModel.of(parameters, strategy.shared_of(parameters), packing), statistics, strategy.state()
 
     async def _limited(self, work: Callable[[], T]) -> T:
         """`work` in a thread, for as long as the strategy may take. Raises `AggregationFailed` when that is over."""

@@ -247,7 +247,8 @@ class RunDriver:
         return model
 
     async def _global_model(self, parameters: Parameters) -> GlobalModel:
-        return await asyncio.to_thread(GlobalModel.of, parameters, self._context.strategy.shared_of(parameters))
+        shared, packing = self._context.strategy.shared_of(parameters), self._context.spec.strategy.update.packing
+        return await asyncio.to_thread(GlobalModel.of, parameters, shared, packing)
 
     async def _wait_for_clients(self) -> dict[str, ClientIdentity]:
         """The eligible clients, when there are enough for a round. Raises `RunFailed` if they don't come in time."""

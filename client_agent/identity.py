@@ -7,9 +7,12 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from client_agent.errors import CertificateExpired, ConfigurationError, NotEnrolled
 
@@ -170,13 +173,19 @@ class Identities:
         self.current = identity
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, from the moment it exists, and have it on disk before returning."""
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file that only its owner can read, from the moment it exists, and that is on disk afterwards."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    with private_file(path) as file:
+        file.write(content)
 
 
 def replace_private(path: Path, content: bytes) -> None:

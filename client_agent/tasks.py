@@ -20,7 +20,7 @@ from client_agent.sdk import NumPyClient, Silent
 from client_agent.threads import ClientError, in_thread
 from client_agent.transfer import Report, Transfer
 from protos import limits, tensors
-from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
+from protos.convert import Scalars, encoding_from_proto, packing_from_proto, scalars_from_proto, signature_from_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters, Signature
 
@@ -182,11 +182,12 @@ class Tasks:
                 return await _run_client(hosted, progress, lambda: execution.initialise(hosted, config))
             case task_pb2.TASK_KIND_FIT:
                 encoding, seed = encoding_from_proto(task.encoding), task.rounding_seed
+                packing = packing_from_proto(task.encoding.packing) or "none"
                 self._owner.begin_training()
                 given = await self._given(task, hosted, progress)
                 progress.enter(task_pb2.PHASE_TRAINING)
                 trained = await _run_client(
-                    hosted, progress, lambda: execution.fit(hosted, given, config, encoding, seed)
+                    hosted, progress, lambda: execution.fit(hosted, given, config, encoding, seed, packing)
                 )
                 if trained.kept:
                     keep = self._states.save

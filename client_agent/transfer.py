@@ -18,8 +18,10 @@ from client_agent.execution import Update
 from client_agent.identity import Identities, Identity
 from client_agent.shared_models import SharedModels
 from protos import limits
-from protos.convert import encoding_to_proto, signature_to_proto
+from protos.convert import encoding_to_proto, packing_from_proto, signature_to_proto
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
+from protos.packing import unpack
+from protos.tensors import CodecError
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ Report = Callable[[float], None]
 class _Download:
     """A model on its way, hashed as it comes."""
 
-    def __init__(self, sha256: str, size: int) -> None:
-        self.sha256 = sha256
+    def __init__(self, packing: str, sha256: str, size: int) -> None:
+        self.packing, self.sha256 = packing, sha256
         self.content = bytearray(size)
         self.received = 0
         self._hash = hashlib.sha256()
@@ -86,13 +88,15 @@ class Transfer:
 
     async def _download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         """A model that was not finished is gone on with, under whichever task: a server that has begun anew asks by another one."""
-        download = self._unfinished
-        if download is None or (download.sha256, len(download.content)) != (model.sha256, model.size):
-            download = self._unfinished = _Download(model.sha256, model.size)
+        wanted, download = _as_sent(model), self._unfinished
+        if download is None or (download.packing, download.sha256, len(download.content)) != wanted:
+            download = self._unfinished = _Download(*wanted)
         await self._persist(lambda: self._download_rest(task_id, download, report))
         self._unfinished = None
         if not download.is_right:
             raise TransferError("The downloaded model doesn't have the SHA-256 that the server announced.")
+        if download.packing:
+            return await asyncio.to_thread(_unpacked, download.content, model)
         return download.content
 
     async def upload(self, task_id: str, update: Update, report: Report) -> None:
@@ -132,7 +136,7 @@ class Transfer:
             await asyncio.wait_for(self._hurry.wait(), seconds)
 
     async def _download_rest(self, task_id: str, download: _Download, report: Report) -> None:
-        request = transfer_pb2.DownloadRequest(task_id=task_id, offset=download.received)
+        request = transfer_pb2.DownloadRequest(task_id=task_id, offset=download.received, packing=download.packing)
         size = len(download.content)
         async with asyncio.timeout(STALL_SECONDS) as stall:
             async for chunk in self._stub().Download(request):
@@ -185,7 +189,7 @@ async def _messages(
             signature=signature_to_proto(update.signature),
             num_examples=update.num_examples,
             metrics=update.metrics,
-            encoding=encoding_to_proto(update.encoding),
+            encoding=encoding_to_proto(update.encoding, update.packing),
         )
     )
     await turn.wait()
@@ -194,6 +198,29 @@ async def _messages(
         end = min(start + limits.CHUNK_BYTES, len(view))
         yield transfer_pb2.UploadMessage(chunk=transfer_pb2.Chunk(data=bytes(view[start:end])))
         report(end / len(view))
+
+
+def _as_sent(model: task_pb2.ModelRef) -> tuple[str, str, int]:
+    """How the model is packed when it is asked for, and the SHA-256 and size of that; as it is where the packing isn't known here."""
+    packed = model.packed
+    if packed.packing and packing_from_proto(packed.packing) and packed.size < model.size:
+        return packed.packing, packed.sha256, packed.size
+    return "", model.sha256, model.size
+
+
+def _unpacked(packed: bytearray, model: task_pb2.ModelRef) -> bytearray:
+    """Raises `TransferError` where that isn't the model that was announced."""
+    content, received, digest = bytearray(model.size), 0, hashlib.sha256()
+    try:
+        for block in unpack(packed, model.size):
+            content[received : received + len(block)] = block
+            received += len(block)
+            digest.update(block)
+    except CodecError as error:
+        raise TransferError(f"The downloaded model is damaged. {error}") from error
+    if digest.hexdigest() != model.sha256:
+        raise TransferError("The unpacked model doesn't have the SHA-256 that the server announced.")
+    return content
 
 
 def _stall_deadline() -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import cast, get_args
 
 from protos import limits
 from protos.encodings import PLAIN, Compression, Encoding
 from protos.fedui.v1 import tensor_pb2
+from protos.packing import Packing
 from protos.tensors import CodecError, Signature, TensorSpec
 
 ScalarValue = bool | int | float | str | bytes
@@ -33,16 +34,24 @@ def _spec_from_proto(message: tensor_pb2.TensorSpec) -> TensorSpec:
     return TensorSpec(message.name, message.dtype, shape)
 
 
-def encoding_to_proto(encoding: Encoding) -> tensor_pb2.UpdateEncoding | None:
+def encoding_to_proto(encoding: Encoding, packing: Packing = "none") -> tensor_pb2.UpdateEncoding | None:
     """None for the plain one, which peers of protocol 1.0 understand."""
-    if encoding == PLAIN:
+    if encoding == PLAIN and packing == "none":
         return None
-    return tensor_pb2.UpdateEncoding(compression=encoding.compression, delta=encoding.delta)
+    packed = "" if packing == "none" else packing
+    return tensor_pb2.UpdateEncoding(
+        compression=encoding.compression, delta=encoding.delta, keep=encoding.keep, packing=packed
+    )
 
 
 def encoding_from_proto(message: tensor_pb2.UpdateEncoding) -> Encoding:
     """Raises `CodecError` for one that isn't known here."""
-    return Encoding(cast(Compression, message.compression or "none"), message.delta)  # checks the name
+    return Encoding(cast(Compression, message.compression or "none"), message.delta, message.keep)  # checks the name
+
+
+def packing_from_proto(name: str) -> Packing | None:
+    """None of one that isn't known here."""
+    return next((packing for packing in get_args(Packing) if packing == (name or "none")), None)
 
 
 def scalars_to_proto(values: Mapping[str, ScalarValue]) -> dict[str, tensor_pb2.Scalar]:

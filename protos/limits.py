@@ -1,9 +1,11 @@
 """Numbers that both sides of the wire hold each other to."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 2
+PROTOCOL_MINOR = 3
 METHODS_MINOR = 1
 """The first minor version whose agents know methods and can encode updates. Older ones train plainly and send parameters as they are."""
+TOP_K_MINOR = 3
+"""The first minor version whose agents can send the largest differences alone, and keep what they haven't sent."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit for one message, kept as protection: everything larger is cut into chunks."""

@@ -54,13 +54,15 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         self, request: transfer_pb2.DownloadRequest, context: Context
     ) -> None:
         assignment = await self._assignment(request.task_id, context)
-        model = memoryview(assignment.model)
-        if len(model) < assignment.task.model.size:
+        if request.packing not in ("", assignment.task.model.packed.packing):
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "The model isn't sent packed like that.")
+        model = memoryview(assignment.packed_model if request.packing else assignment.model)
+        if not model and assignment.task.model.size:
             await refuse(
                 context, grpc.StatusCode.NOT_FOUND, "The model isn't sent any more: the task's update is here."
             )
         if request.offset > len(model):
-            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"The model has {len(model):,} bytes.")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"The model is sent as {len(model):,} bytes.")
         try:
             async with self._stream_of(assignment, "download") as stream, stream.limited():
                 await self._send(stream, assignment, model[request.offset :], context)
@@ -130,7 +132,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         async with stream.limited(), self._turns:
             if not self._is_open(assignment):
                 raise UpdateRefused(CLOSED)
-            upload = await self._uploads.begin(_owner(assignment), header, encoded_size(signature, _encoding(header)))
+            size = encoded_size(signature, _encoding(header))
+            upload = await self._uploads.begin(_owner(assignment), header, size)
             try:
                 await context.send_initial_metadata(())  # it is this upload's turn
                 assignment.listener.on_phase(assignment, task_pb2.PHASE_UPLOADING)
@@ -174,8 +177,13 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     ) -> None:
         gate = self._gates.setdefault(assignment.task.run_id, asyncio.Semaphore(self._limits.updates_in_memory))
         async with gate:
-            content = await upload.whole()
-            update = Update(content, signature, header.sha256, header.num_examples, metrics, _encoding(header))
+            content, packed_size = await upload.whole(), None
+            if header.encoding.packing:
+                packed_size, size = len(content), encoded_size(signature, _encoding(header))
+                content = await asyncio.to_thread(self._uploads.unpacked, content, size)
+            update = Update(
+                content, signature, header.sha256, header.num_examples, metrics, _encoding(header), packed_size
+            )
             await assignment.listener.on_update(assignment, update)
         self._uploads.complete(header.task_id, upload)
 
@@ -246,6 +254,8 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
     encoding, wanted = _encoding(header), encoding_from_proto(assignment.task.encoding)
     if encoding != wanted:
         raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
+    if header.encoding.packing not in ("", assignment.task.encoding.packing):
+        raise UpdateRefused(f"The update is packed ({header.encoding.packing!r}), which the run doesn't ask for.")
     if header.size > assignment.largest_update:
         raise UpdateRefused(
             f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."

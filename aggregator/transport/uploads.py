@@ -18,6 +18,7 @@ from aggregator.hub import UpdateRefused
 from aggregator.transport.pace import TransferLimits
 from protos import limits
 from protos.fedui.v1 import transfer_pb2
+from protos.packing import unpack
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +155,15 @@ class Uploads:
         return header.task_id in self._taken
 
     async def begin(self, owner: str, header: transfer_pb2.UploadHeader, expected_size: int) -> PartialUpload:
-        """The upload that the header continues, or a new one. Raises `UpdateRefused` or `SpoolFull` if it can't be."""
-        if header.size != expected_size:
+        """The upload that the header continues, or a new one. Raises `UpdateRefused` or `SpoolFull` if it can't be.
+
+        `expected_size` is the update's when it isn't packed; packed, it is smaller.
+        """
+        if header.encoding.packing and not 0 < header.size < expected_size:
+            raise UpdateRefused(
+                f"The packed update has {header.size:,} bytes; it would have {expected_size:,} as it is, and is to be smaller."
+            )
+        if not header.encoding.packing and header.size != expected_size:
             raise UpdateRefused(
                 f"The update has {header.size:,} bytes; the run's model has {expected_size:,} as it is to be sent."
             )
@@ -172,6 +180,14 @@ class Uploads:
             raise UpdateRefused(f"The upload goes on at byte {upload.received:,}, not {header.offset:,}.")
         upload.busy = True
         return upload
+
+    def unpacked(self, packed: memoryview, size: int) -> memoryview:
+        """A view of a file without a name. Takes time. Raises `CodecError` where there aren't `size` bytes, `OSError` on a full disk."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            for block in unpack(packed, size):
+                file.write(block)
+            file.flush()
+            return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
     async def pause(self, upload: PartialUpload) -> None:
         """Its stream has ended."""

@@ -65,6 +65,11 @@ class Preflight:
         return updates * (self.sizes.to_train + self.sizes.update) if self.sizes else 0
 
     @property
+    def at_most(self) -> bool:
+        """The traffic is known as a bound alone: what an ensemble of trees grows to, and what packing saves, nobody knows beforehand."""
+        return self.app.model_signature.is_open or self.config.update.packing != "none"
+
+    @property
     def evaluation_traffic(self) -> int:
         """Bytes of a round's evaluation by the clients. In a buffered run there is none."""
         evaluated = self.config.evaluation.federated and not self.asynchronous

@@ -147,6 +147,17 @@ def test_only_differences_are_compressed(compression: str) -> None:
     assert str(update.encoding) == f"{compression} differences from the global model"
 
 
+def test_top_k_sends_differences_and_says_how_many() -> None:
+    with pytest.raises(ValidationError, match="choose send: delta"):
+        UpdateConfig.model_validate({"compression": "top_k"})
+    with pytest.raises(ValidationError, match="less than or equal to 0.5"):
+        UpdateConfig.model_validate({"compression": "top_k", "send": "delta", "keep": 0.6})
+    config = StrategyConfig.model_validate({"update": {"compression": "top_k", "send": "delta", "keep": 0.02}})
+    assert str(config.update.encoding) == "the largest 0.02 of the differences from the global model"
+    assert config.agent_minor == limits.TOP_K_MINOR
+    assert StrategyConfig.model_validate({"update": {"packing": "zstd"}}).agent_minor == 0, "who can't, needn't"
+
+
 @given(st.floats(0, 1), st.integers(2, 200))
 def test_a_cosine_never_rises(end: float, rounds: int) -> None:
     factors = [Cosine(end=end).factor_at(r, rounds) for r in range(1, rounds + 1)]

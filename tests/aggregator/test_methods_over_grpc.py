@@ -23,6 +23,7 @@ from client_agent.apps import digits_numpy
 from client_agent.hosting import host
 from client_agent.identity import Enrolment, Home, Identity
 from client_agent.sdk import App, Arrays, Config, Context, FitResult, NumPyClient
+from protos.packing import Packing
 from protos.tensors import Parameters, Signature
 from tests.aggregator.conftest import Federation
 
@@ -222,10 +223,10 @@ async def test_an_engine_that_stops_while_the_model_is_made_ready_gives_the_run_
 ) -> None:
     making, released, original = threading.Event(), threading.Event(), Payload.of
 
-    def slow(parameters: Parameters) -> Payload:
+    def slow(parameters: Parameters, packing: Packing) -> Payload:
         making.set()
         released.wait(30)
-        return original(parameters)
+        return original(parameters, packing)
 
     await launch()
     run = add_run(federation, 1, 1, method={"name": "scaffold"})

@@ -24,6 +24,7 @@ from protos.fedui.v1 import (
     transfer_pb2,
     transfer_pb2_grpc,
 )
+from protos.packing import Packing, pack
 from protos.tensors import Parameters, Signature
 from tests.client_agent.pki import Authority
 
@@ -59,6 +60,8 @@ class ScriptedServer(
         self.download_offsets: list[int] = []
         self.uploads: dict[str, bytearray] = {}
         self.models: dict[str, bytes] = {}
+        self.packed_models: dict[str, bytes] = {}
+        self.packed_downloads = 0
         self.break_upload_after: int | None = None
         self.break_download_after: int | None = None
         self.break_download_again = False
@@ -112,11 +115,15 @@ class ScriptedServer(
         app: str = "toy",
         attempt: int = 1,
         encoding: Encoding = PLAIN,
+        packing: Packing = "none",
+        round_number: int = 1,
+        counted_round: int = 0,
         **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
-            task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version="1.0",
-            config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding), rounding_seed=5,
+            task_id=task_id, run_id="r", round=round_number, attempt=attempt, kind=kind, app=app, app_version="1.0",
+            config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding, packing),
+            rounding_seed=5, counted_round=counted_round,
         )  # fmt: skip
         if model is not None:
             content = bytes(tensors.encode(model))
@@ -124,6 +131,10 @@ class ScriptedServer(
             task.model.sha256 = hashlib.sha256(content).hexdigest()
             task.model.size = len(content)
             task.model.signature.CopyFrom(signature_to_proto(Signature.of(model)))
+            if packing != "none":
+                packed = self.packed_models[task_id] = bytes(pack(content) or b"")
+                task.model.packed.packing, task.model.packed.size = packing, len(packed)
+                task.model.packed.sha256 = hashlib.sha256(packed).hexdigest()
         for name, value in fields.items():
             getattr(task, name).CopyFrom(value)
         self.push(task=task)
@@ -167,8 +178,9 @@ class ScriptedServer(
     async def Download(
         self, request: transfer_pb2.DownloadRequest, context: DownloadContext
     ) -> AsyncIterator[transfer_pb2.Chunk]:
-        content = self.models[request.task_id]
+        content = (self.packed_models if request.packing else self.models)[request.task_id]
         await self._record(self.download_offsets, request.offset)
+        self.packed_downloads += bool(request.packing)
         for start in range(request.offset, len(content), limits.CHUNK_BYTES):
             if self.break_download_after is not None and start >= self.break_download_after:
                 if not self.break_download_again:

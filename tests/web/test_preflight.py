@@ -98,6 +98,14 @@ def test_an_agent_too_old_to_encode_is_not_ready(world: World, client: Browser) 
     assert "must update fedagent for this strategy" in _page(world, client, delta)
     Client.objects.filter(pk=world.client.pk).update(protocol_minor=limits.METHODS_MINOR)
     assert _check(world, StrategyConfig.model_validate(delta)).enough
+    top_k = {"update": {"send": "delta", "compression": "top_k"}}
+    assert [c.name for c in _check(world, StrategyConfig.model_validate(top_k)).outdated] == ["hosp-elm"]
+
+
+def test_what_packing_saves_is_not_promised(world: World, client: Browser) -> None:
+    packed = {"update": {"packing": "zstd"}}
+    assert "At most <b" in _page(world, client, packed)
+    assert _check(world, StrategyConfig.model_validate(packed)).enough, "agents that don't know it do without"
 
 
 MODEL, WEIGHT, BIAS = 2_624, 2_560, 64  # with their padding
@@ -108,6 +116,8 @@ MODEL, WEIGHT, BIAS = 2_624, 2_560, 64  # with their padding
     [
         ({}, MODEL, MODEL, MODEL),
         ({"update": {"send": "delta", "compression": "float16"}}, MODEL, WEIGHT // 2 + BIAS, MODEL),
+        ({"update": {"send": "delta", "compression": "top_k", "keep": 0.01}}, MODEL, 64 + BIAS, MODEL),
+        ({"update": {"packing": "zstd"}}, MODEL, MODEL, MODEL),
         ({"method": {"name": "scaffold"}}, 2 * MODEL, 2 * MODEL, MODEL),
         ({"method": {"name": "fedbn", "tensors": ["bias"]}}, WEIGHT, WEIGHT, WEIGHT),
         (

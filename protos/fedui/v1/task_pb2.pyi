@@ -104,26 +104,62 @@ class ModelRef(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     """of the encoded tensors, hexadecimal"""
     size: _builtins.int
     """bytes"""
     @_builtins.property
     def signature(self) -> _tensor_pb2.ModelSignature: ...
+    @_builtins.property
+    def packed(self) -> Global___PackedModel:
+        """absent where the model is sent as it is alone"""
+
     def __init__(
         self,
         *,
         sha256: _builtins.str = ...,
         size: _builtins.int = ...,
         signature: _tensor_pb2.ModelSignature | None = ...,
+        packed: Global___PackedModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["packed", b"packed", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "signature", b"signature", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packed", b"packed", "sha256", b"sha256", "signature", b"signature", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelRef: _TypeAlias = ModelRef  # noqa: Y015
+
+@_typing.final
+class PackedModel(_message.Message):
+    """The same model, smaller on its way, for agents that ask for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACKING_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    packing: _builtins.str
+    """"zstd" """
+    sha256: _builtins.str
+    """of the packed bytes, hexadecimal"""
+    size: _builtins.int
+    """of the packed bytes"""
+    def __init__(
+        self,
+        *,
+        packing: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packing", b"packing", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedModel: _TypeAlias = PackedModel  # noqa: Y015
 
 @_typing.final
 class ColumnQuery(_message.Message):

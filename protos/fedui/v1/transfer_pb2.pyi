@@ -44,17 +44,21 @@ class DownloadRequest(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     offset: _builtins.int
+    packing: _builtins.str
+    """of ModelRef.packed; the offset is then one of the packed bytes"""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         offset: _builtins.int = ...,
+        packing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "packing", b"packing", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,9 +151,9 @@ class UploadHeader(_message.Message):
     offset: _builtins.int
     """where the chunks begin: UploadStatus.received"""
     size: _builtins.int
-    """of the whole"""
+    """of the whole, as it is sent"""
     sha256: _builtins.str
-    """of the whole, hexadecimal"""
+    """of the whole, as it is sent, hexadecimal"""
     num_examples: _builtins.int
     @_builtins.property
     def signature(self) -> _tensor_pb2.ModelSignature: ...
@@ -157,7 +161,7 @@ class UploadHeader(_message.Message):
     def metrics(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Scalar]: ...
     @_builtins.property
     def encoding(self) -> _tensor_pb2.UpdateEncoding:
-        """the task's"""
+        """the task's; it may be packed only if the task's says so"""
 
     def __init__(
         self,
