@@ -18,6 +18,7 @@ from client_agent.execution import Update
 from client_agent.identity import Identities, Identity
 from client_agent.shared_models import SharedModels
 from protos import limits
+from protos.chunks import read_chunk, write_upload
 from protos.convert import encoding_to_proto, packing_from_proto, signature_to_proto
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
 from protos.packing import unpack
@@ -25,6 +26,8 @@ from protos.tensors import CodecError
 
 log = logging.getLogger(__name__)
 
+HASH_BYTES = 8 * limits.CHUNK_BYTES
+"""Hashed at a time, in a thread."""
 STALL_SECONDS = 60.0
 """A transfer that moves nothing for so long has lost its connection."""
 
@@ -47,18 +50,32 @@ class _Download:
         self.content = bytearray(size)
         self.received = 0
         self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._hashing: asyncio.Task[None] | None = None
 
-    def take(self, data: bytes) -> None:
+    async def take(self, data: memoryview) -> None:
         end = self.received + len(data)
         if end > len(self.content):
             raise TransferError("The server sent more bytes than the model has.")
         self.content[self.received : end] = data
-        self._hash.update(data)
         self.received = end
+        if end - self._hashed >= HASH_BYTES:
+            await self._hash_rest()
 
-    @property
-    def is_right(self) -> bool:
+    async def is_right(self) -> bool:
+        await self._hash_rest()
+        await self._until_hashed()
         return self._hash.hexdigest() == self.sha256
+
+    async def _hash_rest(self) -> None:
+        """In a thread, while more arrives."""
+        await self._until_hashed()
+        rest, self._hashed = memoryview(self.content)[self._hashed : self.received], self.received
+        self._hashing = asyncio.create_task(asyncio.to_thread(self._hash.update, rest))
+
+    async def _until_hashed(self) -> None:
+        if self._hashing:
+            await asyncio.wait({self._hashing})  # whoever is cancelled meanwhile doesn't end it
 
 
 class Transfer:
@@ -93,7 +110,7 @@ class Transfer:
             download = self._unfinished = _Download(*wanted)
         await self._persist(lambda: self._download_rest(task_id, download, report))
         self._unfinished = None
-        if not download.is_right:
+        if not await download.is_right():
             raise TransferError("The downloaded model doesn't have the SHA-256 that the server announced.")
         if download.packing:
             return await asyncio.to_thread(_unpacked, download.content, model)
@@ -139,9 +156,9 @@ class Transfer:
         request = transfer_pb2.DownloadRequest(task_id=task_id, offset=download.received, packing=download.packing)
         size = len(download.content)
         async with asyncio.timeout(STALL_SECONDS) as stall:
-            async for chunk in self._stub().Download(request):
+            async for data in self._stub().download(request):
                 stall.reschedule(_stall_deadline())
-                download.take(chunk.data)
+                await download.take(data)
                 report(download.received / max(1, size))
         if download.received < size:
             raise TransferError(f"The server ended the model after {download.received:,} of {size:,} bytes.")
@@ -149,7 +166,7 @@ class Transfer:
     async def _upload_rest(self, task_id: str, update: Update, report: Report) -> None:
         async with asyncio.timeout(STALL_SECONDS) as stall:
             request = transfer_pb2.GetUploadRequest(task_id=task_id, sha256=update.sha256)
-            status = await self._stub().GetUpload(request)
+            status = await self._stub().get_upload(request)
             if status.complete:
                 return
 
@@ -159,7 +176,7 @@ class Transfer:
 
             leaving = self._departures.update(task_id, update, status.received)
             turn = asyncio.Event()
-            call = self._stub().Upload(_messages(task_id, leaving, status.received, turn, moved))
+            call = self._stub().upload(_messages(task_id, leaving, status.received, turn, moved))
             try:
                 if status.announces_turn:
                     stall.reschedule(None)  # others come first; that the server is there, keepalive watches
@@ -170,16 +187,28 @@ class Transfer:
             finally:
                 call.cancel()  # of no effect once it has ended
 
-    def _stub(self) -> transfer_pb2_grpc.TransferAsyncStub:
+    def _stub(self) -> _Stub:
         if self._channel is None:
             self._opened_as = self._identities.current
             self._channel = open_channel(self._opened_as)
-        return transfer_pb2_grpc.TransferStub(self._channel)
+        return _Stub(self._channel)
+
+
+class _Stub:
+    """As the generated one, but for the chunks, of which fewer copies are made."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        service = transfer_pb2.DESCRIPTOR.services_by_name["Transfer"].full_name
+        self.get_upload = transfer_pb2_grpc.TransferStub(channel).GetUpload
+        self.download = channel.unary_stream(
+            f"/{service}/Download", transfer_pb2.DownloadRequest.SerializeToString, read_chunk
+        )
+        self.upload = channel.stream_unary(f"/{service}/Upload", write_upload, transfer_pb2.UploadReceipt.FromString)
 
 
 async def _messages(
     task_id: str, update: Update, offset: int, turn: asyncio.Event, report: Report
-) -> AsyncIterator[transfer_pb2.UploadMessage]:
+) -> AsyncIterator[transfer_pb2.UploadMessage | memoryview]:
     yield transfer_pb2.UploadMessage(
         header=transfer_pb2.UploadHeader(
             task_id=task_id,
@@ -196,7 +225,7 @@ async def _messages(
     view = memoryview(update.content)
     for start in range(offset, len(view), limits.CHUNK_BYTES):
         end = min(start + limits.CHUNK_BYTES, len(view))
-        yield transfer_pb2.UploadMessage(chunk=transfer_pb2.Chunk(data=bytes(view[start:end])))
+        yield view[start:end]
         report(end / len(view))
 
 

@@ -16,9 +16,9 @@ from aggregator.transport.calls import OpenCalls
 from aggregator.transport.certificates import IdentityServicer
 from aggregator.transport.fleet import FleetServicer
 from aggregator.transport.pace import TransferLimits
-from aggregator.transport.transfer import TransferServicer
+from aggregator.transport.transfer import TransferServicer, add_transfer_to
 from protos import limits
-from protos.fedui.v1 import fleet_pb2_grpc, identity_pb2_grpc, transfer_pb2_grpc
+from protos.fedui.v1 import fleet_pb2_grpc, identity_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def build_server(
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry, calls.limits), server)
     transfer = TransferServicer(hub, registry, uploads, transfer_limits)
-    transfer_pb2_grpc.add_TransferServicer_to_server(transfer, server)
+    add_transfer_to(server, transfer)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(hub, registry), server)
     credentials = _credentials(tls)
     try:

@@ -20,6 +20,7 @@ from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream
 from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
 from protos import limits
+from protos.chunks import read_upload, write_chunk
 from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
 from protos.encodings import Encoding, encoded_size
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
@@ -34,6 +35,27 @@ SMALL_BYTES, SMALL_PER_SECOND = 16 * 1024, 50.0
 CLOSED = "The round was closed before the update arrived."
 
 Context = aio.ServicerContext[Any, Any]
+Messages = AsyncIterator[transfer_pb2.UploadMessage | memoryview]
+"""A header, then the data of chunks (`protos.chunks`)."""
+
+
+def add_transfer_to(server: aio.Server, servicer: TransferServicer) -> None:
+    """As the generated code does it, but for the chunks, of which fewer copies are made."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Download": grpc.unary_stream_rpc_method_handler(
+            servicer.Download, transfer_pb2.DownloadRequest.FromString, write_chunk
+        ),
+        "GetUpload": grpc.unary_unary_rpc_method_handler(
+            servicer.GetUpload,
+            transfer_pb2.GetUploadRequest.FromString,
+            transfer_pb2.UploadStatus.SerializeToString,
+        ),
+        "Upload": grpc.stream_unary_rpc_method_handler(
+            servicer.Upload, read_upload, transfer_pb2.UploadReceipt.SerializeToString
+        ),
+    }
+    name = transfer_pb2.DESCRIPTOR.services_by_name["Transfer"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
 
 
 class TransferServicer(transfer_pb2_grpc.TransferServicer):
@@ -75,8 +97,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         for start in range(0, len(rest), limits.CHUNK_BYTES):
             if not self._is_open(assignment):
                 raise StreamEnded("The task is over.")
-            chunk = bytes(rest[start : start + limits.CHUNK_BYTES])
-            await context.write(transfer_pb2.Chunk(data=chunk))
+            chunk = rest[start : start + limits.CHUNK_BYTES]
+            await context.write(chunk)
             assignment.bytes_down += len(chunk)
             stream.moved(len(chunk))
             await pace.keep(len(chunk))
@@ -84,9 +106,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     async def GetUpload(self, request: transfer_pb2.GetUploadRequest, context: Context) -> transfer_pb2.UploadStatus:
         return self._uploads.status(_owner(await self._assignment(request.task_id, context)), request)
 
-    async def Upload(
-        self, request_iterator: AsyncIterator[transfer_pb2.UploadMessage], context: Context
-    ) -> transfer_pb2.UploadReceipt:
+    async def Upload(self, request_iterator: Messages, context: Context) -> transfer_pb2.UploadReceipt:
         client, _ = await authenticate(self._registry, context)
         header = await self._receive_header(request_iterator, context)
         assignment = await self._assignment_of(client, header.task_id, context)
@@ -106,15 +126,13 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             logger.error("An upload can't be kept: %s", error, extra={"client_id": assignment.client_id})
             await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The server has no room for the upload now.")
 
-    async def _receive_header(
-        self, messages: AsyncIterator[transfer_pb2.UploadMessage], context: Context
-    ) -> transfer_pb2.UploadHeader:
+    async def _receive_header(self, messages: Messages, context: Context) -> transfer_pb2.UploadHeader:
         try:
             async with asyncio.timeout(self._limits.idle_seconds):
                 first = await anext(messages, transfer_pb2.UploadMessage())
         except TimeoutError:
             await refuse(context, grpc.StatusCode.ABORTED, "No header came.")
-        if not first.HasField("header"):
+        if isinstance(first, memoryview) or not first.HasField("header"):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "An upload begins with its header.")
         return first.header
 
@@ -123,7 +141,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         stream: TransferStream,
         assignment: Assignment,
         header: transfer_pb2.UploadHeader,
-        messages: AsyncIterator[transfer_pb2.UploadMessage],
+        messages: Messages,
         context: Context,
     ) -> transfer_pb2.UploadReceipt:
         signature, metrics = _checked(assignment, header)
@@ -151,7 +169,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         assignment: Assignment,
         offset: int,
         upload: PartialUpload,
-        messages: AsyncIterator[transfer_pb2.UploadMessage],
+        messages: Messages,
     ) -> None:
         pace, known = self._pace_of(assignment), upload.received - offset  # an earlier stream may have brought more
         crumbs = Pace(SMALL_PER_SECOND)
@@ -159,7 +177,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         async for message in messages:
             if not self._is_open(assignment):
                 raise UpdateRefused(CLOSED)
-            data = message.chunk.data
+            data = message if isinstance(message, memoryview) else memoryview(b"")
             await upload.take(data[known:] if known else data)
             known = max(0, known - len(data))
             stream.moved(len(data))

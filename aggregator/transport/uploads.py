@@ -75,7 +75,7 @@ class PartialUpload:
         else:
             path.write_bytes(b"")
 
-    async def take(self, data: bytes) -> None:
+    async def take(self, data: memoryview) -> None:
         """Raises `OSError` when the disk is full."""
         if len(data) > limits.CHUNK_BYTES:
             raise UpdateRefused(f"A chunk holds at most {limits.CHUNK_BYTES:,} bytes, not {len(data):,}.")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from aggregator.core import registry
 from aggregator.core.config import LocalConfig, StrategyConfig, UpdateConfig
 from aggregator.core.schedule import Constant, Cosine, Step
+from protos import limits
 
 
 def test_the_default_is_fedavg() -> None:
