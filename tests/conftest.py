@@ -22,3 +22,9 @@ def redis_url() -> Iterator[str]:
     else:
         with ValkeyServer() as server:
             yield server.connection_url
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is large runs only where it is asked for by its name."""
+    if "large" not in config.option.markexpr:
+        items[:] = [item for item in items if item.get_closest_marker("large") is None]
