@@ -60,6 +60,7 @@ class Departures:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: dict[str, task_pb2.Task] = {}
         self._gathered: dict[tuple[str, str], _Gathered] = {}
+        self._due: list[dict[str, Any]] = []
 
     def expect(self, task: task_pb2.Task) -> None:
         """What leaves for this task is listed under its run and round."""
@@ -121,6 +122,7 @@ class Departures:
         """List what is still gathered."""
         for kind, task_id in list(self._gathered):
             self._flush(kind, task_id)
+        self._write()
 
     def _strip(self, metrics: ProtoScalars) -> None:
         _keep(metrics, self._leave().allows_metric)
@@ -146,19 +148,29 @@ class Departures:
         moment = time.monotonic()
         if (older := self._gathered.get((kind, task_id))) and moment - older.begun >= seconds:
             self._flush(kind, task_id)
+            self._write()
         new = _Gathered({"since": now(), **self._about(task_id)}, moment)
         self._gathered.setdefault((kind, task_id), new).add(message.SerializeToString(), metrics)
 
     def _flush(self, kind: str, task_id: str) -> None:
+        """Of what was gathered there will be an entry, with the next that is written: each writing waits for the disk."""
         if gathered := self._gathered.pop((kind, task_id), None):
             about: dict[str, Any] = {"messages": gathered.messages, **gathered.about}
             if gathered.metrics:
                 about["metrics"] = gathered.metrics
-            self._list(kind, sha256=gathered.digest.hexdigest(), size=gathered.size, **about)
+            sha256, size = gathered.digest.hexdigest(), gathered.size
+            self._due.append(entry(kind, self._federation, sha256=sha256, size=size, **about))
 
     def _list(self, kind: str, content: bytes = b"", *, sha256: str = "", size: int = 0, **more: Any) -> None:
+        self._due.append(entry(kind, self._federation, content, sha256=sha256, size=size, **more))
+        self._write()
+
+    def _write(self) -> None:
+        if not self._due:
+            return
         try:
-            self._ledger.append(entry(kind, self._federation, content, sha256=sha256, size=size, **more))
+            self._ledger.append(*self._due)
+            self._due.clear()
         except ConfigurationError as error:
             if not self._failure.done():
                 self._failure.set_exception(error)

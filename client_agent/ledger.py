@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,13 +38,13 @@ class Ledger:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def append(self, entry: Mapping[str, Any]) -> Entry:
-        """The entry as it stands in the log. Raises `ConfigurationError` if it can't be written: then nothing must leave."""
+    def append(self, *entries: Mapping[str, Any]) -> Entry:
+        """The last entry as it stands in the log. Raises `ConfigurationError` if they can't be written: then nothing must leave."""
         try:
             descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
             with os.fdopen(descriptor, "rb+", buffering=0) as file:
                 _lock(file)  # `fedagent enroll` and `doctor` write too
-                return _append(file, entry)
+                return _append(file, entries)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigurationError(
                 f"{self._file} can't be added to ({error}), and nothing leaves this machine unlisted."
@@ -56,16 +56,24 @@ def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _append(file: BinaryIO, entry: Mapping[str, Any]) -> Entry:
-    last = _last_entry(file)
+def _append(file: BinaryIO, entries: Sequence[Mapping[str, Any]]) -> Entry:
+    last, lines = _last_entry(file), []
+    for entry in entries:
+        last = _chained(entry, last)
+        lines.append(_line(last) + b"\n")
+    file.write(b"".join(lines))
+    os.fsync(file.fileno())
+    assert last is not None  # one was given
+    return last
+
+
+def _chained(entry: Mapping[str, Any], last: Entry | None) -> Entry:
     chained = {
         "seq": last["seq"] + 1 if last else 1,
         **entry,
         "previous": last["hash"] if last else BEGINNING,
     }
     chained["hash"] = _hash(chained)
-    file.write(_line(chained) + b"\n")
-    os.fsync(file.fileno())
     return chained
 
 
