@@ -320,7 +320,7 @@ def header(task_id: str, size: int, sha256: str = "0" * 64) -> transfer_pb2.Uplo
 async def fill(uploads: Uploads, owner: str, size: int) -> None:
     """`owner` leaves an upload behind that lacks its last byte."""
     upload = await uploads.begin(owner, header(owner, size), size)
-    await upload.take(b"x" * (size - 1))
+    await upload.take(memoryview(b"x" * (size - 1)))
     await uploads.pause(upload)
 
 
