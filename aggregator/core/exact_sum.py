@@ -194,9 +194,10 @@ def _first_exponent(values: Array, weight: int) -> int | None:
 
 def _stride(values: Array) -> int:
     """How many to take at a time: all of them if the kernels take them as they are, for each call costs its time."""
-    if not isinstance(values, np.ndarray):  # an encoded tensor is decoded in parts
-        return CHUNK
-    as_they_are = values.dtype in (np.float32, np.float64) and values.flags.c_contiguous and values.flags.aligned
+    is_array = type(values) is np.ndarray  # an encoded tensor is decoded in parts
+    as_they_are = (
+        is_array and values.dtype in (np.float32, np.float64) and values.flags.c_contiguous and values.flags.aligned
+    )
     return max(values.size, 1) if as_they_are else CHUNK
 
 
