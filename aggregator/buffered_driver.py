@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from aggregator.context import RunContext, checked_parameters
 from aggregator.core import round as machine
@@ -19,8 +18,9 @@ from aggregator.core.staleness import moved
 from aggregator.core.strategies.base import Update as RuleUpdate
 from aggregator.hub import Assignment, Update, UpdateRefused
 from aggregator.models import GlobalModel, Payload
-from aggregator.ports import ClientIdentity, Level, MetricRecord
+from aggregator.ports import ClientIdentity, MetricRecord
 from aggregator.round_driver import Cohort, CommittedRound, Delivery, RoundDriver, check_num_examples
+from aggregator.round_model import RoundModel
 from protos.convert import ScalarValue
 from protos.fedui.v1 import task_pb2
 
@@ -123,6 +123,7 @@ class BufferedRoundDriver(RoundDriver):
         super().__init__(context, number, attempt, Cohort(fleet.names, mode.buffer_size, len(eligible)), model, counted)
         self._fleet, self._mode = fleet, mode
         self._cohort_size = mode.buffer_size
+        self._making = RoundModel(context, number, model, mode.buffer_size, self._population)
         self._inbox, self._phases, self._assignments = fleet.inbox, fleet.phases, fleet.assignments
         fleet.asked = Counter({key: times for key, times in fleet.asked.items() if key[1] == number})
         self._learn_names(eligible)
@@ -139,7 +140,7 @@ class BufferedRoundDriver(RoundDriver):
     async def execute(self) -> CommittedRound | None:
         actions = self._machine.start(time.monotonic())
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
-        self._emit_start()
+        self._tell_start()
         watch = asyncio.create_task(self._watch_clients())
         try:
             await self._begin_aggregation()
@@ -263,8 +264,7 @@ class BufferedRoundDriver(RoundDriver):
 
     def _close(self) -> None:
         """Clients train on, and what they have said meanwhile is for the next round."""
-        if self._aggregation:
-            self._aggregation.close()
+        self._making.close()
         if self._deadline:
             self._deadline.cancel()
         self._fleet.training = self._machine.training
@@ -286,20 +286,13 @@ class BufferedRoundDriver(RoundDriver):
         reported = [m for m in super()._fit_metrics() if m.name != "staleness"]
         return [*reported, MetricRecord("fit", "staleness", mean, examples)]
 
-    def _emit_start(self) -> None:
+    def _tell_start(self) -> None:
         known = self._machine.pending
-        self._emit(
-            "round.started",
-            f"Round {self._number} started: {len(known)} clients train, and {self._mode.buffer_size} updates end it",
-            level=Level.ROUND,
-            attempt=self._attempt,
-            cohort=[{"id": client_id, "name": self._cohort[client_id]} for client_id in known],
-            deadline_seconds=self._context.spec.strategy.faults.deadline_seconds,
-        )
+        words = f"Round {self._number} started: {len(known)} clients train, and {self._mode.buffer_size} updates end it"
+        self._story.started(words, known, self._context.spec.strategy.faults.deadline_seconds)
 
-    def _emit_completion(self, assignment: Assignment, **more: Any) -> None:
-        staleness = self._machine.staleness(assignment.client_id)
-        super()._emit_completion(assignment, **more, staleness=staleness)
+    def _tell_completion(self, client_id: str) -> None:
+        self._story.completed(self._machine.participations[client_id], staleness=self._machine.staleness(client_id))
 
     def _training_on(self) -> list[str]:
         return list(self._machine.training)

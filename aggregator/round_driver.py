@@ -5,30 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 from aggregator.context import RunContext, checked_parameters
 from aggregator.core import round as machine
-from aggregator.core.metrics import numeric, weighted_means
+from aggregator.core.metrics import numeric
 from aggregator.core.round import ClientPhase, Outcome, RoundMachine
-from aggregator.core.statistics import RoundStatistics, UpdateStatistics
-from aggregator.core.strategies.base import RoundContext, UpdateRejected
 from aggregator.core.strategies.base import Update as RuleUpdate
-from aggregator.core.strategy import AggregationFailed, RoundAggregation
+from aggregator.core.strategies.base import UpdateRejected
+from aggregator.core.strategy import AggregationFailed
 from aggregator.hub import Assignment, Update, UpdateRefused
 from aggregator.models import GlobalModel, Payload
-from aggregator.participation import comparisons_json, note_comparison, note_update
-from aggregator.ports import Level, MetricRecord, ModelRecord, RoundRecord
-from aggregator.spool import FileSpool
+from aggregator.participation import note_comparison, note_update
+from aggregator.ports import MetricRecord, ModelRecord, RoundRecord
+from aggregator.round_figures import federated_metrics, fit_metrics
+from aggregator.round_model import RoundModel
+from aggregator.round_story import RoundStory
 from protos import limits
 from protos.convert import ScalarValue, scalars_from_proto
 from protos.fedui.v1 import task_pb2
 from protos.tensors import CodecError, Parameters
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +114,8 @@ class RoundDriver:
             deadline_seconds=faults.deadline_seconds,
             evaluate=evaluation.federated and due,
         )
-        self._aggregation: RoundAggregation | None = None
+        self._making = RoundModel(context, number, model, self._cohort_size, self._population)
+        self._story = RoundStory(context.events, number, attempt, self._cohort)
         self._inbox: asyncio.Queue[machine.RoundEvent | Delivery] = asyncio.Queue()
         self._assignments: dict[str, Assignment] = {}  # of each client the one that counts now
         self._sent: list[Assignment] = []
@@ -127,7 +126,7 @@ class RoundDriver:
 
     async def execute(self) -> CommittedRound | None:
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
-        self._emit_start()
+        self._tell_start()
         try:
             await self._begin_aggregation()
             await self._perform_all(self._machine.start(time.monotonic()))
@@ -165,7 +164,7 @@ class RoundDriver:
             return
         self._phases[assignment.client_id] = entered
         self._inbox.put_nowait(machine.PhaseEntered(time.monotonic(), assignment.client_id, entered))
-        self._emit("client.phase", f"{self._name(assignment)} is {entered}", assignment, phase=entered)
+        self._story.entered(assignment.client_id, entered)
 
     def on_progress(self, assignment: Assignment, progress: task_pb2.Progress) -> None:
         now, client_id = time.monotonic(), assignment.client_id
@@ -180,8 +179,7 @@ class RoundDriver:
         except CodecError:
             metrics = {}
         fraction = min(max(progress.fraction, 0.0), 1.0) if progress.fraction == progress.fraction else 0.0
-        message = progress.message or f"{self._name(assignment)}: {phase} {fraction:.0%}"
-        self._emit("client.progress", message, assignment, phase=phase, fraction=fraction, metrics=metrics)
+        self._story.progressed(client_id, phase, fraction, metrics, progress.message)
 
     def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None:
         if not self._is_settled(assignment):
@@ -241,7 +239,7 @@ class RoundDriver:
             delivery.refuse(refusal)
             return
         try:
-            statistics = await self._aggregate_one(delivery)
+            statistics = await self._making.add(lambda: self._rule_update(delivery))
         except UpdateRejected as rejection:
             delivery.refuse(str(rejection))
             self._reject(client_id, str(rejection))
@@ -260,7 +258,7 @@ class RoundDriver:
         actions = self._machine.handle(arrived)
         if not delivery.taken.done():
             delivery.taken.set_result(None)
-        self._emit_completion(delivery.assignment)
+        self._tell_completion(client_id)
         await self._perform_all(actions)
 
     async def _perform_all(self, actions: Sequence[machine.Action]) -> None:
@@ -348,17 +346,9 @@ class RoundDriver:
 
     async def _aggregate(self, cause: str) -> None:
         closed_at = datetime.now(UTC)
-        received, expected = self._machine.received, len(self._machine.participations)
-        self._emit(
-            "round.closed",
-            f"Round {self._number} closed with {received} of {expected} updates ({cause})",
-            level=Level.ROUND,
-            received=received,
-            expected=expected,
-            cause=cause,
-        )
+        self._story.closed(self._machine.received, len(self._machine.participations), cause)
         try:
-            model, statistics, state = await self._limited(self._make_model)
+            model, statistics, state = await self._making.finish()
         except AggregationFailed as failure:
             await self._perform_all(self._machine.handle(machine.AggregationBroke(time.monotonic(), str(failure))))
             return
@@ -368,25 +358,10 @@ class RoundDriver:
         await self._perform_all(self._machine.handle(machine.Committed(time.monotonic())))
 
     async def _begin_aggregation(self) -> None:
-        context = RoundContext(
-            round_number=self._number,
-            seed=self._context.spec.seed,
-            signature=self._context.strategy.shared,
-            current=self._context.strategy.shared_of(self._model.parameters),
-            cohort_size=self._cohort_size,
-            spool=FileSpool,
-            population=self._population,
-        )
         try:
-            self._aggregation = await self._limited(lambda: self._context.strategy.begin(context))
+            await self._making.begin()
         except AggregationFailed as failure:
             self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
-
-    async def _aggregate_one(self, delivery: Delivery) -> UpdateStatistics:
-        aggregation = self._aggregation
-        if aggregation is None:
-            raise AggregationFailed("The aggregation has not begun.")
-        return await self._limited(lambda: aggregation.add(self._rule_update(delivery)))
 
     def _rule_update(self, delivery: Delivery) -> RuleUpdate:
         """What the rule is told of an update."""
@@ -394,22 +369,6 @@ class RoundDriver:
         return RuleUpdate(
             delivery.assignment.client_id, delivery.parameters, update.num_examples, numeric(update.metrics)
         )
-
-    def _make_model(self) -> tuple[GlobalModel, RoundStatistics, Parameters]:
-        """With what of the round's figures and the strategy's state is stored beside it."""
-        assert self._aggregation is not None  # updates have been added to it
-        strategy, aggregate = self._context.strategy, self._aggregation.result()
-        statistics = self._aggregation.compare(aggregate)
-        parameters = self._aggregation.next_model(self._model.parameters, aggregate)
-        return GlobalModel.of(parameters, strategy.shared_of(parameters)), statistics, strategy.state()
-
-    async def _limited(self, work: Callable[[], T]) -> T:
-        """`work` in a thread, for as long as the strategy may take. Raises `AggregationFailed` when that is over."""
-        seconds = self._context.spec.strategy.faults.aggregation_seconds
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(work), seconds)
-        except TimeoutError:
-            raise AggregationFailed(f"The aggregation took longer than its limit of {seconds:g} s.") from None
 
     async def _commit(self, model: GlobalModel, state: Parameters, closed_at: datetime) -> None:
         """Checkpoint first, then one transaction, then the event: a crash between any two loses nothing that was announced."""
@@ -427,26 +386,11 @@ class RoundDriver:
         )
         await self._context.store.commit_round(self._context.lease, self._record, stored)
         self._stored = stored
-        participations = self._record.participations
-        self._emit(
-            "round.committed",
-            f"Round {self._number} committed",
-            level=Level.ROUND,
-            attempt=self._attempt,
-            metrics=[_metric_json(m) for m in self._record.metrics],
-            bytes_up=sum(p.bytes_up for p in participations),
-            bytes_down=sum(p.bytes_down for p in participations),
-            seconds=(datetime.now(UTC) - self._record.started_at).total_seconds(),
-            sha256=stored.sha256,
-            size=stored.size,
-            training=self._training_on(),
-            updates=comparisons_json(participations),
-        )
-        self._emit_flags()
+        self._story.committed(self._record, stored, self._training_on())
 
     async def _finish(self) -> None:
         assert self._next is not None  # a round finishes after its commit
-        metrics = self._federated_metrics()
+        metrics = federated_metrics(self._machine.participations.values())
         if self._evaluation_due:
             metrics += await self._evaluate_on_server(self._next)
         self._record = self._with_participations(
@@ -454,32 +398,21 @@ class RoundDriver:
         )
         await self._context.store.record_evaluation(self._context.lease, self._record)
         if metrics:
-            self._emit(
-                "round.evaluated",
-                f"Round {self._number} evaluated: {_metrics_text(metrics)}",
-                level=Level.ROUND,
-                metrics=[_metric_json(m) for m in metrics],
-            )
+            self._story.evaluated(metrics)
 
     async def _evaluate_on_server(self, model: GlobalModel) -> list[MetricRecord]:
         try:
             return await self._context.evaluate_on_server(model.parameters)
         except Exception as error:  # an evaluator is a plug-in: its bugs must not end a run that is committed
             logger.exception("The evaluator failed", extra={"run_id": self._context.spec.run_id})
-            self._emit("round.evaluation_failed", f"The server's evaluation failed: {error}", level=Level.ERROR)
+            self._story.server_evaluation_failed(error)
             return []
 
     async def _abandon(self, reason: str) -> None:
         self.reason = reason
         self._record = self._with_participations(replace(self._record, ended_at=datetime.now(UTC)))
         await self._context.store.abandon_round(self._context.lease, self._record, reason)
-        self._emit(
-            "round.abandoned",
-            f"Round {self._number} abandoned. {reason}",
-            level=Level.WARNING,
-            reason=reason,
-            training=self._training_on(),
-        )
+        self._story.abandoned(reason, self._training_on())
 
     def _training_on(self) -> list[str]:
         """Ids of the clients that go on with their work when the round is over."""
@@ -487,8 +420,7 @@ class RoundDriver:
 
     def _close(self) -> None:
         """Leave nothing behind that could reach this round: no timer, no task, no upload that waits, no spooled update."""
-        if self._aggregation:
-            self._aggregation.close()
+        self._making.close()
         if self._deadline:
             self._deadline.cancel()
         self._cancel(self._machine.pending, "The round was interrupted.")
@@ -502,106 +434,21 @@ class RoundDriver:
     def _reject(self, client_id: str, reason: str) -> None:
         self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), client_id, Outcome.REJECTED, reason))
 
-    # --- figures and events -----------------------------------------------------------------------------------------
-
     def _with_participations(self, record: RoundRecord) -> RoundRecord:
         return replace(record, participations=[replace(p) for p in self._machine.participations.values()])
 
     def _fit_metrics(self) -> list[MetricRecord]:
-        reports = [
-            (numeric(p.metrics), p.num_examples) for p in self._machine.participations.values() if p.num_examples
-        ]
-        return [MetricRecord("fit", name, *mean) for name, mean in weighted_means(reports).items()]
-
-    def _federated_metrics(self) -> list[MetricRecord]:
-        reports = [
-            (numeric({**p.evaluation_metrics, "loss": p.evaluation_loss}), p.evaluation_num_examples)
-            for p in self._machine.participations.values()
-            if p.evaluation_num_examples and p.evaluation_loss is not None
-        ]
-        return [MetricRecord("federated", name, *mean) for name, mean in weighted_means(reports).items()]
+        return fit_metrics(self._machine.participations.values())
 
     def _announce(self, event: machine.RoundEvent) -> None:
-        """Tell what a client's part came to, before the machine draws its conclusions for the round."""
-        match event:
-            case machine.EvaluationArrived(_, client_id, loss, num_examples, metrics):
-                self._emit(
-                    "client.evaluated",
-                    f"{self._cohort[client_id]} evaluated the model: loss {loss:.4g}",
-                    self._assignments[client_id],
-                    loss=loss,
-                    num_examples=num_examples,
-                    metrics=numeric(metrics),
-                )
-            case machine.ClientEnded(_, client_id, outcome, reason) if client_id in self._machine.pending:
-                self._emit_failure(client_id, outcome, reason)
-            case machine.DeadlinePassed():
-                for client_id in self._machine.pending:
-                    self._emit_failure(client_id, Outcome.LATE, "The deadline has passed.")
+        self._story.happens(event, self._machine)
 
-    def _emit_start(self) -> None:
-        self._emit(
-            "round.started",
-            f"Round {self._number} started with {len(self._cohort)} clients",
-            level=Level.ROUND,
-            attempt=self._attempt,
-            cohort=[{"id": client_id, "name": name} for client_id, name in self._cohort.items()],
-            deadline_seconds=self._context.spec.strategy.faults.deadline_seconds,
-        )
+    def _tell_start(self) -> None:
+        words = f"Round {self._number} started with {len(self._cohort)} clients"
+        self._story.started(words, self._cohort, self._context.spec.strategy.faults.deadline_seconds)
 
-    def _emit_completion(self, assignment: Assignment, **more: Any) -> None:
-        report = self._machine.participations[assignment.client_id]
-        self._emit(
-            "client.completed",
-            f"{self._name(assignment)} sent its update ({report.num_examples:,} examples)",
-            assignment,
-            num_examples=report.num_examples,
-            metrics=numeric(report.metrics),
-            bytes_up=report.bytes_up,
-            bytes_down=report.bytes_down,
-            download_seconds=report.download_seconds,
-            train_seconds=report.train_seconds,
-            upload_seconds=report.upload_seconds,
-            update_norm=report.update_norm,
-            update_largest=report.update_largest,
-            **more,
-        )
-
-    def _emit_flags(self) -> None:
-        for client_id, report in self._machine.participations.items():
-            if report.flagged:
-                self._emit(
-                    "client.flagged",
-                    f"{self._cohort[client_id]} is unlike the others: {report.flag_reason}",
-                    self._assignments[client_id],
-                    level=Level.WARNING,
-                    reason=report.flag_reason,
-                    norm_ratio=report.norm_ratio,
-                    cosine_to_aggregate=report.cosine_to_aggregate,
-                )
-
-    def _emit_failure(self, client_id: str, outcome: Outcome, reason: str) -> None:
-        """A refusal is its owner's right, and no failure."""
-        refused = outcome is Outcome.REFUSED
-        self._emit(
-            "client.refused" if refused else "client.failed",
-            f"{self._cohort[client_id]}: {outcome}. {reason}",
-            self._assignments[client_id],
-            level=Level.INFO if refused else Level.WARNING,
-            outcome=outcome,
-            reason=reason,
-        )
-
-    def _emit(
-        self, kind: str, message: str, assignment: Assignment | None = None, level: Level = Level.INFO, **data: Any
-    ) -> None:
-        client_id = assignment.client_id if assignment else None
-        if assignment:
-            data = {"name": self._name(assignment), **data}
-        self._context.events.emit(kind, message, level=level, round_number=self._number, client_id=client_id, data=data)
-
-    def _name(self, assignment: Assignment) -> str:
-        return self._cohort[assignment.client_id]
+    def _tell_completion(self, client_id: str) -> None:
+        self._story.completed(self._machine.participations[client_id])
 
 
 def check_num_examples(update: Update) -> None:
@@ -609,16 +456,3 @@ def check_num_examples(update: Update) -> None:
         raise UpdateRefused(
             f"The update counts {update.num_examples:,} examples; between 1 and {limits.MAX_NUM_EXAMPLES:,} are allowed."
         )
-
-
-def _metric_json(metric: MetricRecord) -> dict[str, Any]:
-    return {
-        "source": metric.source,
-        "name": metric.name,
-        "value": metric.value,
-        "num_examples": metric.num_examples,
-    }
-
-
-def _metrics_text(metrics: Sequence[MetricRecord]) -> str:
-    return ", ".join(f"{m.source} {m.name} {m.value:.4g}" for m in metrics)

@@ -266,6 +266,7 @@ const HANDLERS = {
   "client.failed": endPart,
   "client.refused": endPart,
   "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
+  "client.not_evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done", reason: `Not evaluated: ${event.data.reason}` })),
 };
 
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
