@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from aggregator.sharing import Sharing
 from protos import limits
 from protos.encodings import PLAIN, Encoding
 from protos.fedui.v1 import fleet_pb2, task_pb2
@@ -37,6 +38,10 @@ class Listener(Protocol):
     def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None: ...
 
     def on_lost(self, assignment: Assignment) -> None: ...
+
+    def on_handed(self, assignment: Assignment) -> None:
+        """The client, which was busy when the task was assigned, has been given it."""
+        ...
 
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         """Returns when the update is part of the round. Raises `UpdateRefused`."""
@@ -68,6 +73,15 @@ class Assignment:
     model: bytes | bytearray = b""
     largest_update: int = limits.MAX_MODEL_BYTES
     bytes_down: int = 0
+    federation_id: str = ""
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
+
+    @property
+    def run_id(self) -> str:
+        return self.task.run_id
 
     @property
     def uploads(self) -> bool:
@@ -110,6 +124,7 @@ class Hub:
         """By then the clients of a restarted server are back; who isn't counts as lost."""
         self._sessions: dict[str, Session] = {}
         self._assignments: dict[str, Assignment] = {}
+        self._sharing = Sharing[Assignment]()
         self._absences: dict[str, asyncio.TimerHandle] = {}
         self._changed = asyncio.Event()
 
@@ -127,8 +142,9 @@ class Hub:
         if absence := self._absences.pop(client.client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client.client_id):
-            if assignment.task.task_id not in in_hand:
+            if assignment.task_id not in in_hand and self._sharing.is_in_hand(assignment):
                 session.send(fleet_pb2.ServerMessage(task=assignment.task))
+        self._hand_out(client.client_id)
         self._notify()
         return session
 
@@ -163,8 +179,9 @@ class Hub:
 
     def receive_result(self, session: Session, result: task_pb2.TaskResult) -> None:
         if assignment := self._owned(session.client.client_id, result.task_id):
-            self._assignments.pop(result.task_id, None)
+            del self._assignments[result.task_id]
             assignment.listener.on_result(assignment, result)
+            self.release(assignment)
 
     async def watch(self) -> None:
         """Once a heartbeat: write the signs of life in bulk, and end sessions that are silent or whose certificate has expired."""
@@ -241,23 +258,39 @@ class Hub:
         """Set when the next client comes or goes. Read it before looking at who is there, so as to miss nothing."""
         return self._changed
 
-    def assign(self, assignment: Assignment) -> None:
-        self._assignments[assignment.task.task_id] = assignment
-        if session := self._sessions.get(assignment.client_id):
-            session.send(fleet_pb2.ServerMessage(task=assignment.task))
-        else:
+    def assign(self, assignment: Assignment) -> bool:
+        """Whether the client is given the task at once. Else it is busy, and the task waits for its turn: see `sharing`."""
+        self._assignments[assignment.task_id] = assignment
+        self._sharing.add(assignment)
+        if assignment.client_id not in self._sessions:
             self._start_absence(assignment.client_id)
+        self._hand_out(assignment.client_id, just_assigned=assignment)
+        return self._sharing.is_in_hand(assignment)
+
+    def at_work_for(self, client_id: str) -> list[str]:
+        """Ids of the runs, and of queries as `query-<id>`, whose tasks the client has in hand."""
+        return self._sharing.at_work_for(client_id)
+
+    def waits(self, assignment: Assignment) -> bool:
+        """It is open, and the client has not been given it."""
+        return assignment.task_id in self._assignments and not self._sharing.is_in_hand(assignment)
+
+    def release(self, assignment: Assignment) -> None:
+        """The client works on the assignment no more, though it may still ask about it."""
+        if self._sharing.release(assignment):
+            self._hand_out(assignment.client_id)
 
     def withdraw(self, assignment: Assignment) -> None:
         """Forget an assignment: the client has done its part."""
-        self._assignments.pop(assignment.task.task_id, None)
+        self._assignments.pop(assignment.task_id, None)
+        self.release(assignment)
 
     def cancel(self, assignment: Assignment, reason: str) -> None:
         """Forget an assignment, and tell the client to stop working on it."""
-        self.withdraw(assignment)
-        if session := self._sessions.get(assignment.client_id):
-            cancel = fleet_pb2.CancelTask(task_id=assignment.task.task_id, reason=reason)
+        if (session := self._sessions.get(assignment.client_id)) and self._sharing.is_in_hand(assignment):
+            cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason)
             session.send(fleet_pb2.ServerMessage(cancel=cancel))
+        self.withdraw(assignment)
 
     def assignment_of(self, client_id: str, task_id: str) -> Assignment | None:
         """The open assignment, if it is this client's."""
@@ -282,8 +315,17 @@ class Hub:
         if absence := self._absences.pop(client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client_id):
-            del self._assignments[assignment.task.task_id]
+            del self._assignments[assignment.task_id]
+            self._sharing.release(assignment)
             assignment.listener.on_lost(assignment)
+
+    def _hand_out(self, client_id: str, just_assigned: Assignment | None = None) -> None:
+        session = self._sessions.get(client_id)
+        while assignment := self._sharing.next_for(client_id, session.info.max_tasks if session else 1):
+            if session:
+                session.send(fleet_pb2.ServerMessage(task=assignment.task))
+            if assignment is not just_assigned:
+                assignment.listener.on_handed(assignment)
 
     def _notify(self) -> None:
         self._changed.set()

@@ -276,6 +276,8 @@ class AgentInfo:
     protocol_minor: int = 0
     unavailable: str = ""
     """Why it takes no tasks now, in its owner's words; empty: it takes them."""
+    max_tasks: int = 1
+    """That it works on at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,45 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from aggregator.context import RunContext, checked_parameters
+from aggregator.context import RunContext
 from aggregator.core import round as machine
 from aggregator.core.metrics import numeric
-from aggregator.core.round import ClientPhase, Outcome, RoundMachine
+from aggregator.core.round import RoundMachine
 from aggregator.core.strategies.base import Update as RuleUpdate
 from aggregator.core.strategies.base import UpdateRejected
 from aggregator.core.strategy import AggregationFailed
-from aggregator.hub import Assignment, Update, UpdateRefused
+from aggregator.hub import Assignment
 from aggregator.models import GlobalModel, Payload
 from aggregator.participation import note_comparison, note_update
 from aggregator.ports import MetricRecord, ModelRecord, RoundRecord
 from aggregator.round_figures import federated_metrics, fit_metrics
+from aggregator.round_listener import Delivery, RoundListener
 from aggregator.round_model import RoundModel
 from aggregator.round_story import RoundStory
-from protos import limits
-from protos.convert import ScalarValue, scalars_from_proto
+from protos.convert import ScalarValue
 from protos.fedui.v1 import task_pb2
-from protos.tensors import CodecError, Parameters
+from protos.tensors import Parameters
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 0.2
-"""An agent's progress is stored at most this often; a flood of it changes nothing for others."""
-
-_PHASES = {
-    task_pb2.PHASE_DOWNLOADING: ClientPhase.DOWNLOADING,
-    task_pb2.PHASE_TRAINING: ClientPhase.TRAINING,
-    task_pb2.PHASE_UPLOADING: ClientPhase.UPLOADING,
-    task_pb2.PHASE_EVALUATING: ClientPhase.EVALUATING,
-}
-_OUTCOMES = {
-    task_pb2.TASK_OUTCOME_FAILED: Outcome.FAILED,
-    task_pb2.TASK_OUTCOME_REFUSED: Outcome.REFUSED,
-    task_pb2.TASK_OUTCOME_CANCELLED: Outcome.CANCELLED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +40,8 @@ class Cohort:
     """Updates that the round is after."""
     population: int
     """Clients that could have been asked."""
+    reserve: Mapping[str, str] = field(default_factory=dict)
+    """Those that could replace who drops out, the first to be asked first: the name of each by its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +53,7 @@ class CommittedRound:
     """Of each client whose update is in the model, the round in which it was asked for it."""
 
 
-@dataclass(slots=True)
-class Delivery:
-    """An update on its way into the round; `taken` tells the upload how it went."""
-
-    assignment: Assignment
-    update: Update
-    parameters: Parameters
-    taken: asyncio.Future[None]
-
-    def refuse(self, reason: str) -> None:
-        if not self.taken.done():  # an agent that has hung up hears nothing any more
-            self.taken.set_exception(UpdateRefused(reason))
-
-
-class RoundDriver:
+class RoundDriver(RoundListener):
     """One attempt at a round. `execute` returns what was committed, or None if the round was abandoned."""
 
     def __init__(
@@ -91,18 +64,24 @@ class RoundDriver:
         cohort: Cohort,
         model: GlobalModel,
         counted: Mapping[str, int],
+        eligible: Callable[[], Collection[str]],
     ) -> None:
-        """`counted`: of each client the round in which it was asked for the update of its that was counted last."""
+        """`counted`: of each client the round in which it was asked for the update of its that was counted last.
+
+        `eligible` says who could be asked now.
+        """
         evaluation = context.spec.strategy.evaluation
         faults = context.spec.strategy.faults
         due = number % evaluation.every == 0 or number == context.spec.num_rounds
+        super().__init__()
         self.reason = ""
         self._context = context
         self._number, self._attempt = number, attempt
         self._cohort = cohort.names
         self._wanted, self._population = cohort.wanted, cohort.population
         self._cohort_size = len(cohort.names)
-        self._counted = counted
+        self._counted, self._eligible = counted, eligible
+        self._reserve = tuple(cohort.reserve) if faults.replace else ()
         self._model = model
         self._next: GlobalModel | None = None
         self._stored: ModelRecord | None = None
@@ -113,14 +92,15 @@ class RoundDriver:
             quorum=faults.quorum,
             deadline_seconds=faults.deadline_seconds,
             evaluate=evaluation.federated and due,
+            reserve=self._reserve,
+            usual_seconds=context.usual_seconds(self._reserve),
+            wait_seconds=faults.wait_for_clients_seconds,
         )
         self._making = RoundModel(context, number, model, self._cohort_size, self._population)
-        self._story = RoundStory(context.events, number, attempt, self._cohort)
-        self._inbox: asyncio.Queue[machine.RoundEvent | Delivery] = asyncio.Queue()
+        self._story = RoundStory(context.events, number, attempt, {**cohort.names, **cohort.reserve})
+        self._own_timers: dict[str, asyncio.TimerHandle] = {}
         self._assignments: dict[str, Assignment] = {}  # of each client the one that counts now
         self._sent: list[Assignment] = []
-        self._phases: dict[str, ClientPhase] = {}
-        self._progress_at: dict[str, float] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._record = RoundRecord(number, attempt, datetime.now(UTC))
 
@@ -156,82 +136,23 @@ class RoundDriver:
         """The operator wants the run to end."""
         self._inbox.put_nowait(machine.StopRequested(time.monotonic()))
 
-    # --- what the hub tells -----------------------------------------------------------------------------------------
-
-    def on_phase(self, assignment: Assignment, phase: task_pb2.Phase.ValueType) -> None:
-        entered = _PHASES.get(phase)
-        if entered is None or self._phases.get(assignment.client_id) is entered:
-            return
-        self._phases[assignment.client_id] = entered
-        self._inbox.put_nowait(machine.PhaseEntered(time.monotonic(), assignment.client_id, entered))
-        self._story.entered(assignment.client_id, entered)
-
-    def on_progress(self, assignment: Assignment, progress: task_pb2.Progress) -> None:
-        now, client_id = time.monotonic(), assignment.client_id
-        if progress.fraction < 1 and now - self._progress_at.get(client_id, -1.0) < PROGRESS_SECONDS:
-            return
-        self._progress_at[client_id] = now
-        phase = _PHASES.get(progress.phase)
-        if phase is None:
-            return
-        try:
-            metrics = numeric(scalars_from_proto(progress.metrics))
-        except CodecError:
-            metrics = {}
-        fraction = min(max(progress.fraction, 0.0), 1.0) if progress.fraction == progress.fraction else 0.0
-        self._story.progressed(client_id, phase, fraction, metrics, progress.message)
-
-    def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None:
-        if not self._is_settled(assignment):
-            self._inbox.put_nowait(self._event_of_result(assignment, result))
-
-    def on_lost(self, assignment: Assignment) -> None:
-        if self._is_settled(assignment):
-            return
-        reason = "The connection was lost and did not come back."
-        self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), assignment.client_id, Outcome.LOST, reason))
-
-    async def on_update(self, assignment: Assignment, update: Update) -> None:
-        try:
-            check_num_examples(update)
-            parameters = await checked_parameters(update, self._context.strategy.uploaded, self._model.parameters)
-        except UpdateRefused as refusal:
-            self._reject(assignment.client_id, str(refusal))
-            raise
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._machine.phase is machine.RoundPhase.DONE:
-            raise UpdateRefused("The round was closed before the update arrived.")
-        self._inbox.put_nowait(Delivery(assignment, update, parameters, taken))
-        await taken
-
-    def _is_settled(self, assignment: Assignment) -> bool:
-        """The task's update has been counted: what follows about it says nothing about the task that came after."""
-        outcome = self._machine.participations[assignment.client_id].outcome
-        return assignment.uploads and outcome is Outcome.COMPLETED
-
-    def _event_of_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> machine.RoundEvent:
-        now, client_id = time.monotonic(), assignment.client_id
-        if outcome := _OUTCOMES.get(result.outcome):
-            return machine.ClientEnded(now, client_id, outcome, result.reason)
-        if assignment.uploads:
-            return machine.ClientEnded(now, client_id, Outcome.FAILED, "The agent reported success but sent no update.")
-        try:
-            metrics = scalars_from_proto(result.metrics)
-        except CodecError as error:
-            return machine.ClientEnded(now, client_id, Outcome.REJECTED, str(error))
-        if not numeric({"loss": result.loss}) or not 1 <= result.num_examples <= limits.MAX_NUM_EXAMPLES:
-            reason = "The evaluation has no finite loss, or a number of examples out of range."
-            return machine.ClientEnded(now, client_id, Outcome.REJECTED, reason)
-        return machine.EvaluationArrived(now, client_id, result.loss, result.num_examples, metrics)
-
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     async def _take(self, item: machine.RoundEvent | Delivery) -> None:
         if isinstance(item, Delivery):
             await self._take_delivery(item)
             return
+        if self._reserve and isinstance(item, machine.ClientEnded | machine.OwnDeadlinePassed):
+            self._see_who_could_replace()
         self._announce(item)
         await self._perform_all(self._machine.handle(item))
+        if isinstance(item, machine.OwnDeadlinePassed):
+            self._context.history.missed(item.client_id)
+
+    def _see_who_could_replace(self) -> None:
+        """Who is there and free: one that is busy in other runs would come too late."""
+        there = frozenset(c for c in self._eligible() if not self._context.hub.at_work_for(c))
+        self._machine.handle(machine.ClientsChanged(time.monotonic(), there))
 
     async def _take_delivery(self, delivery: Delivery) -> None:
         client_id, update = delivery.assignment.client_id, delivery.update
@@ -258,6 +179,7 @@ class RoundDriver:
         actions = self._machine.handle(arrived)
         if not delivery.taken.done():
             delivery.taken.set_result(None)
+        self._note_completion(delivery.assignment)
         self._tell_completion(client_id)
         await self._perform_all(actions)
 
@@ -279,6 +201,10 @@ class RoundDriver:
                 self._set_deadline(seconds)
             case machine.Cancel(clients, reason):
                 self._cancel(clients, reason)
+            case machine.HoldClock(in_hand, needed):
+                self._story.waits_for_busy(in_hand, needed)
+            case machine.StartClock(in_hand):
+                self._story.waits_no_more(in_hand)
             case machine.Aggregate(cause):
                 await self._aggregate(cause)
             case machine.Abandon(reason):
@@ -322,7 +248,37 @@ class RoundDriver:
                 protection=self._protection(kind),
             )
             self._sent.append(self._assignments[client])
-            self._context.hub.assign(self._assignments[client])
+            self._hand(self._assignments[client])
+
+    def _hand(self, assignment: Assignment) -> None:
+        client_id = assignment.client_id
+        if (report := self._machine.participations[client_id]).replaces and assignment.uploads:
+            self._story.replaced(report)
+        if self._context.hub.assign(assignment):
+            self._watch(assignment)
+            return
+        self._story.waits(client_id, self._context.hub.at_work_for(client_id))
+        self._inbox.put_nowait(machine.TaskWaits(time.monotonic(), client_id))
+
+    def on_handed(self, assignment: Assignment) -> None:
+        super().on_handed(assignment)
+        self._watch(assignment)
+
+    def _watch(self, assignment: Assignment) -> None:
+        """Have the machine told when the client takes far longer than it usually does."""
+        client_id, own = assignment.client_id, self._context.own_deadline(assignment.client_id)
+        if not assignment.uploads or own is None:
+            return
+        self._story.expects(client_id, own)
+        event = machine.OwnDeadlinePassed(time.monotonic() + own.seconds, client_id, own.reason)
+        loop = asyncio.get_running_loop()
+        self._own_timers[client_id] = loop.call_later(own.seconds, self._inbox.put_nowait, event)
+
+    def _note_completion(self, assignment: Assignment) -> None:
+        self._context.hub.release(assignment)
+        if timer := self._own_timers.pop(assignment.client_id, None):
+            timer.cancel()
+        self._context.note_pace(self._machine.participations[assignment.client_id])
 
     def _protection(self, kind: task_pb2.TaskKind.ValueType) -> task_pb2.Protection | None:
         if kind != task_pb2.TASK_KIND_FIT:
@@ -346,7 +302,7 @@ class RoundDriver:
 
     async def _aggregate(self, cause: str) -> None:
         closed_at = datetime.now(UTC)
-        self._story.closed(self._machine.received, len(self._machine.participations), cause)
+        self._story.closed(self._machine.received, self._machine.expected, cause)
         try:
             model, statistics, state = await self._making.finish()
         except AggregationFailed as failure:
@@ -423,6 +379,8 @@ class RoundDriver:
         self._making.close()
         if self._deadline:
             self._deadline.cancel()
+        for timer in self._own_timers.values():
+            timer.cancel()
         self._cancel(self._machine.pending, "The round was interrupted.")
         for assignment in self._sent:
             self._context.hub.withdraw(assignment)
@@ -430,9 +388,6 @@ class RoundDriver:
             item = self._inbox.get_nowait()
             if isinstance(item, Delivery):
                 item.refuse("The round was closed before the update arrived.")
-
-    def _reject(self, client_id: str, reason: str) -> None:
-        self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), client_id, Outcome.REJECTED, reason))
 
     def _with_participations(self, record: RoundRecord) -> RoundRecord:
         return replace(record, participations=[replace(p) for p in self._machine.participations.values()])
@@ -449,10 +404,3 @@ class RoundDriver:
 
     def _tell_completion(self, client_id: str) -> None:
         self._story.completed(self._machine.participations[client_id])
-
-
-def check_num_examples(update: Update) -> None:
-    if not 1 <= update.num_examples <= limits.MAX_NUM_EXAMPLES:
-        raise UpdateRefused(
-            f"The update counts {update.num_examples:,} examples; between 1 and {limits.MAX_NUM_EXAMPLES:,} are allowed."
-        )

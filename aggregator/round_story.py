@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aggregator.context import OwnDeadline
 from aggregator.core import round as machine
 from aggregator.core.metrics import numeric
 from aggregator.core.round import ClientPhase, Outcome, ParticipationReport, RoundMachine, RoundPhase
@@ -80,6 +81,14 @@ class RoundStory:
         message = f"Round {self._number} abandoned. {reason}"
         self._tell("round.abandoned", message, level=Level.WARNING, reason=reason, training=list(training))
 
+    def waits_for_busy(self, in_hand: int, needed: int) -> None:
+        message = f"Waiting for clients busy in other runs: {in_hand} of {needed} have their task"
+        self._tell("round.waiting", message, in_hand=in_hand, needed=needed)
+
+    def waits_no_more(self, in_hand: int) -> None:
+        message = f"{in_hand} clients have their task: the deadline of round {self._number} runs"
+        self._tell("round.going", message, in_hand=in_hand)
+
     # --- its clients -------------------------------------------------------------------------------------------------
 
     def entered(self, client_id: str, phase: ClientPhase) -> None:
@@ -90,6 +99,21 @@ class RoundStory:
     ) -> None:
         message = words or f"{self._names[client_id]}: {phase} {fraction:.0%}"
         self._tell("client.progress", message, client_id, phase=phase, fraction=fraction, metrics=metrics)
+
+    def waits(self, client_id: str, at_work_for: Sequence[str]) -> None:
+        what = ", ".join(
+            run.replace("query-", "query ") if run.startswith("query-") else f"run {run}" for run in at_work_for
+        )
+        message = f"{self._names[client_id]} is busy ({what}); its task waits"
+        self._tell("client.waits", message, client_id, at_work_for=list(at_work_for))
+
+    def expects(self, client_id: str, own: OwnDeadline) -> None:
+        message = f"{self._names[client_id]} is expected within {own.seconds:.3g} s: it usually takes {own.usual:.3g} s"
+        self._tell("client.expected", message, client_id, seconds=own.seconds, usual=own.usual)
+
+    def replaced(self, report: ParticipationReport) -> None:
+        message = f"{self._names[report.client_id]} takes the place of {self._names[report.replaces]}"
+        self._tell("client.replaces", message, report.client_id, replaces=report.replaces)
 
     def completed(self, report: ParticipationReport, **more: Any) -> None:
         self._tell(
@@ -115,6 +139,8 @@ class RoundStory:
                 self._evaluated(event)
             case machine.ClientEnded(_, client_id, outcome, reason) if client_id in round_.pending:
                 self._ended(client_id, outcome, reason, round_.phase)
+            case machine.OwnDeadlinePassed(_, client_id, reason) if round_.can_spare(event):
+                self._ended(client_id, Outcome.LATE, reason, round_.phase)
             case machine.DeadlinePassed():
                 for client_id in round_.pending:
                     self._ended(client_id, Outcome.LATE, "The deadline has passed.", round_.phase)

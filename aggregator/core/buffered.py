@@ -30,6 +30,8 @@ from aggregator.core.round import (
     RoundPhase,
     SendFit,
     SetDeadline,
+    TaskHanded,
+    TaskWaits,
 )
 
 TRIES = 3
@@ -126,6 +128,15 @@ class BufferMachine(RoundMachine):
     def _rank(self, client: str) -> bytes:
         """In another order every round, so that a small `concurrency` keeps nobody out."""
         return hashlib.sha256(f"buffered|{self._seed}|{self._number}|{client}".encode()).digest()
+
+    def _on_waits(self, event: TaskWaits) -> list[Action]:
+        """There is no deadline that could stand still: each client's own begins when it is given its task."""
+        return []
+
+    def _on_handed(self, event: TaskHanded) -> list[Action]:
+        if self.phase is RoundPhase.FITTING and event.client_id in self.pending:
+            self._entered[event.client_id] = (ClientPhase.DOWNLOADING, event.at)
+        return []
 
     def _on_clients_changed(self, event: ClientsChanged) -> list[Action]:
         self._eligible = event.eligible

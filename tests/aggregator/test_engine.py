@@ -311,7 +311,7 @@ async def test_a_client_that_fails_is_asked_last_also_by_the_engine_that_takes_t
 def in_turn(federation: Federation, num_rounds: int) -> StoredRun:
     """One client a round."""
     cohort = CohortConfig(min_clients=1, max_clients=1, order="cyclic")
-    faults = FaultsConfig(quorum=1, deadline_seconds=20)
+    faults = FaultsConfig(quorum=1, deadline_seconds=20, replace=False)
     strategy = StrategyConfig(cohort=cohort, faults=faults, evaluation=EvaluationConfig(federated=False))
     return federation.store.add(RunSpec(1, "test", "tests", "toy", "1", SIGNATURE, strategy, 7, num_rounds))
 

@@ -24,6 +24,7 @@ class FedNova(RuleConfig):
 
     title: ClassVar[str] = "Normalised averaging (FedNova)"
     linear: ClassVar[bool] = True
+    partial_work: ClassVar[bool] = True
     name: Literal["fednova"] = "fednova"
     steps_metric: Annotated[str, Field(min_length=1, max_length=63, title="Metric with the local steps")] = (
         "local_steps"
@@ -33,7 +34,7 @@ class FedNova(RuleConfig):
         return _FedNova(self, context)
 
     def explain(self, quorum: int) -> str:
-        return f"The app must report its number of local steps as the metric “{self.steps_metric}”."
+        return f"The app must tell its number of local steps, by may_go_on or as the metric “{self.steps_metric}”."
 
 
 class _FedNova:
@@ -44,11 +45,11 @@ class _FedNova:
         self._examples = 0
 
     def add(self, update: Update) -> None:
-        steps = update.metrics.get(self._config.steps_metric, 0.0)
+        steps = update.steps or update.metrics.get(self._config.steps_metric, 0.0)
         if not 1 <= steps <= 2**31 or steps != int(steps):
             raise UpdateRejected(
                 f"Normalised averaging needs the metric {self._config.steps_metric!r}, the number of local steps, from 1. "
-                "Let the app's fit return it."
+                "Let the app's fit return it, or ask may_go_on before each step."
             )
         apart, _ = self._mean.measured(update)
         self._mean.add(update, apart, scale=1 / steps, weight=update.num_examples)
