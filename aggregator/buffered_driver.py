@@ -26,7 +26,6 @@ from aggregator.round_story import RoundStory
 from protos.convert import ScalarValue
 from protos.fedui.v1 import task_pb2
 
-
 OF_A_TASK = machine.PhaseEntered | machine.ClientEnded | machine.TaskWaits | machine.TaskHanded
 """What is said of a client's task, in whichever round it is heard."""
 
@@ -268,7 +267,6 @@ class BufferedRoundDriver(RoundDriver):
     def _is_late(self, assignment: Assignment, reason: str) -> None:
         """Whichever round is open by now: its inbox is the same."""
         if self._fleet.land(assignment):
-            self._context.history.missed(assignment.client_id)
             self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), assignment.client_id, Outcome.LATE, reason))
 
     async def _perform(self, action: machine.Action) -> None:

@@ -60,6 +60,18 @@ class RunContext:
         seconds = max(faults.own_margin * usual, usual + LEAST_MARGIN_SECONDS)
         return OwnDeadline(seconds, usual) if seconds < faults.deadline_seconds else None
 
+    def _seconds_for(self, client_id: str) -> float:
+        """Until the client's deadline; one that may send unfinished work is only asked to, at its own."""
+        own, takes_partial_work = self.own_deadline(client_id), self.spec.strategy.takes_partial_work
+        return self.spec.strategy.faults.deadline_seconds if own is None or takes_partial_work else own.seconds
+
+    def _finish_after_seconds(self, client_id: str) -> float:
+        """From when on a client sends what its training has come to: it needs the rest of its time for that."""
+        if not self.spec.strategy.takes_partial_work:
+            return 0.0
+        deadline, upload = self._seconds_for(client_id), self.history.upload_seconds(client_id) or 0.0
+        return max(deadline / 10, deadline - max(2 * upload, deadline / 10))
+
     def note_pace(self, report: ParticipationReport) -> None:
         """Of a client whose update has been counted."""
         phases = (report.download_seconds, report.train_seconds, report.upload_seconds)
@@ -92,7 +104,8 @@ class RunContext:
             app_version=self.spec.app_version,
             model=model.ref if model else None,
             config=scalars_to_proto({**config, "seed": self.spec.seed, "round": round_number}),
-            deadline_seconds=self.spec.strategy.faults.deadline_seconds,
+            deadline_seconds=self._seconds_for(client_id),
+            finish_after_seconds=self._finish_after_seconds(client_id) if kind == task_pb2.TASK_KIND_FIT else 0.0,
             local_tensors=self.strategy.local_tensors if model else (),
             counted_round=counted_round,
             encoding=encoding_to_proto(encoding),

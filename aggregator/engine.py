@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from aggregator.barring import Barring
 from aggregator.context import RunContext
+from aggregator.core.history import History
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Hub
@@ -165,6 +166,7 @@ class Engine:
             models=self._models,
             events=EventLog(state.lease, state.last_event, self._events),
             evaluator=self._find_evaluator(state.spec.app),
+            history=History(state.paces),
         )
         one.driver = RunDriver(context, state)
         await one.driver.drive()

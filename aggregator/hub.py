@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -26,6 +26,14 @@ logger = logging.getLogger(__name__)
 
 class UpdateRefused(Exception):
     """The update can't be taken in; the text is for the owner of the client. Sending it again would change nothing."""
+
+
+class TooLate(UpdateRefused):
+    """The task was closed at its deadline, so many seconds ago."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(f"Too late by {seconds:.1f} s. {reason}")
+        self.seconds = seconds
 
 
 class Listener(Protocol):
@@ -49,6 +57,18 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Steps of a local training, of those that the whole one has."""
+
+    done: int
+    planned: int
+
+    @property
+    def is_partial(self) -> bool:
+        return self.done < self.planned
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """A whole upload, its hash checked, not yet looked at."""
 
@@ -58,6 +78,7 @@ class Update:
     num_examples: int
     metrics: Mapping[str, bool | int | float | str | bytes]
     encoding: Encoding = PLAIN
+    work: Work | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +134,21 @@ class Session:
         self.outbox.put_nowait(None)
 
 
+@dataclass(slots=True)
+class Missed:
+    """A task that was closed at its deadline. Holds no model: it is kept while clients may still ask about it."""
+
+    client_id: str
+    run_id: str
+    reason: str
+    at: float
+    told: Callable[[float], None]
+    """Is called once, with the seconds by which the client was late, when it is heard of."""
+
+
+KEPT_MISSED = 4_096
+
+
 class Hub:
     """`lost_after_seconds`: how long a client with work may be away before its driver is told that it is lost."""
 
@@ -125,6 +161,7 @@ class Hub:
         self._sessions: dict[str, Session] = {}
         self._assignments: dict[str, Assignment] = {}
         self._sharing = Sharing[Assignment]()
+        self._missed: dict[str, Missed] = {}
         self._absences: dict[str, asyncio.TimerHandle] = {}
         self._changed = asyncio.Event()
 
@@ -178,7 +215,9 @@ class Hub:
             assignment.listener.on_progress(assignment, progress)
 
     def receive_result(self, session: Session, result: task_pb2.TaskResult) -> None:
-        if assignment := self._owned(session.client.client_id, result.task_id):
+        if (assignment := self._owned(session.client.client_id, result.task_id)) is None:
+            self.lateness(session.client.client_id, result.task_id)
+        else:
             del self._assignments[result.task_id]
             assignment.listener.on_result(assignment, result)
             self.release(assignment)
@@ -292,6 +331,41 @@ class Hub:
             session.send(fleet_pb2.ServerMessage(cancel=cancel))
         self.withdraw(assignment)
 
+    def close_late(self, assignment: Assignment, reason: str, told: Callable[[float], None]) -> None:
+        """`cancel` a task whose deadline has passed. What the client still says of it is answered by how late it is."""
+        if assignment.task_id not in self._assignments:
+            return
+        missed = Missed(assignment.client_id, assignment.run_id, reason, time.monotonic(), told)
+        self._missed[assignment.task_id] = missed
+        if len(self._missed) > KEPT_MISSED:
+            del self._missed[next(iter(self._missed))]
+        self.cancel(assignment, reason)
+
+    def lateness(self, client_id: str, task_id: str) -> TooLate | None:
+        """Why nothing is taken for the task any more; None if it isn't for being late."""
+        missed = self._missed.get(task_id)
+        if missed is None or missed.client_id != client_id:
+            return None
+        seconds = time.monotonic() - missed.at
+        told, missed.told = missed.told, _nobody
+        told(seconds)
+        return TooLate(missed.reason, seconds)
+
+    def forget_run(self, run_id: str) -> None:
+        """The run has ended: nobody is told any more of what comes for it. Clients still get their answer."""
+        for missed in self._missed.values():
+            if missed.run_id == run_id:
+                missed.told = _nobody
+
+    def ask_to_finish(self, assignment: Assignment, reason: str) -> bool:
+        """Have the client end its training and send what it has. False if its agent doesn't know how, or it isn't there."""
+        session = self._sessions.get(assignment.client_id)
+        if session is None or session.info.protocol_minor < limits.PARTIAL_MINOR or self.waits(assignment):
+            return False
+        cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason, finish=True)
+        session.send(fleet_pb2.ServerMessage(cancel=cancel))
+        return True
+
     def assignment_of(self, client_id: str, task_id: str) -> Assignment | None:
         """The open assignment, if it is this client's."""
         return self._owned(client_id, task_id)
@@ -330,6 +404,10 @@ class Hub:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _nobody(seconds: float) -> None:
+    """It has been told."""
 
 
 def _trains(session: Session, federation_id: str, app: str, version: str, signature: Signature) -> bool:

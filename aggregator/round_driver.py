@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
-from aggregator.context import RunContext
+from aggregator.context import OwnDeadline, RunContext
 from aggregator.core import round as machine
 from aggregator.core.metrics import numeric
 from aggregator.core.round import RoundMachine
@@ -146,8 +147,6 @@ class RoundDriver(RoundListener):
             self._see_who_could_replace()
         self._announce(item)
         await self._perform_all(self._machine.handle(item))
-        if isinstance(item, machine.OwnDeadlinePassed):
-            self._context.history.missed(item.client_id)
 
     def _see_who_could_replace(self) -> None:
         """Who is there and free: one that is busy in other runs would come too late."""
@@ -172,6 +171,8 @@ class RoundDriver(RoundListener):
         participation = self._machine.participations[client_id]
         participation.bytes_up = len(update.buffer)
         participation.bytes_down = delivery.assignment.bytes_down
+        if update.work:
+            participation.steps_done, participation.steps_planned = update.work.done, update.work.planned
         note_update(participation, statistics)
         arrived = machine.UpdateArrived(
             time.monotonic(), client_id, update.num_examples, dict(update.metrics), update.sha256
@@ -199,8 +200,8 @@ class RoundDriver(RoundListener):
                 )
             case machine.SetDeadline(seconds):
                 self._set_deadline(seconds)
-            case machine.Cancel(clients, reason):
-                self._cancel(clients, reason)
+            case machine.Cancel(clients, reason, late):
+                self._cancel(clients, reason, late=late)
             case machine.HoldClock(in_hand, needed):
                 self._story.waits_for_busy(in_hand, needed)
             case machine.StartClock(in_hand):
@@ -221,10 +222,16 @@ class RoundDriver(RoundListener):
             return
         self._send(clients, task_pb2.TASK_KIND_FIT, payload, config, self._counted)
 
-    def _cancel(self, clients: Iterable[str], reason: str) -> None:
+    def _cancel(self, clients: Iterable[str], reason: str, *, late: bool = False) -> None:
         """Those who have been asked already: a round may end before it has asked anybody."""
         for client in clients:
-            if assignment := self._assignments.get(client):
+            if (assignment := self._assignments.get(client)) is None:
+                continue
+            if late:
+                self._context.history.missed(client)
+                told = partial(self._story.late, self._machine.participations[client])
+                self._context.hub.close_late(assignment, reason, told)
+            else:
                 self._context.hub.cancel(assignment, reason)
 
     def _send(
@@ -270,9 +277,16 @@ class RoundDriver(RoundListener):
         if not assignment.uploads or own is None:
             return
         self._story.expects(client_id, own)
-        event = machine.OwnDeadlinePassed(time.monotonic() + own.seconds, client_id, own.reason)
         loop = asyncio.get_running_loop()
-        self._own_timers[client_id] = loop.call_later(own.seconds, self._inbox.put_nowait, event)
+        self._own_timers[client_id] = loop.call_later(own.seconds, self._take_too_long, assignment, own)
+
+    def _take_too_long(self, assignment: Assignment, own: OwnDeadline) -> None:
+        """A client that may send unfinished work is asked for it, and has the round's time to send it."""
+        client_id = assignment.client_id
+        if self._context.spec.strategy.takes_partial_work and self._context.hub.ask_to_finish(assignment, own.reason):
+            self._story.asked_to_finish(client_id, own)
+        else:
+            self._inbox.put_nowait(machine.OwnDeadlinePassed(time.monotonic(), client_id, own.reason))
 
     def _note_completion(self, assignment: Assignment) -> None:
         self._context.hub.release(assignment)
@@ -322,9 +336,9 @@ class RoundDriver(RoundListener):
     def _rule_update(self, delivery: Delivery) -> RuleUpdate:
         """What the rule is told of an update."""
         update = delivery.update
-        return RuleUpdate(
-            delivery.assignment.client_id, delivery.parameters, update.num_examples, numeric(update.metrics)
-        )
+        steps = update.work.done if update.work and update.work.is_partial else 0
+        client_id, metrics = delivery.assignment.client_id, numeric(update.metrics)
+        return RuleUpdate(client_id, delivery.parameters, update.num_examples, metrics, steps)
 
     async def _commit(self, model: GlobalModel, state: Parameters, closed_at: datetime) -> None:
         """Checkpoint first, then one transaction, then the event: a crash between any two loses nothing that was announced."""

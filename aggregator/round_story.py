@@ -115,12 +115,28 @@ class RoundStory:
         message = f"{self._names[report.client_id]} takes the place of {self._names[report.replaces]}"
         self._tell("client.replaces", message, report.client_id, replaces=report.replaces)
 
+    def asked_to_finish(self, client_id: str, own: OwnDeadline) -> None:
+        message = f"{self._names[client_id]} is asked to send what it has. {own.reason}"
+        self._tell("client.asked_to_finish", message, client_id, reason=own.reason)
+
+    def late(self, report: ParticipationReport, seconds: float) -> None:
+        """Of a client that was called off at a deadline, when it is heard of again."""
+        words = f"late by {seconds:.1f} s"
+        if report.outcome is Outcome.LATE:  # and has not been asked anew
+            report.reason = f"{report.reason} It was {words}."
+        message = f"{self._names[report.client_id]} was {words}; its work is not taken"
+        self._tell("client.late", message, report.client_id, level=Level.WARNING, seconds=seconds)
+
     def completed(self, report: ParticipationReport, **more: Any) -> None:
+        partial = report.steps_done is not None and report.steps_done < (report.steps_planned or 0)
+        steps = f", after {report.steps_done:,} of {report.steps_planned:,} steps" if partial else ""
         self._tell(
             "client.completed",
-            f"{self._names[report.client_id]} sent its update ({report.num_examples:,} examples)",
+            f"{self._names[report.client_id]} sent its update ({report.num_examples:,} examples{steps})",
             report.client_id,
             num_examples=report.num_examples,
+            steps_done=report.steps_done,
+            steps_planned=report.steps_planned,
             metrics=numeric(report.metrics),
             bytes_up=report.bytes_up,
             bytes_down=report.bytes_down,

@@ -77,6 +77,7 @@ class RunDriver:
             main.uncancel()
         finally:
             keeper.cancel()
+            self._context.hub.forget_run(str(self._context.spec.run_id))
             await self._context.events.close()
 
     def nudge(self) -> None:

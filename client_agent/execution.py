@@ -33,6 +33,8 @@ class Update:
     num_examples: int
     metrics: ProtoScalars
     encoding: Encoding = PLAIN
+    steps: tuple[int, int] | None = None
+    """Of the training: done, and planned. None where the app doesn't tell."""
 
 
 @dataclass(frozen=True, slots=True)

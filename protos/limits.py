@@ -35,6 +35,8 @@ MAX_UNAVAILABLE_LENGTH = 200
 MAX_APPS = 64
 MAX_TASKS = 16
 """That one agent works on at once."""
+LATE_SECONDS = "fedui-late-seconds"
+"""In the trailing metadata of a refused transfer: the task's deadline passed so long ago."""
 MAX_STEPS = 2**31
 """Of one training."""
 MAX_NUM_EXAMPLES = 10**9

@@ -146,7 +146,8 @@ class BufferMachine(RoundMachine):
         if self.phase is not RoundPhase.FITTING or event.client_id not in self.pending:
             return []
         self._tries[event.client_id] += 1
-        late: list[Action] = [Cancel((event.client_id,), event.reason)] if event.outcome is Outcome.LATE else []
+        is_late = event.outcome is Outcome.LATE
+        late: list[Action] = [Cancel((event.client_id,), event.reason, late=True)] if is_late else []
         return [*late, *super()._on_client_ended(event)]
 
     def _close_if_settled(self) -> list[Action]:

@@ -266,7 +266,7 @@ class RoundMachine:
     def _on_own_deadline(self, event: OwnDeadlinePassed) -> list[Action]:
         if not self.can_spare(event):
             return []
-        cancel = Cancel((event.client_id,), event.reason)
+        cancel = Cancel((event.client_id,), event.reason, late=True)
         return [cancel, *self._on_client_ended(ClientEnded(event.at, event.client_id, Outcome.LATE, event.reason))]
 
     def can_spare(self, event: OwnDeadlinePassed) -> bool:
@@ -326,10 +326,11 @@ class RoundMachine:
         busy = [client for client in late if client in self._busy]
         self._end(late, Outcome.LATE, f"No update within {self._deadline_seconds:g} s.")
         self._end(busy, Outcome.LATE, "It was busy in other runs until the deadline.")
+        cancel = Cancel(late, "The round's deadline has passed.", late=True)
         if self.received < self._quorum:
             reason = f"The deadline passed with {self.received} updates; the quorum is {self._quorum}."
-            return [Cancel(late, "The round's deadline has passed."), *self._abandon(reason)]
-        return [Cancel(late, "The round's deadline has passed."), *self._aggregate("deadline")]
+            return [cancel, *self._abandon(reason)]
+        return [cancel, *self._aggregate("deadline")]
 
     def _on_committed(self, event: Committed) -> list[Action]:
         if not self._evaluate:

@@ -48,6 +48,9 @@ class ParticipationReport:
     bytes_down: int = 0
     bytes_up: int = 0
     num_examples: int | None = None
+    steps_done: int | None = None
+    """Of the local training; fewer than planned where it was ended early. None where the agent didn't tell."""
+    steps_planned: int | None = None
     metrics: Scalars = field(default_factory=dict)
     update_sha256: str = ""
     replaces: str = ""
@@ -204,6 +207,8 @@ class SetDeadline:
 class Cancel:
     client_ids: tuple[str, ...]
     reason: str
+    late: bool = False
+    """Their training has taken too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,9 +87,9 @@ def test_every_task_is_handed_once_and_never_more_than_a_client_takes(
     at_work: list[Task] = []
     while True:
         for client in "abc":
-            while task := sharing.next_for(client, most):
-                handed[task.task_id] += 1
-                at_work.append(task)
+            while given := sharing.next_for(client, most):
+                handed[given.task_id] += 1
+                at_work.append(given)
             assert len(sharing.at_work_for(client)) <= most
         if not at_work:
             break

@@ -109,11 +109,13 @@ class ScriptedServer(
         app: str = "toy",
         attempt: int = 1,
         encoding: Encoding = PLAIN,
+        finish_after_seconds: float = 0.0,
         **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
             task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version="1.0",
             config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding), rounding_seed=5,
+            finish_after_seconds=finish_after_seconds,
         )  # fmt: skip
         if model is not None:
             content = bytes(tensors.encode(model))

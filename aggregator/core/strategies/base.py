@@ -50,7 +50,7 @@ class Update:
     num_examples: int
     metrics: Mapping[str, float]
     steps: int = 0
-    """Local steps that were made; 0 where the agent didn't tell."""
+    """Local steps that were made of a training that was ended early; 0 of a whole one."""
 
 
 class Spool(Protocol):

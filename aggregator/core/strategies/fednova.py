@@ -34,7 +34,7 @@ class FedNova(RuleConfig):
         return _FedNova(self, context)
 
     def explain(self, quorum: int) -> str:
-        return f"The app must tell its number of local steps, by may_go_on or as the metric “{self.steps_metric}”."
+        return f"The app must report its number of local steps as the metric “{self.steps_metric}”."
 
 
 class _FedNova:
@@ -49,7 +49,7 @@ class _FedNova:
         if not 1 <= steps <= 2**31 or steps != int(steps):
             raise UpdateRejected(
                 f"Normalised averaging needs the metric {self._config.steps_metric!r}, the number of local steps, from 1. "
-                "Let the app's fit return it, or ask may_go_on before each step."
+                "Let the app's fit return it."
             )
         apart, _ = self._mean.measured(update)
         self._mean.add(update, apart, scale=1 / steps, weight=update.num_examples)
