@@ -20,6 +20,7 @@ from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, Q
 from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
 from aggregator.transport.calls import OpenCalls
+from aggregator.transport.connections import ConnectionLimits
 from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import TLSMaterial, TLSSource, build_server
 from aggregator.transport.uploads import upload_folder
@@ -73,6 +74,7 @@ class Engine:
         lost_after_seconds: float = LOST_AFTER_SECONDS,
         uploads: Path | None = None,
         transfer_limits: TransferLimits | None = None,
+        connection_limits: ConnectionLimits | None = None,
     ) -> None:
         """`uploads` keeps what has arrived of an update for an engine that comes after this one; without it, nothing does."""
         self._owner = owner
@@ -82,7 +84,7 @@ class Engine:
         self._find_evaluator = find_evaluator
         self._queries = queries
         self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
-        self._calls = OpenCalls()
+        self._calls = OpenCalls(connection_limits)
         self._barring = Barring(registry, self._hub, self._calls)
         self._runs: dict[int, InHand[RunDriver]] = {}
         self._queries_in_hand: dict[int, InHand[QueryDriver]] = {}
@@ -111,7 +113,7 @@ class Engine:
         await self.drain()
         for watch in self._watches:
             watch.cancel()
-        self._hub.end_all("The server is restarting.")
+        self._hub.end_all("The server is restarting.", self._calls.limits.reconnects_per_second)
         await self._server.stop(GRACE_SECONDS)
         self._resources.close()
 

@@ -94,6 +94,8 @@ class Assignment:
     model: bytes | bytearray = b""
     largest_update: int = limits.MAX_MODEL_BYTES
     bytes_down: int = 0
+    refusals: int = 0
+    """Of uploads for it."""
     federation_id: str = ""
 
     @property
@@ -120,6 +122,8 @@ class Session:
     joined_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_sign: Sign | None = None
     new_sign: bool = False
+    ack_waits: bool = False
+    """A heartbeat has been answered, and the answer is still here: one is enough for a peer that doesn't read."""
     ending: bool = False
     dismissed: bool = False
     """Told not to come back: nothing is to be expected of it."""
@@ -127,9 +131,17 @@ class Session:
     def send(self, message: fleet_pb2.ServerMessage) -> None:
         self.outbox.put_nowait(message)
 
-    def end(self, reason: str, *, come_back: bool) -> None:
+    def acknowledge(self) -> None:
+        if not self.ack_waits:
+            self.ack_waits = True
+            self.send(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
+
+    def end(self, reason: str, *, come_back: bool, after_seconds: float = 1.0) -> None:
+        """Once; the first reason counts."""
+        if self.ending:
+            return
         self.ending, self.dismissed = True, not come_back
-        goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=1.0 if come_back else -1.0)
+        goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=after_seconds if come_back else -1.0)
         self.send(fleet_pb2.ServerMessage(goodbye=goodbye))
         self.outbox.put_nowait(None)
 
@@ -175,7 +187,11 @@ class Hub:
             older.end("Another agent has connected with this identity.", come_back=False)
         session = self._sessions[client.client_id] = Session(client, info, expires_at)
         self.hear(session, Sign(client.client_id, datetime.now(UTC), 0.0, 0))
-        await self._registry.connected(client.client_id, info)
+        try:
+            await self._registry.connected(client.client_id, info)
+        except BaseException:  # also when the stream ends meanwhile: nobody else would ever take it out again
+            await asyncio.shield(self.leave(session))
+            raise
         if absence := self._absences.pop(client.client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client.client_id):
@@ -255,9 +271,10 @@ class Hub:
         if session := self._sessions.get(client_id):
             session.expires_at = max(session.expires_at, expires_at)
 
-    def end_all(self, reason: str) -> None:
-        for session in self._sessions.values():
-            session.end(reason, come_back=True)
+    def end_all(self, reason: str, per_second: float) -> None:
+        """Each is told another moment at which to come again, so that about `per_second` come at a time."""
+        for place, session in enumerate(self._sessions.values()):
+            session.end(reason, come_back=True, after_seconds=1 + place / per_second)
 
     # --- assignments, called by drivers and the Transfer servicer ---------------------------------------------------
 
@@ -365,6 +382,17 @@ class Hub:
         cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason, finish=True)
         session.send(fleet_pb2.ServerMessage(cancel=cancel))
         return True
+
+    def fail(self, assignment: Assignment, reason: str) -> None:
+        """Close an assignment that its client can't be trusted with."""
+        result = task_pb2.TaskResult(
+            task_id=assignment.task.task_id,
+            outcome=task_pb2.TASK_OUTCOME_FAILED,
+            reason=reason[: limits.MAX_REASON_LENGTH],
+        )
+        if self._assignments.pop(result.task_id, None):
+            assignment.listener.on_result(assignment, result)
+            self.release(assignment)
 
     def assignment_of(self, client_id: str, task_id: str) -> Assignment | None:
         """The open assignment, if it is this client's."""

@@ -253,7 +253,7 @@ class MemoryClientRegistry:
         if client_id in self.refusals:
             raise ClientRefused(self.refusals[client_id])
         if client_id not in self.clients:
-            raise ClientRefused("The server doesn't know this client.")
+            raise ClientRefused("The server doesn't know this client.", for_good=True)
         return self.clients[client_id]
 
     async def barred(self, since: datetime) -> Sequence[Barred]:

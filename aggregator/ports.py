@@ -294,12 +294,16 @@ class Sign:
 
 
 class ClientRefused(Exception):
-    """The client may not connect (any more). The text is for its owner."""
+    """The client may not connect: now, or with this certificate ever. The text is for its owner."""
+
+    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+        super().__init__(reason)
+        self.for_good = for_good
 
 
 @dataclass(frozen=True, slots=True)
 class Barred:
-    """A client whose connections must end: all of them, or if it is `active` those from before `at`."""
+    """A client whose connections must end: all of them, or if it is `active` those with other certificates than `keep`."""
 
     client_id: str
     at: datetime
@@ -307,6 +311,8 @@ class Barred:
     active: bool
     may_return: bool
     """Whether its agent should try again by itself."""
+    keep: frozenset[str] = frozenset()
+    """Serial numbers of an active client's certificates that are not revoked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 
@@ -59,23 +60,19 @@ class RoundListener:
     def __init__(self) -> None:
         self._inbox: asyncio.Queue[machine.RoundEvent | Delivery] = asyncio.Queue()
         self._phases: dict[str, ClientPhase] = {}
-        self._progress_at: dict[str, float] = {}
+        self._heard: dict[str, dict[str, float]] = {}  # when of each client, and what
 
     def on_phase(self, assignment: Assignment, phase: task_pb2.Phase.ValueType) -> None:
-        entered = _PHASES.get(phase)
-        if entered is None or self._phases.get(assignment.client_id) is entered:
+        entered, client_id = _PHASES.get(phase), assignment.client_id
+        if entered is None or self._phases.get(client_id) is entered or not self._is_news(client_id, entered):
             return
-        self._phases[assignment.client_id] = entered
-        self._inbox.put_nowait(machine.PhaseEntered(time.monotonic(), assignment.client_id, entered))
-        self._story.entered(assignment.client_id, entered)
+        self._phases[client_id] = entered
+        self._inbox.put_nowait(machine.PhaseEntered(time.monotonic(), client_id, entered))
+        self._story.entered(client_id, entered)
 
     def on_progress(self, assignment: Assignment, progress: task_pb2.Progress) -> None:
-        now, client_id = time.monotonic(), assignment.client_id
-        if progress.fraction < 1 and now - self._progress_at.get(client_id, -1.0) < PROGRESS_SECONDS:
-            return
-        self._progress_at[client_id] = now
-        phase = _PHASES.get(progress.phase)
-        if phase is None:
+        client_id, phase = assignment.client_id, _PHASES.get(progress.phase)
+        if phase is None or not self._is_news(client_id, f"{phase} is done" if progress.fraction >= 1 else ""):
             return
         try:
             metrics = numeric(scalars_from_proto(progress.metrics))
@@ -83,6 +80,17 @@ class RoundListener:
             metrics = {}
         fraction = min(max(progress.fraction, 0.0), 1.0) if progress.fraction == progress.fraction else 0.0
         self._story.progressed(client_id, phase, fraction, metrics, progress.message)
+
+    def _is_news(self, client_id: str, first: str) -> bool:
+        """So much of what a client says is stored: little at a time, and besides what it says for the first time."""
+        now, heard = time.monotonic(), self._heard.setdefault(client_id, {})
+        if first and first not in heard:
+            heard[first] = now
+            return True
+        if now - heard.get("", -math.inf) < PROGRESS_SECONDS:
+            return False
+        heard[""] = now
+        return True
 
     def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None:
         if not self._is_settled(assignment):

@@ -140,17 +140,24 @@ def bridge(
         typer.Option("--allow-remote", help="Listen where other machines can connect, without any authentication."),
     ] = False,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="The owner's policy, for all places.", show_default="policy.toml in each agent's folder"),
+    ] = None,
+    proxy: ProxyOption = None,
 ) -> None:
     """Let clients written for Flower (start_client, start_numpy_client) take part, until interrupted."""
     from client_agent.flower import bridge as flower_bridge
     from client_agent.flower.offer import Offer
 
     homes = [Home(path) for path in dict.fromkeys(home or [DEFAULT_HOME])]
-    settings = _settings(homes[0], log_format=log_format)
+    settings = _settings(homes[0], log_format=log_format, proxy=proxy)
     logs.configure(settings.log_format)
     offer = Offer.of(app_name, app_version, tensors, initial_model)
     where = flower_bridge.Listen.parse(listen, allow_remote=allow_remote)
-    flower_bridge.run(where, homes, offer, settings.reconnect_max_seconds)
+    flags = {"policy": policy} if policy else {}
+    places = [flower_bridge.Place(place, config.load(flags, os.environ, place.settings_file).policy) for place in homes]
+    flower_bridge.run(where, places, offer, settings.reconnect_max_seconds)
 
 
 @cli.command()

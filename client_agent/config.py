@@ -67,7 +67,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
 
 def _from_file(file: Path, known: Iterable[str]) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

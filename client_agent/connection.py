@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 GREETING_SECONDS = 30.0
 """How long the server may take to answer the first message."""
+LONGEST_HEARTBEAT = 3600.0
 SILENT_HEARTBEATS = 3
 """After so many intervals without a word the server is taken for lost."""
 
@@ -79,6 +80,8 @@ class Connection:
                 welcome = await self._greet(stream)
                 await self._serve(stream, welcome.heartbeat_seconds)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED and identity is self._identities.current:
+                raise Dismissed(f"The server refuses this client: {error.details()}") from error
             return _StreamEnded(f"{error.code().name}: {error.details()}")
         except TimeoutError:
             return _StreamEnded("the server fell silent")
@@ -93,6 +96,8 @@ class Connection:
         if not answer.HasField("welcome"):
             self._obey(answer)
             raise _StreamEnded("the server didn't answer with a welcome")
+        if not 0 < answer.welcome.heartbeat_seconds <= LONGEST_HEARTBEAT:
+            raise _StreamEnded(f"the server wants a heartbeat each {answer.welcome.heartbeat_seconds:g} s")
         self._delays = backoff.delays(self._max_delay)
         self._state.connected()
         self._tasks.server_is_back()
@@ -146,7 +151,8 @@ def _leave(goodbye: fleet_pb2.Goodbye) -> None:
             f"The server said goodbye: {goodbye.reason} Ask the federation's operator before starting again."
         )
     # All agents hear this at the same moment, and must not all come back in the same one.
-    raise _StreamEnded(goodbye.reason, pause=goodbye.reconnect_after_seconds * random.uniform(1, 1.5))
+    seconds = min(backoff.MAX_SECONDS, goodbye.reconnect_after_seconds)  # in this order: what is no number is the most
+    raise _StreamEnded(goodbye.reason, pause=seconds * random.uniform(1, 1.5))
 
 
 async def _read(stream: Stream) -> fleet_pb2.ServerMessage:

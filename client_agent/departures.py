@@ -69,8 +69,10 @@ class Departures:
             del self._tasks[next(iter(self._tasks))]
 
     def hello(self, hello: fleet_pb2.Hello) -> fleet_pb2.AgentMessage:
-        allowed = self._leave().properties
-        _keep(hello.properties, lambda name: matches(allowed, name))
+        leave = self._leave()
+        _keep(hello.properties, lambda name: matches(leave.properties, name))
+        for app in hello.apps:
+            app.columns[:] = [name for name in app.columns if matches(leave.columns, name)]
         message = fleet_pb2.AgentMessage(hello=hello)
         self._list("hello", message.SerializeToString(), metrics=_plain(hello.properties))
         return message

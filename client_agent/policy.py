@@ -96,7 +96,7 @@ def matches(patterns: Collection[str] | None, name: str) -> bool:
 def read(path: Path) -> Policy:
     """Raises `BrokenPolicy`."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BrokenPolicy(path, ["There is no such file. Without one everything is allowed."]) from None
     except (OSError, ValueError) as error:

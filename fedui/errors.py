@@ -13,6 +13,7 @@ DomainError
 ├── BadStrategy             fedui.strategies.faults
 ├── RunRefused              fedui.runs.services
 ├── TooManyUpdates          fedui.runs.similarity
+├── ComparisonRefused       fedui.runs.comparison
 └── QueryRefused            fedui.analytics.services
 """
 

@@ -22,8 +22,15 @@ def signature_to_proto(signature: Signature) -> tensor_pb2.ModelSignature:
 
 
 def signature_from_proto(message: tensor_pb2.ModelSignature) -> Signature:
-    """Raises `CodecError` for a signature that breaks a limit."""
-    return Signature(tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in message.tensors))
+    """Raises `CodecError` for a signature that breaks a limit, before much is made of it."""
+    if len(message.tensors) > limits.MAX_TENSORS:
+        raise CodecError(f"A model has at most {limits.MAX_TENSORS} tensors, not {len(message.tensors)}.")
+    return Signature(tuple(_spec_from_proto(t) for t in message.tensors))
+
+
+def _spec_from_proto(message: tensor_pb2.TensorSpec) -> TensorSpec:
+    shape = tuple(message.shape[: limits.MAX_DIMENSIONS + 1])  # one too many is enough
+    return TensorSpec(message.name, message.dtype, shape)
 
 
 def encoding_to_proto(encoding: Encoding) -> tensor_pb2.UpdateEncoding | None:

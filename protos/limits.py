@@ -21,6 +21,8 @@ MAX_MODEL_BYTES = 4 * 1024**3
 MAX_OPEN_BYTES = 64 * 1024**2
 """Length of a tensor whose signature leaves it open."""
 MAX_TENSORS = 10_000
+MAX_OFFERED_TENSORS = 20_000
+"""Of all apps together that one agent offers: each is looked at while others wait."""
 MAX_DIMENSIONS = 8
 MAX_NAME_LENGTH = 255
 NUL = "\0"

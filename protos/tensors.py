@@ -89,7 +89,7 @@ class TensorSpec:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Signature:
     """The tensors of a model, in order. Raises `CodecError` on a repeated name or a model over the limits."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import grpc
 from grpc import aio
 
 from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
-from aggregator.ports import ClientRegistry
+from aggregator.ports import ClientIdentity, ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream
 from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
@@ -26,6 +27,10 @@ from protos.tensors import CodecError, Signature
 
 logger = logging.getLogger(__name__)
 
+MOST_REFUSALS = 10
+"""An agent that sends what can't be taken in, again and again, loses its task."""
+SMALL_BYTES, SMALL_PER_SECOND = 16 * 1024, 50.0
+"""Only the last chunk of an update is small. Each costs as much as a large one, and those who send nothing else are slowed down."""
 CLOSED = "The round was closed before the update arrived."
 
 Context = aio.ServicerContext[Any, Any]
@@ -80,8 +85,9 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     async def Upload(
         self, request_iterator: AsyncIterator[transfer_pb2.UploadMessage], context: Context
     ) -> transfer_pb2.UploadReceipt:
+        client, _ = await authenticate(self._registry, context)
         header = await self._receive_header(request_iterator, context)
-        assignment = await self._assignment(header.task_id, context)
+        assignment = await self._assignment_of(client, header.task_id, context)
         try:
             async with self._stream_of(assignment, "upload") as stream:
                 return await self._take_upload(stream, assignment, header, request_iterator, context)
@@ -89,6 +95,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             self._uploads.discard(header.task_id)
             if isinstance(refusal, TooLate):
                 await _refuse_late(context, refusal)
+            self._note_refusal(assignment, str(refusal))
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         except Damaged as damage:
             self._uploads.discard(header.task_id)
@@ -145,6 +152,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         messages: AsyncIterator[transfer_pb2.UploadMessage],
     ) -> None:
         pace, known = self._pace_of(assignment), upload.received - offset  # an earlier stream may have brought more
+        crumbs = Pace(SMALL_PER_SECOND)
         stream.start()
         async for message in messages:
             self._check_open(assignment)
@@ -153,6 +161,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             known = max(0, known - len(data))
             stream.moved(len(data))
             await pace.keep(len(data))
+            if len(data) < SMALL_BYTES:
+                await crumbs.keep(1)
 
     async def _deliver(
         self,
@@ -190,6 +200,13 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
                 del self._streams[key]
             stream.over.set()
 
+    def _note_refusal(self, assignment: Assignment, reason: str) -> None:
+        names = {"client_id": assignment.client_id, "task_id": assignment.task.task_id}
+        logger.warning("An upload was refused. %s", reason, extra=names)
+        assignment.refusals += 1
+        if assignment.refusals == MOST_REFUSALS:
+            self._hub.fail(assignment, f"{MOST_REFUSALS} uploads were refused, the last one because: {reason}")
+
     async def _end(self, context: Context, assignment: Assignment, reason: str) -> NoReturn:
         logger.warning("%s", reason, extra={"client_id": assignment.client_id, "task_id": assignment.task.task_id})
         await refuse(context, grpc.StatusCode.ABORTED, reason)
@@ -216,6 +233,9 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
 
     async def _assignment(self, task_id: str, context: Context) -> Assignment:
         client, _ = await authenticate(self._registry, context)
+        return await self._assignment_of(client, task_id, context)
+
+    async def _assignment_of(self, client: ClientIdentity, task_id: str, context: Context) -> Assignment:
         assignment = self._hub.assignment_of(client.client_id, task_id)
         if assignment is None:
             if late := self._hub.lateness(client.client_id, task_id):
@@ -235,6 +255,8 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
     if not assignment.uploads:
         raise UpdateRefused("This task asks for no update.")
     signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
+    if not re.fullmatch("[0-9a-f]{64}", header.sha256):
+        raise UpdateRefused("The SHA-256 of an update is written as 64 hexadecimal digits.")
     encoding, wanted = _encoding(header), encoding_from_proto(assignment.task.encoding)
     if encoding != wanted:
         raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")

@@ -67,7 +67,7 @@ class PartialUpload:
         """Bytes, those included that are still to be written."""
         self._found = 0
         self._hash = hashlib.sha256()
-        self._batch: list[bytes] = []
+        self._batch = bytearray()
         self._writing: asyncio.Task[None] | None = None
         if path.exists() and path.stat().st_size <= size:
             self._hash_file()
@@ -80,9 +80,9 @@ class PartialUpload:
             raise UpdateRefused(f"A chunk holds at most {limits.CHUNK_BYTES:,} bytes, not {len(data):,}.")
         if self.received + len(data) > self.size:
             raise UpdateRefused(f"More bytes arrived than the {self.size:,} that were declared.")
-        self._batch.append(data)
+        self._batch += data
         self.received += len(data)
-        if sum(map(len, self._batch)) >= BATCH_BYTES:
+        if len(self._batch) >= BATCH_BYTES:
             await self._write_batch()
 
     async def settle(self) -> None:
@@ -115,7 +115,7 @@ class PartialUpload:
 
     async def _write_batch(self) -> None:
         await self._written()
-        batch, self._batch = self._batch, []
+        batch, self._batch = self._batch, bytearray()
         if batch:
             self._writing = asyncio.create_task(asyncio.to_thread(self._append, batch))
 
@@ -124,11 +124,10 @@ class PartialUpload:
             await asyncio.wait({self._writing})  # a call that is cancelled must not take the batch with it
             self._writing.result()
 
-    def _append(self, batch: list[bytes]) -> None:
+    def _append(self, batch: bytearray) -> None:
         with self.path.open("ab") as file:
-            for data in batch:
-                file.write(data)
-                self._hash.update(data)
+            file.write(batch)
+        self._hash.update(batch)
 
 
 class Uploads:

@@ -9,6 +9,7 @@ from fedui.api.views import Health
 from fedui.clients.api import AdmissionState, CertificateAuthority, Enrol
 from fedui.clients.operators_api import ACTS, AdmissionDecision, AdmissionList, ClientAccess
 from fedui.runs.api import ClientUpdates, RoundSimilarity, RunEvents, RunModel, RunSnapshot
+from fedui.runs.compare_api import RunComparison
 from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
 app_name = "api"
@@ -36,6 +37,7 @@ urlpatterns = [
     path("federations/<slug:slug>/strategies", StrategyList.as_view(), name="strategies"),
     path("federations/<slug:slug>/strategies/<slug:name>", StrategyDetail.as_view(), name="strategy"),
     path("federations/<slug:slug>/clients/<uuid:client_id>/updates", ClientUpdates.as_view(), name="client-updates"),
+    path("federations/<slug:slug>/comparison", RunComparison.as_view(), name="comparison"),
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
     path("runs/<int:run_id>/rounds/<int:round_number>/similarity", RoundSimilarity.as_view(), name="round-similarity"),

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.core.validators import MinValueValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -132,10 +132,12 @@ class Certificate(models.Model):
         return spaced(self.fingerprint)
 
     def confirm(self, now: datetime) -> None:
-        """The agent has it and uses it: those before it are replaced."""
-        others = Certificate.objects.filter(client_id=self.client_id, superseded_at=None).exclude(pk=self.pk)
-        others.update(superseded_at=now)
-        Certificate.objects.filter(pk=self.pk).update(confirmed_at=now)
+        """The agent has it and uses it: the others are replaced. Of two that are first used at once, one."""
+        with transaction.atomic():
+            Client.objects.select_for_update(no_key=True).get(pk=self.client_id)
+            certificates = Certificate.objects.filter(client_id=self.client_id, superseded_at=None)
+            if certificates.filter(pk=self.pk, confirmed_at=None).update(confirmed_at=now):
+                certificates.exclude(pk=self.pk).update(superseded_at=now)
 
 
 class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
@@ -233,6 +235,12 @@ class Admission(StatefulModel):
 
     def __str__(self) -> str:
         return f"Admission of {self.name or 'a client without a name'}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the client will have: a returning one keeps its own."""
+        labels: dict[str, str] = self.returning.labels if self.returning else self.token.labels
+        return labels
 
     @property
     def has_lapsed(self) -> bool:

@@ -26,6 +26,8 @@ _BARRED = {
     ClientStatus.REVOKED: "This client has been revoked by the federation's operator.",
 }
 
+MOST_APPS = 1_000
+"""Of one federation, all versions together: an agent can't fill the database with invented ones."""
 RECONNECT_WITHIN = timedelta(hours=1)
 """A connection sooner than this after the last sign of life counts as a reconnect."""
 
@@ -59,34 +61,40 @@ def _authenticate(client_id: str, serial: str) -> ClientIdentity:
     try:
         client = Client.objects.get(pk=client_id)
     except (Client.DoesNotExist, ValidationError):
-        raise ClientRefused("The server doesn't know this client. Enrol again with a new token.") from None
+        raise ClientRefused(
+            "The server doesn't know this client. Enrol again with a new token.", for_good=True
+        ) from None
     if client.status != ClientStatus.ACTIVE:
-        raise ClientRefused(_BARRED[ClientStatus(client.status)])
+        revoked = client.status == ClientStatus.REVOKED
+        raise ClientRefused(_BARRED[ClientStatus(client.status)], for_good=revoked)
     now = timezone.now()
     certificate = Certificate.objects.good(now).filter(client=client, serial=serial).first()
     if certificate is None:
         raise ClientRefused(
-            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token."
+            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token.", for_good=True
         )
     if certificate.confirmed_at is None and certificate.superseded_at is None:
-        with transaction.atomic():
-            certificate.confirm(now)
+        certificate.confirm(now)
     return ClientIdentity(str(client.pk), client.name, str(client.federation_id), client.labels)
 
 
 def _barred(since: datetime) -> list[Barred]:
-    rows = Client.objects.filter(barred_at__gt=since).values_list("pk", "barred_at", "status")
-    return [
-        Barred(
-            client_id=str(pk),
-            at=at,
-            reason=_BARRED[ClientStatus(status)],
-            active=status == ClientStatus.ACTIVE,
-            may_return=status == ClientStatus.SUSPENDED,
-        )
-        for pk, at, status in rows
-        if at
-    ]
+    return [_bar(client) for client in Client.objects.filter(barred_at__gt=since)]
+
+
+def _bar(client: Client) -> Barred:
+    status = ClientStatus(client.status)
+    active = status == ClientStatus.ACTIVE
+    good = client.certificates.filter(revoked_at=None).values_list("serial", flat=True) if active else ()
+    assert client.barred_at
+    return Barred(
+        client_id=str(client.pk),
+        at=client.barred_at,
+        reason=_BARRED[status],
+        active=active,
+        may_return=status == ClientStatus.SUSPENDED,
+        keep=frozenset(good),
+    )
 
 
 def _renew(client_id: str, serial: str, csr_pem: str) -> Renewal:
@@ -107,8 +115,8 @@ def _connected(client_id: str, info: AgentInfo) -> str:
     client.unavailable = info.unavailable
     client.agent_version, client.platform = info.agent_version, info.platform
     client.protocol_minor = info.protocol_minor
-    client.properties = scalars_to_json(info.properties)
-    if info.apps:  # `fedagent doctor` knocks without any; what the agent offers stays known
+    if info.apps:  # `fedagent doctor` knocks without any; what the agent offers and tells stays known
+        client.properties = scalars_to_json(info.properties)
         client.apps = [_describe(client, offer) for offer in info.apps]
     client.save()
     return str(client.federation_id)
@@ -116,13 +124,17 @@ def _connected(client_id: str, info: AgentInfo) -> str:
 
 def _describe(client: Client, offer: AppOffer) -> dict[str, object]:
     """What the agent offers, and whether its model is the one that the federation knows under this name and version."""
-    app, _ = App.objects.get_or_create(
-        federation_id=client.federation_id,
-        name=offer.name,
-        version=offer.version,
-        defaults={"signature": offer.signature.to_json()},
-    )
-    difference = app.model_signature.difference(offer.signature)
+    known = App.objects.filter(federation_id=client.federation_id)
+    app = known.filter(name=offer.name, version=offer.version).first()
+    if app is None and known.count() < MOST_APPS:
+        app, _ = known.get_or_create(
+            federation_id=client.federation_id,
+            name=offer.name,
+            version=offer.version,
+            defaults={"signature": offer.signature.to_json()},
+        )
+    full = f"The federation knows {MOST_APPS:,} apps already, and this is none of them"
+    difference = app.model_signature.difference(offer.signature) if app else full
     return {
         "name": offer.name,
         "version": offer.version,

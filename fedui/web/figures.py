@@ -7,6 +7,7 @@ import re
 NONE = "–"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHARES = re.compile(r"accuracy|precision|recall|f1|auc")
+_COSTS = re.compile(r"loss|error|perplexity")
 
 
 def byte_size(value: float | None) -> str:
@@ -50,3 +51,7 @@ def metric(name: str, value: float | None) -> str:
     if value is None:
         return NONE
     return percent(value) if _SHARES.search(name) else f"{value:,.3f}"
+
+
+def is_lower_better(metric: str) -> bool:
+    return _COSTS.search(metric) is not None

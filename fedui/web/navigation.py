@@ -26,7 +26,7 @@ class Section:
 
 SECTIONS = (
     Section("overview", "Overview", "o"),
-    Section("runs", "Runs", "r", frozenset({"run", "run-new"})),
+    Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare"})),
     Section("clients", "Clients", "c", frozenset({"client"})),
     Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
     Section("apps", "Apps", "a"),

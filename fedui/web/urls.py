@@ -14,6 +14,7 @@ from fedui.clients import operator_views as operators
 from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import views as federations
+from fedui.runs import compare_views
 from fedui.runs import views as runs
 from fedui.strategies import views as strategies
 
@@ -21,6 +22,7 @@ federation_urlpatterns = [
     path("", federations.overview, name="overview"),
     path("runs/", runs.runs, name="runs"),
     path("runs/new/", runs.new, name="run-new"),
+    path("runs/compare/", compare_views.comparison, name="runs-compare"),
     path("runs/<int:run_id>/", runs.run, name="run"),
     path("runs/<int:run_id>/stop/", runs.stop, name="run-stop"),
     path("clients/", clients.clients, name="clients"),

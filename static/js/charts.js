@@ -51,6 +51,13 @@ function baseLayout(xTitle, yTitle) {
   };
 }
 
+/** At most ten ticks, each at a whole round. */
+export function roundAxis(rounds) {
+  const power = 10 ** Math.max(0, Math.floor(Math.log10(rounds / 10)));
+  const dtick = [1, 2, 5, 10].map((n) => n * power).find((step) => rounds / step <= 10);
+  return { range: [0, rounds], tick0: 0, dtick };
+}
+
 /** Draw into the .plot of a <figure class="chart">. `build()` gives { data, x, y, layout, revision }, x and y being axis
  * titles with their unit; it is called again for each update and each change of theme. A new `revision` resets the zoom. */
 export class Chart {

@@ -10,6 +10,7 @@ function fixed(digits) {
 const NONE = "–";
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 const SHARES = /accuracy|precision|recall|f1|auc/;
+const COSTS = /loss|error|perplexity/;
 
 export const number = (value, digits = 0) => (value == null ? NONE : fixed(digits).format(value));
 export const percent = (value, digits = 1) => (value == null ? NONE : `${fixed(digits).format(value * 100)} %`);
@@ -57,8 +58,18 @@ export function ago(ms, now = Date.now()) {
 }
 
 export const isShare = (name) => SHARES.test(name);
+export const isLowerBetter = (name) => COSTS.test(name);
 export const metric = (name, value) => (isShare(name) ? percent(value) : number(value, 3));
 export const metricLabel = (name) => {
   const words = name.replaceAll("_", " ");
   return words[0].toUpperCase() + words.slice(1);
 };
+
+/** Exponential moving average: `weight` of what came before; 0 is the values themselves. */
+export function smoothed(values, weight) {
+  let mean = values[0];
+  return values.map((value) => {
+    mean = weight * mean + (1 - weight) * value;
+    return mean;
+  });
+}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -61,9 +61,18 @@ class Federation:
         agent = self.connections[client_id] = kind(authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
 
-    def bar(self, client_id: str, *, active: bool = False, may_return: bool = False) -> None:
+    def bar(
+        self,
+        client_id: str,
+        *,
+        at: datetime | None = None,
+        active: bool = False,
+        may_return: bool = False,
+        keep: Collection[str] = (),
+    ) -> None:
         """What an operator's act does to the registry. The engine isn't told."""
-        self.registry.bars.append(Barred(client_id, datetime.now(UTC), "revoked", active, may_return))
+        bar = Barred(client_id, at or datetime.now(UTC), "revoked", active, may_return, frozenset(keep))
+        self.registry.bars.append(bar)
         if not active:
             self.registry.refusals[client_id] = "revoked"
 

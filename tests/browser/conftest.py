@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from fedui.accounts.models import User
 from tests.support.population import World, populate
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HERE = Path(__file__).parent
+
+expect.set_options(timeout=20_000)  # A busy machine takes its time; a page that is right is right at once.
 
 Open = Callable[..., Page]
 

@@ -9,14 +9,18 @@ from tests.browser.conftest import Open
 from tests.support.population import World
 
 PAGES = [
-    "", "runs/", "runs/new/", "runs/{run}/", "clients/", "clients/{client}/", "strategies/", "strategies/new/",
+    "", "runs/", "runs/new/", "runs/{run}/", "runs/compare/?runs={run},{other}",
+    "clients/", "clients/{client}/", "strategies/", "strategies/new/",
     "strategies/plain/", "apps/", "models/", "queries/", "queries/new/", "queries/{query}/",
     "tokens/", "tokens/?dialog=create", "audit/", "settings/",
 ]  # fmt: skip
 
 
 def _visit(page: Page, world: World, path: str) -> None:
-    page.goto(world.root + path.format(run=world.run.pk, client=world.client.pk, query=world.query.pk))
+    page.goto(
+        world.root
+        + path.format(run=world.run.pk, other=world.other_run.pk, client=world.client.pk, query=world.query.pk)
+    )
     expect(page.locator("h1")).to_have_count(1)
     page.wait_for_load_state("networkidle")
 

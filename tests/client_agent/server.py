@@ -47,6 +47,9 @@ class ScriptedServer(
         self.heartbeat_seconds = 0.05
         self.acknowledges = True
         self.greeting: fleet_pb2.Goodbye | None = None
+        self.refusal: grpc.StatusCode | None = None
+        """Of streams, before a word."""
+        self.refused_streams: list[grpc.StatusCode] = []
         self.hellos: list[fleet_pb2.Hello] = []
         self.heartbeats: list[fleet_pb2.Heartbeat] = []
         self.progress: list[task_pb2.Progress] = []
@@ -142,6 +145,9 @@ class ScriptedServer(
     async def Connect(  # type: ignore[override]
         self, messages: AsyncIterator[fleet_pb2.AgentMessage], context: FleetContext
     ) -> None:
+        if self.refusal:
+            await self._record(self.refused_streams, self.refusal)
+            await context.abort(self.refusal, "Ask the federation's operator.")
         first = await anext(messages)
         self.connected_by.append(_serial(context))
         await self._record(self.hellos, first.hello)

@@ -38,6 +38,8 @@ class World:
     federation: Federation
     client: Client
     run: Run
+    other_run: Run
+    """As `run`, of another seed."""
     version: StrategyVersion
     query: Query
 
@@ -58,8 +60,9 @@ def populate() -> World:
     strategy = create_strategy(federation, owner, name="plain", config=StrategyConfig(), description="Plain averaging")
     version = strategy.latest
     run = _finished_run(federation, owner, version, app, clients)
+    other_run = _finished_run(federation, owner, version, app, clients, name="digits-again", seed=22)
     query = _finished_query(federation, owner, app)
-    return World(owner, researcher, stranger, federation, clients[0], run, version, query)
+    return World(owner, researcher, stranger, federation, clients[0], run, other_run, version, query)
 
 
 def _client(federation: Federation, name: str, number: int) -> Client:
@@ -123,15 +126,22 @@ def _finished_query(federation: Federation, owner: User, app: App) -> Query:
 
 
 def _finished_run(
-    federation: Federation, owner: User, version: StrategyVersion, app: App, clients: list[Client]
+    federation: Federation,
+    owner: User,
+    version: StrategyVersion,
+    app: App,
+    clients: list[Client],
+    *,
+    name: str = "digits-first",
+    seed: int = 21,
 ) -> Run:
     start = timezone.now() - timedelta(minutes=10)
     run = Run.objects.create(
         federation=federation,
-        name="digits-first",
+        name=name,
         strategy_version=version,
         app=app,
-        seed=21,
+        seed=seed,
         num_rounds=ROUNDS,
         rounds_done=ROUNDS,
         status=RunStatus.COMPLETED,

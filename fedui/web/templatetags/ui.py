@@ -25,6 +25,7 @@ register.filter("percent", figures.percent)
 
 _RUN_ICONS = {RunStatus.STOPPING: "running"}
 _HUES, _SHAPES = 6, 4
+_DASHES = ("none", "6 3", "2 3", "none", "6 3 2 3", "10 3", "2 3", "6 3")
 
 
 @register.simple_tag
@@ -64,6 +65,22 @@ def query_status(query: Query, css: str = "") -> SafeString:
 def figure(value: float | None) -> str:
     """A figure of the clients' data: whole numbers in full, others to six significant digits."""
     return figures.plain(value)
+
+
+@register.simple_tag
+def run_key(index: int) -> SafeString:
+    """The line that stands for a run among others, by colour and dash. `static/js/compare/lines.js` draws the same."""
+    dash = _DASHES[index % len(_DASHES)]
+    return format_html(
+        '<svg class="run-key" width="22" height="4" aria-hidden="true"><path d="M0 2h22" stroke="var(--c{})" stroke-dasharray="{}"/></svg>',
+        index % _HUES + 1,
+        dash,
+    )
+
+
+@register.filter
+def at(values: Sequence[Any], index: int) -> Any:
+    return values[index]
 
 
 @register.simple_tag

@@ -1,6 +1,6 @@
 // The figures above the fold.
 import { $, setHtml, setText } from "../dom.js";
-import { bytesParts, duration, isShare, metric, number } from "../format.js";
+import { bytesParts, duration, isLowerBetter, isShare, metric, number } from "../format.js";
 import { sparkline } from "../charts.js";
 import { bestSource, committedRounds, currentRound, hasEnded, series } from "./state.js";
 
@@ -19,7 +19,7 @@ function change(name, values) {
   const delta = now - old;
   const digits = isShare(name) ? 4 : 3;
   if (Number(delta.toFixed(digits)) === 0) return `as in round ${before}`;
-  const better = name === "loss" ? delta < 0 : delta > 0;
+  const better = isLowerBetter(name) ? delta < 0 : delta > 0;
   const sign = delta < 0 ? "−" : "+";
   const size = isShare(name) ? `${number(Math.abs(delta) * 100, 2)} pt` : number(Math.abs(delta), 3);
   return `<span class="${better ? "up" : "dn"}">${sign}${size}</span> on round ${before}`;

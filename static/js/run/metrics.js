@@ -1,8 +1,8 @@
 // The curve of a metric of the global model, one line a source.
 import { $, $$, press, setQuery } from "../dom.js";
-import { Chart, TableTwin, color } from "../charts.js";
+import { Chart, TableTwin, color, roundAxis } from "../charts.js";
 import { onShortcut } from "../keys.js";
-import { isShare, metric, metricLabel } from "../format.js";
+import { isLowerBetter, isShare, metric, metricLabel } from "../format.js";
 import { bestSource, hasEnded, series } from "./state.js";
 
 const SOURCES = {
@@ -10,13 +10,6 @@ const SOURCES = {
   federated: { short: "clients", label: "by the clients, on their data", token: "--c3", dash: "solid", width: 1.75 },
   fit: { short: "training", label: "in training, mean of the clients", token: "--c0", dash: "dot", width: 1.5 },
 };
-// At most ten ticks, each at a whole round.
-function roundAxis(rounds) {
-  const power = 10 ** Math.max(0, Math.floor(Math.log10(rounds / 10)));
-  const dtick = [1, 2, 5, 10].map((n) => n * power).find((step) => rounds / step <= 10);
-  return { range: [0, rounds], tick0: 0, dtick };
-}
-
 const UNITS = { accuracy: "share correct", loss: "cross-entropy, nats" };
 
 export class MetricsPanel {
@@ -173,7 +166,7 @@ export class MetricsPanel {
     const source = bestSource(this.#state, this.#name);
     const points = source ? series(this.#state, this.#name, source) : [];
     if (points.length < 2 || !shown.includes(source)) return null;
-    const better = this.#name === "loss" ? (a, b) => a < b : (a, b) => a > b;
+    const better = isLowerBetter(this.#name) ? (a, b) => a < b : (a, b) => a > b;
     const [round, value] = points.reduce((top, point) => (better(point[1], top[1]) ? point : top));
     const x = this.#at(round);
     const left = x > this.#at(points.at(-1)[0]) * 0.8;
@@ -184,7 +177,7 @@ export class MetricsPanel {
       },
       label: {
         x, y: this.#view.log ? Math.log10(value) : value, text: `best ${metric(this.#name, value)}`, showarrow: false,
-        xanchor: left ? "right" : "left", xshift: left ? -10 : 10, yshift: this.#name === "loss" ? 16 : -14,
+        xanchor: left ? "right" : "left", xshift: left ? -10 : 10, yshift: isLowerBetter(this.#name) ? 16 : -14,
         bgcolor: color("--surface", 0.8), font: { size: 11, color: color("--text") },
       },
     };
