@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from aggregator.sharing import Sharing
 from protos import limits
 from protos.encodings import PLAIN, Encoding
 from protos.fedui.v1 import fleet_pb2, task_pb2
@@ -25,6 +26,14 @@ logger = logging.getLogger(__name__)
 
 class UpdateRefused(Exception):
     """The update can't be taken in; the text is for the owner of the client. Sending it again would change nothing."""
+
+
+class TooLate(UpdateRefused):
+    """The task was closed at its deadline, so many seconds ago."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(f"Too late by {seconds:.1f} s. {reason}")
+        self.seconds = seconds
 
 
 class Listener(Protocol):
@@ -38,9 +47,25 @@ class Listener(Protocol):
 
     def on_lost(self, assignment: Assignment) -> None: ...
 
+    def on_handed(self, assignment: Assignment) -> None:
+        """The client, which was busy when the task was assigned, has been given it."""
+        ...
+
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         """Returns when the update is part of the round. Raises `UpdateRefused`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Steps of a local training, of those that the whole one has."""
+
+    done: int
+    planned: int
+
+    @property
+    def is_partial(self) -> bool:
+        return self.done < self.planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +79,7 @@ class Update:
     metrics: Mapping[str, bool | int | float | str | bytes]
     encoding: Encoding = PLAIN
     packed_size: int | None = None
+    work: Work | None = None
 
     @property
     def bytes_on_the_wire(self) -> int:
@@ -76,6 +102,15 @@ class Assignment:
     bytes_down: int = 0
     refusals: int = 0
     """Of uploads for it."""
+    federation_id: str = ""
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
+
+    @property
+    def run_id(self) -> str:
+        return self.task.run_id
 
     @property
     def uploads(self) -> bool:
@@ -121,6 +156,21 @@ class Session:
         self.outbox.put_nowait(None)
 
 
+@dataclass(slots=True)
+class Missed:
+    """A task that was closed at its deadline. Holds no model: it is kept while clients may still ask about it."""
+
+    client_id: str
+    run_id: str
+    reason: str
+    at: float
+    told: Callable[[float], None]
+    """Is called once, with the seconds by which the client was late, when it is heard of."""
+
+
+KEPT_MISSED = 4_096
+
+
 class Hub:
     """`lost_after_seconds`: how long a client with work may be away before its driver is told that it is lost."""
 
@@ -132,6 +182,8 @@ class Hub:
         """By then the clients of a restarted server are back; who isn't counts as lost."""
         self._sessions: dict[str, Session] = {}
         self._assignments: dict[str, Assignment] = {}
+        self._sharing = Sharing[Assignment]()
+        self._missed: dict[str, Missed] = {}
         self._absences: dict[str, asyncio.TimerHandle] = {}
         self._changed = asyncio.Event()
 
@@ -153,8 +205,9 @@ class Hub:
         if absence := self._absences.pop(client.client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client.client_id):
-            if assignment.task.task_id not in in_hand:
+            if assignment.task_id not in in_hand and self._sharing.is_in_hand(assignment):
                 session.send(fleet_pb2.ServerMessage(task=assignment.task))
+        self._hand_out(client.client_id)
         self._notify()
         return session
 
@@ -188,9 +241,12 @@ class Hub:
             assignment.listener.on_progress(assignment, progress)
 
     def receive_result(self, session: Session, result: task_pb2.TaskResult) -> None:
-        if assignment := self._owned(session.client.client_id, result.task_id):
-            self._assignments.pop(result.task_id, None)
+        if (assignment := self._owned(session.client.client_id, result.task_id)) is None:
+            self.lateness(session.client.client_id, result.task_id)
+        else:
+            del self._assignments[result.task_id]
             assignment.listener.on_result(assignment, result)
+            self.release(assignment)
 
     async def watch(self) -> None:
         """Once a heartbeat: write the signs of life in bulk, and end sessions that are silent or whose certificate has expired."""
@@ -268,23 +324,74 @@ class Hub:
         """Set when the next client comes or goes. Read it before looking at who is there, so as to miss nothing."""
         return self._changed
 
-    def assign(self, assignment: Assignment) -> None:
-        self._assignments[assignment.task.task_id] = assignment
-        if session := self._sessions.get(assignment.client_id):
-            session.send(fleet_pb2.ServerMessage(task=assignment.task))
-        else:
+    def assign(self, assignment: Assignment) -> bool:
+        """Whether the client is given the task at once. Else it is busy, and the task waits for its turn: see `sharing`."""
+        self._assignments[assignment.task_id] = assignment
+        self._sharing.add(assignment)
+        if assignment.client_id not in self._sessions:
             self._start_absence(assignment.client_id)
+        self._hand_out(assignment.client_id, just_assigned=assignment)
+        return self._sharing.is_in_hand(assignment)
+
+    def at_work_for(self, client_id: str) -> list[str]:
+        """Ids of the runs, and of queries as `query-<id>`, whose tasks the client has in hand."""
+        return self._sharing.at_work_for(client_id)
+
+    def waits(self, assignment: Assignment) -> bool:
+        """It is open, and the client has not been given it."""
+        return assignment.task_id in self._assignments and not self._sharing.is_in_hand(assignment)
+
+    def release(self, assignment: Assignment) -> None:
+        """The client works on the assignment no more, though it may still ask about it."""
+        if self._sharing.release(assignment):
+            self._hand_out(assignment.client_id)
 
     def withdraw(self, assignment: Assignment) -> None:
         """Forget an assignment: the client has done its part."""
-        self._assignments.pop(assignment.task.task_id, None)
+        self._assignments.pop(assignment.task_id, None)
+        self.release(assignment)
 
     def cancel(self, assignment: Assignment, reason: str) -> None:
         """Forget an assignment, and tell the client to stop working on it."""
-        self.withdraw(assignment)
-        if session := self._sessions.get(assignment.client_id):
-            cancel = fleet_pb2.CancelTask(task_id=assignment.task.task_id, reason=reason)
+        if (session := self._sessions.get(assignment.client_id)) and self._sharing.is_in_hand(assignment):
+            cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason)
             session.send(fleet_pb2.ServerMessage(cancel=cancel))
+        self.withdraw(assignment)
+
+    def close_late(self, assignment: Assignment, reason: str, told: Callable[[float], None]) -> None:
+        """`cancel` a task whose deadline has passed. What the client still says of it is answered by how late it is."""
+        if assignment.task_id not in self._assignments:
+            return
+        missed = Missed(assignment.client_id, assignment.run_id, reason, time.monotonic(), told)
+        self._missed[assignment.task_id] = missed
+        if len(self._missed) > KEPT_MISSED:
+            del self._missed[next(iter(self._missed))]
+        self.cancel(assignment, reason)
+
+    def lateness(self, client_id: str, task_id: str) -> TooLate | None:
+        """Why nothing is taken for the task any more; None if it isn't for being late."""
+        missed = self._missed.get(task_id)
+        if missed is None or missed.client_id != client_id:
+            return None
+        seconds = time.monotonic() - missed.at
+        told, missed.told = missed.told, _nobody
+        told(seconds)
+        return TooLate(missed.reason, seconds)
+
+    def forget_run(self, run_id: str) -> None:
+        """The run has ended: nobody is told any more of what comes for it. Clients still get their answer."""
+        for missed in self._missed.values():
+            if missed.run_id == run_id:
+                missed.told = _nobody
+
+    def ask_to_finish(self, assignment: Assignment, reason: str) -> bool:
+        """Have the client end its training and send what it has. False if its agent doesn't know how, or it isn't there."""
+        session = self._sessions.get(assignment.client_id)
+        if session is None or session.info.protocol_minor < limits.PARTIAL_MINOR or self.waits(assignment):
+            return False
+        cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason, finish=True)
+        session.send(fleet_pb2.ServerMessage(cancel=cancel))
+        return True
 
     def fail(self, assignment: Assignment, reason: str) -> None:
         """Close an assignment that its client can't be trusted with."""
@@ -295,6 +402,7 @@ class Hub:
         )
         if self._assignments.pop(result.task_id, None):
             assignment.listener.on_result(assignment, result)
+            self.release(assignment)
 
     def assignment_of(self, client_id: str, task_id: str) -> Assignment | None:
         """The open assignment, if it is this client's."""
@@ -319,12 +427,25 @@ class Hub:
         if absence := self._absences.pop(client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client_id):
-            del self._assignments[assignment.task.task_id]
+            del self._assignments[assignment.task_id]
+            self._sharing.release(assignment)
             assignment.listener.on_lost(assignment)
+
+    def _hand_out(self, client_id: str, just_assigned: Assignment | None = None) -> None:
+        session = self._sessions.get(client_id)
+        while assignment := self._sharing.next_for(client_id, session.info.max_tasks if session else 1):
+            if session:
+                session.send(fleet_pb2.ServerMessage(task=assignment.task))
+            if assignment is not just_assigned:
+                assignment.listener.on_handed(assignment)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _nobody(seconds: float) -> None:
+    """It has been told."""
 
 
 def _trains(session: Session, federation_id: str, app: str, version: str, signature: Signature) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from aggregator.core.cohort import Attendance
+from aggregator.core.history import Pace
 from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
@@ -76,6 +77,19 @@ class StoredRun:
                 found[report.client_id] = before.after(completed=report.outcome is Outcome.COMPLETED)
         return found
 
+    def paces(self) -> dict[str, list[Pace]]:
+        found: dict[str, list[Pace]] = {}
+        for (number, _), record in sorted(self.rounds.items()):
+            if not number:
+                continue
+            for p in record.participations:
+                if p.outcome is Outcome.LATE:
+                    found.pop(p.client_id, None)
+                elif p.outcome is Outcome.COMPLETED:
+                    pace = Pace(p.download_seconds or 0.0, p.train_seconds or 0.0, p.upload_seconds or 0.0)
+                    found.setdefault(p.client_id, []).append(pace)
+        return found
+
     def metrics(self, round_number: int) -> list[MetricRecord]:
         return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
 
@@ -104,6 +118,7 @@ class MemoryRunStore:
             deciding=run.deciding(),
             counted=run.counted(),
             attendance=run.attendance(),
+            paces=run.paces(),
         )
 
     async def renew(self, lease: Lease) -> Directive:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from aggregator.core.analytics import QueryConfig
 from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
+from aggregator.core.history import Pace
 from aggregator.core.round import ParticipationReport
 from protos.convert import Scalars
 from protos.tensors import Parameters, Signature
@@ -72,6 +73,8 @@ class RunState:
     counted: Mapping[str, int] = field(default_factory=dict)
     """Of each client the round in which it was asked for the update of its that was counted last."""
     attendance: Mapping[str, Attendance] = field(default_factory=dict)
+    paces: Mapping[str, Sequence[Pace]] = field(default_factory=dict)
+    """Of each client what its last completed parts took, the newest last, in runs of this app and strategy in the federation."""
 
 
 class Directive(StrEnum):
@@ -276,6 +279,8 @@ class AgentInfo:
     protocol_minor: int = 0
     unavailable: str = ""
     """Why it takes no tasks now, in its owner's words; empty: it takes them."""
+    max_tasks: int = 1
+    """That it works on at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from aggregator.buffered_driver import BufferedRoundDriver, Fleet
 from aggregator.context import RunContext
-from aggregator.core.cohort import Attendance, select_cohort, updates_wanted
+from aggregator.core.cohort import Attendance, select, updates_wanted
 from aggregator.core.modes import Buffered
 from aggregator.core.stopping import reason_to_stop
 from aggregator.initialisation import Initialisation, InitialisationFailed
@@ -77,6 +77,7 @@ class RunDriver:
             main.uncancel()
         finally:
             keeper.cancel()
+            self._context.hub.forget_run(str(self._context.spec.run_id))
             await self._context.events.close()
 
     def nudge(self) -> None:
@@ -183,7 +184,7 @@ class RunDriver:
             await self._wait_for_clients()
             return BufferedRoundDriver(self._context, number, attempt, model, self._counted, mode, self._fleet)
         cohort = await self._select_cohort(number, failed)
-        return RoundDriver(self._context, number, attempt, cohort, model, self._counted)
+        return RoundDriver(self._context, number, attempt, cohort, model, self._counted, self._eligible)
 
     async def _forget_failed_round(self) -> None:
         """The strategy may have changed its state on the way to a model that was not committed."""
@@ -192,9 +193,11 @@ class RunDriver:
 
     async def _select_cohort(self, number: int, failed: int) -> Cohort:
         spec, clients = self._context.spec, await self._wait_for_clients()
-        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients, self._attendance, failed)
-        names = {client_id: clients[client_id].name for client_id in chosen}
-        return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients))
+        chosen = select(spec.strategy.cohort, spec.seed, number, clients, self._attendance, failed)
+        names, reserve = (
+            {client_id: clients[client_id].name for client_id in those} for those in (chosen.cohort, chosen.reserve)
+        )
+        return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients), reserve)
 
     async def _starting_point(self) -> tuple[GlobalModel, int]:
         """The last committed model and its round, or the initial model and 0."""

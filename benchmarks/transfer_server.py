@@ -89,6 +89,8 @@ class _Round:
 
     def on_lost(self, assignment: Assignment) -> None: ...
 
+    def on_handed(self, assignment: Assignment) -> None: ...
+
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         await checked_parameters(update, self._signature)
         self.sha256 = update.sha256

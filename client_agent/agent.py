@@ -32,10 +32,17 @@ from protos.fedui.v1 import fleet_pb2, task_pb2
 log = logging.getLogger(__name__)
 
 
-def run(home: Home, identity: Identity, apps: HostedApps, owner: Owner, max_delay: float = backoff.MAX_SECONDS) -> None:
+def run(
+    home: Home,
+    identity: Identity,
+    apps: HostedApps,
+    owner: Owner,
+    max_delay: float = backoff.MAX_SECONDS,
+    max_tasks: int = 1,
+) -> None:
     """`serve` until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
-        asyncio.run(until_signalled(serve(home, identity, apps, max_delay, owner)))
+        asyncio.run(until_signalled(serve(home, identity, apps, max_delay, owner, max_tasks=max_tasks)))
 
 
 async def until_signalled(serving: Coroutine[None, None, None]) -> None:
@@ -55,19 +62,23 @@ async def serve(
     max_delay: float = backoff.MAX_SECONDS,
     owner: Owner | None = None,
     models: SharedModels | None = None,
+    max_tasks: int = 1,
 ) -> None:
-    """Work for the federation until cancelled. Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what
-    leaves can't be listed."""
+    """Work for the federation until cancelled, on `max_tasks` tasks at once.
+
+    Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what leaves can't be listed.
+    """
     federation = identity.enrolment.federation
     owner = owner or Owner(home, federation)
     state = StateFile(home.state_file)
     outbox = Outbox()
     identities = Identities(home, identity)
     departures = Departures(Ledger(home.log_file), owner.leave, federation)
-    transfer = Transfer(identities, departures, max_delay, models)
+    transfers = [Transfer(identities, departures, max_delay, models) for _ in range(max_tasks)]
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
-    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states, owner)
+    tasks = Tasks(apps, transfers, outbox, lambda task: state.working_on(_summary(task)), states, owner)
     greeting = hello(apps)
+    greeting.max_tasks = max_tasks
 
     def hello_now() -> fleet_pb2.Hello:
         fresh = fleet_pb2.Hello(tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable())
@@ -88,7 +99,8 @@ async def serve(
             connection.run(), tasks.run(), renewal.run(), owner.watch(obey_owner), departures.until_failure()
         )
     finally:
-        await transfer.close()
+        for transfer in transfers:
+            await transfer.close()
         state.ended()
         with contextlib.suppress(ConfigurationError):  # it has been told, or the agent ends anyway
             departures.close()

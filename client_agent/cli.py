@@ -24,6 +24,7 @@ from client_agent.options import (
     FlowerOption,
     HomeOption,
     JsonOption,
+    MaxTasksOption,
     MinValuesOption,
     PolicyOption,
     ProxyOption,
@@ -90,6 +91,7 @@ def run(
     min_values: MinValuesOption = None,
     policy: PolicyOption = None,
     proxy: ProxyOption = None,
+    max_tasks: MaxTasksOption = None,
     flower: FlowerOption = None,
     flower_model: FlowerModelOption = None,
 ) -> None:
@@ -100,14 +102,15 @@ def run(
 
     place = Home(home)
     flags = {"app": app, "set": options, "log_format": log_format, "min_values": min_values}
-    settings = _settings(place, **flags, policy=policy, proxy=proxy, flower=flower, flower_model=flower_model)
+    flags |= {"max_tasks": max_tasks, "flower": flower, "flower_model": flower_model}
+    settings = _settings(place, **flags, policy=policy, proxy=proxy)
     logs.configure(settings.log_format)
     identity = place.load()
     owner = Owner(place, identity.enrolment.federation, settings.policy)
     owner.policy()  # a broken one ends the agent before it begins, and libraries see only the processors that it allows
     context = Context(identity.enrolment.client_name, settings.set)
     apps = hosting.host_all(settings.app, context, settings.min_values, hosting.flower_apps(settings))
-    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds)
+    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds, settings.max_tasks)
 
 
 @cli.command()

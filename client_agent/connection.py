@@ -140,7 +140,7 @@ class Connection:
                 self._departures.expect(message.task)
                 self._tasks.accept(message.task)
             case "cancel":
-                self._tasks.cancel(message.cancel.task_id, message.cancel.reason)
+                self._tasks.cancel(message.cancel.task_id, message.cancel.reason, finish=message.cancel.finish)
             case "goodbye":
                 _leave(message.goodbye)
 

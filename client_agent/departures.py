@@ -102,6 +102,8 @@ class Departures:
         """The update, as it may be sent. `offset`: what of it the server has already."""
         metrics, resumed = dict(update.metrics), {"from": offset} if offset else {}
         about: dict[str, Any] = self._about(task_id) | resumed
+        if update.steps and update.steps[0] < update.steps[1]:
+            about["steps"] = f"{update.steps[0]} of {update.steps[1]}"
         self._strip(metrics)
         self._flush("progress", task_id)
         self._list(

@@ -39,6 +39,8 @@ class Update:
     encoding: Encoding = PLAIN
     packing: Packing = "none"
     """How `content` is packed; the hash is of it as it is sent."""
+    steps: tuple[int, int] | None = None
+    """Of the training: done, and planned. None where the app doesn't tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Memory:
 def _question(task: task_pb2.Task) -> bytes:
     question = task_pb2.Task()
     question.CopyFrom(task)
-    for field in ("task_id", "attempt", "deadline_seconds", "protection"):
+    for field in ("task_id", "attempt", "deadline_seconds", "finish_after_seconds", "protection"):
         question.ClearField(field)
     question.model.ClearField("packed")  # another Zstandard makes other bytes of the same model
     return question.SerializeToString(deterministic=True)

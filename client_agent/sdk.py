@@ -41,11 +41,13 @@ class ClientLike(Protocol):
 
 
 class Progress(Protocol):
-    """Where a client's progress goes while it works on a task. Both methods raise `TaskCancelled`."""
+    """Where a client's progress goes while it works on a task. All methods raise `TaskCancelled`."""
 
     def report(self, fraction: float, metrics: Mapping[str, ScalarValue]) -> None: ...
 
     def sleep(self, seconds: float) -> None: ...
+
+    def may_go_on(self, done: int, planned: int) -> bool: ...
 
 
 class Silent:
@@ -56,6 +58,9 @@ class Silent:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def may_go_on(self, done: int, planned: int) -> bool:
+        return True
 
 
 class NumPyClient:
@@ -94,6 +99,14 @@ class NumPyClient:
         last. Raises `TaskCancelled` when the server no longer wants the result: let it pass through your loop.
         """
         self._progress.report(fraction, metrics)
+
+    def may_go_on(self, done: int, planned: int) -> bool:
+        """Ask before each step of `fit`, and once after the last: `done` steps are made of those `planned`.
+
+        False when the time is up, and the run's strategy takes unfinished training (FedProx, FedNova): then leave the loop, end
+        the phase and return what there is. The server is told how many steps were made. Never False before the first step.
+        """
+        return self._progress.may_go_on(done, planned)
 
     def sleep(self, seconds: float) -> None:
         """Wait, but no longer than until the task is cancelled; then raise `TaskCancelled`."""

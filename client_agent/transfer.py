@@ -13,7 +13,7 @@ import grpc
 from client_agent import backoff
 from client_agent.channel import open_channel
 from client_agent.departures import Departures
-from client_agent.errors import TransferError
+from client_agent.errors import TransferError, UpdateTooLate
 from client_agent.execution import Update
 from client_agent.identity import Identities, Identity
 from client_agent.shared_models import SharedModels
@@ -139,6 +139,8 @@ class Transfer:
                 await attempt()
                 return
             except grpc.aio.AioRpcError as error:
+                if limits.LATE_SECONDS in dict(error.trailing_metadata() or ()):
+                    raise UpdateTooLate(error.details()) from error
                 if error.code() in _FINAL:
                     raise TransferError(f"The server refused the transfer: {error.details()}") from error
                 reason = f"{error.code().name}: {error.details()}"
@@ -219,6 +221,7 @@ async def _messages(
             num_examples=update.num_examples,
             metrics=update.metrics,
             encoding=encoding_to_proto(update.encoding, update.packing),
+            work=transfer_pb2.LocalWork(done=update.steps[0], planned=update.steps[1]) if update.steps else None,
         )
     )
     await turn.wait()

@@ -7,6 +7,9 @@ METHODS_MINOR = 1
 TOP_K_MINOR = 3
 """The first minor version whose agents can send the largest differences alone, and keep what they haven't sent."""
 
+PARTIAL_MINOR = 3
+"""The first minor version whose agents can end a training early and send what it has come to."""
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit for one message, kept as protection: everything larger is cut into chunks."""
 
@@ -34,6 +37,12 @@ MAX_SCALAR_BYTES = 4_096
 MAX_REASON_LENGTH = 2_000
 MAX_UNAVAILABLE_LENGTH = 200
 MAX_APPS = 64
+MAX_TASKS = 16
+"""That one agent works on at once."""
+LATE_SECONDS = "fedui-late-seconds"
+"""In the trailing metadata of a refused transfer: the task's deadline passed so long ago."""
+MAX_STEPS = 2**31
+"""Of one training."""
 MAX_NUM_EXAMPLES = 10**9
 """More examples than this from one client are refused: no weight may drown the others by a false count."""
 MAX_COLUMNS = 256

@@ -187,6 +187,31 @@ class FaultsConfig(_Section):
     wait_for_clients_seconds: Annotated[
         float, Field(gt=0, le=86_400 * 7, title="Longest wait for enough clients (seconds)")
     ] = 600.0
+    replace: Annotated[
+        bool,
+        Field(
+            title="Replace clients that drop out",
+            description="By others, as long as the round has time enough for them.",
+        ),
+    ] = True
+    own_deadlines: Annotated[
+        bool,
+        Field(
+            title="Deadlines from each client's history",
+            description="A client that takes far longer than it usually does counts as dropped out before the round's deadline.",
+        ),
+    ] = False
+    own_margin: Annotated[
+        float,
+        Field(ge=1, le=100, title="Margin on its usual time", description="Its own deadline is so many times that."),
+    ] = 2.0
+    partial_work: Annotated[
+        bool,
+        Field(
+            title="Take unfinished training",
+            description="Where the algorithm allows it (FedProx, FedNova): who runs out of time sends what it has.",
+        ),
+    ] = True
     aggregation_seconds: Annotated[float, Field(gt=0, le=86_400, title="Time limit of the aggregation (seconds)")] = (
         300.0
     )
@@ -296,6 +321,12 @@ class StrategyConfig(_Section):
             return limits.TOP_K_MINOR
         plain = self.update.encoding == PLAIN and isinstance(self.method, NoMethod)
         return 0 if plain else limits.METHODS_MINOR
+
+    @property
+    def takes_partial_work(self) -> bool:
+        """Whether the update of a client that ended its training early counts."""
+        plain = isinstance(self.method, NoMethod)
+        return self.faults.partial_work and (self.method.partial_work or (plain and self.aggregation.partial_work))
 
     @property
     def fewest_updates(self) -> int:

@@ -186,6 +186,7 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
         properties,
         min(hello.protocol_minor, limits.PROTOCOL_MINOR),
         _reason(hello.unavailable),
+        min(max(1, hello.max_tasks), limits.MAX_TASKS),
     )
 
 

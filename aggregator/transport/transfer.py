@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import grpc
 from grpc import aio
 
-from aggregator.hub import Assignment, Hub, Update, UpdateRefused
+from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
 from aggregator.ports import ClientIdentity, ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream
@@ -115,6 +115,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
                 return await self._take_upload(stream, assignment, header, request_iterator, context)
         except (UpdateRefused, CodecError) as refusal:
             self._uploads.discard(header.task_id)
+            if isinstance(refusal, TooLate):
+                await _refuse_late(context, refusal)
             self._note_refusal(assignment, str(refusal))
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         except Damaged as damage:
@@ -148,8 +150,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         if self._uploads.is_taken(header):
             return transfer_pb2.UploadReceipt(duplicate=True)
         async with stream.limited(), self._turns:
-            if not self._is_open(assignment):
-                raise UpdateRefused(CLOSED)
+            self._check_open(assignment)
             size = encoded_size(signature, _encoding(header))
             upload = await self._uploads.begin(_owner(assignment), header, size)
             try:
@@ -175,8 +176,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         crumbs = Pace(SMALL_PER_SECOND)
         stream.start()
         async for message in messages:
-            if not self._is_open(assignment):
-                raise UpdateRefused(CLOSED)
+            self._check_open(assignment)
             data = message if isinstance(message, memoryview) else memoryview(b"")
             await upload.take(data[known:] if known else data)
             known = max(0, known - len(data))
@@ -200,7 +200,14 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
                 packed_size, size = len(content), encoded_size(signature, _encoding(header))
                 content = await asyncio.to_thread(self._uploads.unpacked, content, size)
             update = Update(
-                content, signature, header.sha256, header.num_examples, metrics, _encoding(header), packed_size
+                content,
+                signature,
+                header.sha256,
+                header.num_examples,
+                metrics,
+                _encoding(header),
+                packed_size,
+                _work(header),
             )
             await assignment.listener.on_update(assignment, update)
         self._uploads.complete(header.task_id, upload)
@@ -248,6 +255,10 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     def _pace_of(self, assignment: Assignment) -> Pace:
         return self._paces.setdefault(assignment.client_id, Pace(self._limits.most_rate))
 
+    def _check_open(self, assignment: Assignment) -> None:
+        if not self._is_open(assignment):
+            raise self._hub.lateness(assignment.client_id, assignment.task_id) or UpdateRefused(CLOSED)
+
     def _is_open(self, assignment: Assignment) -> bool:
         return self._hub.assignment_of(assignment.client_id, assignment.task.task_id) is assignment
 
@@ -258,8 +269,16 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     async def _assignment_of(self, client: ClientIdentity, task_id: str, context: Context) -> Assignment:
         assignment = self._hub.assignment_of(client.client_id, task_id)
         if assignment is None:
+            if late := self._hub.lateness(client.client_id, task_id):
+                await _refuse_late(context, late)
             await refuse(context, grpc.StatusCode.NOT_FOUND, "This client has no such task, or its round was closed.")
         return assignment
+
+
+async def _refuse_late(context: Context, late: TooLate) -> NoReturn:
+    """The agent is told by how much, beside the words: being late is no error of its."""
+    context.set_trailing_metadata(((limits.LATE_SECONDS, f"{late.seconds:.1f}"),))
+    await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(late))
 
 
 def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple[Signature, Scalars]:
@@ -274,6 +293,12 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
         raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
     if header.encoding.packing not in ("", assignment.task.encoding.packing):
         raise UpdateRefused(f"The update is packed ({header.encoding.packing!r}), which the run doesn't ask for.")
+    if (work := _work(header)) and not 1 <= work.done <= work.planned <= limits.MAX_STEPS:
+        raise UpdateRefused(f"The update is declared to be {work.done:,} of {work.planned:,} steps.")
+    if work and work.is_partial and not assignment.task.finish_after_seconds:
+        raise UpdateRefused(
+            f"The training was ended after {work.done:,} of {work.planned:,} steps; the run's strategy takes whole work only."
+        )
     if header.size > assignment.largest_update:
         raise UpdateRefused(
             f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."
@@ -283,6 +308,10 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
 
 def _encoding(header: transfer_pb2.UploadHeader) -> Encoding:
     return encoding_from_proto(header.encoding)
+
+
+def _work(header: transfer_pb2.UploadHeader) -> Work | None:
+    return Work(header.work.done, header.work.planned) if header.HasField("work") else None
 
 
 def _owner(assignment: Assignment) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from aggregator.core.cohort import Attendance
+from aggregator.core.history import Pace
 from aggregator.core.round import Outcome as EngineOutcome
 from aggregator.core.round import ParticipationReport
 from aggregator.ports import (
@@ -52,7 +54,7 @@ LEASE = timedelta(seconds=20)
 REPORT_FIELDS = [
     "outcome", "reason", "download_seconds", "train_seconds", "upload_seconds", "bytes_down", "bytes_up", "num_examples",
     "metrics", "update_sha256", "evaluation_loss", "evaluation_num_examples", "evaluation_metrics",
-    "update_norm", "update_largest", "staleness",
+    "update_norm", "update_largest", "staleness", "steps_done", "steps_planned",
 ]  # fmt: skip
 COMPARISON_FIELDS = [
     "update_sketch",
@@ -64,6 +66,10 @@ COMPARISON_FIELDS = [
     "flag_reason",
 ]
 """What a commit alone adds: sketches are too long to be written again with each later report."""
+
+
+KEPT_PACES = 10_000
+"""Of so many parts, the latest, clients' usual times are learned when a run is taken up."""
 
 
 class DatabaseRunStore:
@@ -179,7 +185,29 @@ def _state_of(run: Run) -> RunState:
         deciding=dict(deciding),
         counted={str(client_id): asked for client_id, asked in counted},
         attendance=_attendance_of(run),
+        paces=_paces_of(run),
     )
+
+
+def _paces_of(run: Run) -> dict[str, list[Pace]]:
+    """What was before a client's last deadline that it missed says nothing of what is usual now."""
+    ended = (
+        Participation.objects.filter(
+            round__run__federation=run.federation_id,
+            round__run__app=run.app_id,
+            round__run__strategy_version=run.strategy_version_id,
+            outcome__in=[Outcome.COMPLETED, Outcome.LATE],
+        )
+        .order_by("-pk")
+        .values_list("client_id", "outcome", "download_seconds", "train_seconds", "upload_seconds")
+    )
+    paces: dict[str, list[Pace]] = defaultdict(list)
+    for client_id, outcome, *seconds in reversed(ended[:KEPT_PACES]):
+        if outcome == Outcome.LATE:
+            paces.pop(str(client_id), None)
+        else:
+            paces[str(client_id)].append(Pace(*(one or 0.0 for one in seconds)))
+    return dict(paces)
 
 
 def _attendance_of(run: Run) -> dict[str, Attendance]:
@@ -295,9 +323,10 @@ def _write_participations(
     by_client = {str(p.client_id): p for p in row.participations.all()}
     for report in reports:
         participation = by_client[report.client_id]
+        participation.replaces_id = report.replaces or None
         for field in fields:
             setattr(participation, field, _as_json(getattr(report, field)))
-    Participation.objects.bulk_update(by_client.values(), fields)
+    Participation.objects.bulk_update(by_client.values(), ["replaces", *fields])
 
 
 def _match_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:

@@ -100,7 +100,7 @@ class RoundQuerySet(models.QuerySet["Round"]):
         """Rounds that know how many updates were asked for and came, and the bytes that went each way."""
         completed = Q(participations__outcome=Outcome.COMPLETED)
         return self.annotate(  # type: ignore[no-redef]  # Declared on Round, for those who are given rows.
-            expected=Count("participations"),
+            expected=Count("participations", filter=Q(participations__replaces=None)),
             received=Count("participations", filter=completed),
             bytes_up=Coalesce(Sum("participations__bytes_up"), 0),
             bytes_down=Coalesce(Sum("participations__bytes_down"), 0),
@@ -177,6 +177,15 @@ class Participation(models.Model):
     staleness = models.PositiveIntegerField(
         default=0, help_text="Rounds since the client was asked, in a buffered run."
     )
+    replaces = models.ForeignKey(
+        Client,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="Who had dropped out before, and in whose place this client was asked.",
+    )
+    steps_done = models.PositiveBigIntegerField(null=True, help_text="Steps of its training, where its app tells.")
+    steps_planned = models.PositiveBigIntegerField(null=True, help_text="More than were done: it was ended early.")
     evaluation_loss = models.FloatField(null=True)
     evaluation_num_examples = models.PositiveBigIntegerField(null=True)
     evaluation_metrics = models.JSONField(default=dict)

@@ -58,6 +58,7 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     if part_name(type(config.optimizer)) != "none":
         yield Statement("Server optimizer", f"{config.optimizer.title}.")
     yield Statement("Round", " ".join(_round(config) if config.mode.name == "synchronous" else _buffered_round(config)))
+    yield Statement("Slow and lost", " ".join(_slow_and_lost(config)))
     yield Statement("Early stop", " ".join(_stopping(config.stopping)))
     yield Statement("Evaluation", _evaluation(config))
 
@@ -144,6 +145,24 @@ def _round(config: StrategyConfig) -> Iterator[str]:
     if (needed := config.aggregation.fewest_updates()) > 1:
         yield f"The rule needs {needed}."
     yield f"After {_count(config.faults.max_abandoned, 'attempt')} without that the run fails."
+
+
+def _slow_and_lost(config: StrategyConfig) -> Iterator[str]:
+    faults = config.faults
+    if isinstance(config.mode, Buffered):
+        yield "Nobody needs a replacement: who is free is asked."
+    elif faults.replace:
+        yield "A client that drops out is replaced by another, as long as the time left is enough for that one."
+    else:
+        yield "A client that drops out is not replaced."
+    if faults.own_deadlines:
+        yield f"Each has {faults.own_margin:g} times its usual time, never more than the deadline, once three of its updates are known."
+    if config.takes_partial_work:
+        yield "Who runs out of time sends what its training has come to, where its app and fedagent can."
+    elif faults.partial_work:
+        yield "Unfinished training is not taken: only FedProx, and FedNova without another method, weigh it rightly."
+    else:
+        yield "Unfinished training is not taken."
 
 
 def _stopping(config: StoppingConfig) -> Iterator[str]:

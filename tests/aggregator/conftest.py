@@ -32,6 +32,7 @@ class Federation:
         self.models, self.sink = MemoryModelStore(), MemoryEventSink()
         self.queries = MemoryQueryStore()
         self.evaluator: Evaluator | None = None
+        self.connections: dict[str, ScriptedAgent] = {}
         self._stack = AsyncExitStack()
 
     async def start(self, port: int = 0, **options: Any) -> None:
@@ -57,7 +58,7 @@ class Federation:
     async def connect(self, client_id: str, kind: type[ScriptedAgent] = ScriptedAgent, **options: Any) -> ScriptedAgent:
         self.registry.add(client_id, options.pop("federation_id", "tests"), options.pop("labels", None))
         authority = options.pop("authority", self.authority)
-        agent = kind(authority, self.engine.port, client_id, **options)
+        agent = self.connections[client_id] = kind(authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
 
     def bar(

@@ -114,6 +114,29 @@ async def test_a_run_that_changes_engines_has_the_same_bits(federation: Federati
     assert all(expected[tensor].tobytes() == found[tensor].tobytes() for tensor in expected)
 
 
+@pytest.mark.parametrize(
+    "parts", [{"aggregation": {"name": "fednova"}}, {"method": {"name": "fedprox"}}], ids=["fednova", "fedprox"]
+)
+async def test_clients_that_run_out_of_time_send_what_they_have(
+    federation: Federation, launch: Launch, parts: dict[str, Any]
+) -> None:
+    def slow(context: Context) -> NumPyClient:
+        return digits_numpy.client_fn(Context(context.client_name, {**context.options, "slowdown": "0.9"}))
+
+    names = digits_numpy.TENSOR_NAMES
+    await launch(app=App("digits-mlp", "1.0", "numpy", slow, names, methods=methods.ALL))
+    local = {"epochs": 100, "learning_rate": 0.1}  # some 90 s of training
+    run = add_run(federation, 1, 1, local=local, faults={"deadline_seconds": 6, "quorum": 2}, **parts)
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    for report in run.rounds[1, 1].participations:
+        assert report.steps_done is not None and report.steps_planned is not None
+        assert 1 <= report.steps_done < report.steps_planned
+        assert report.metrics["local_steps"] == report.steps_done
+        assert report.outcome == "completed"
+    assert not np.array_equal(model(federation, run, 0)["hidden.weight"], model(federation, run, 1)["hidden.weight"])
+
+
 class TurnByTurn(NumPyClient):
     """Adds 1 to each tensor, when a turn is given; notes the head with which it began."""
 

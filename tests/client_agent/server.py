@@ -118,12 +118,13 @@ class ScriptedServer(
         packing: Packing = "none",
         round_number: int = 1,
         counted_round: int = 0,
+        finish_after_seconds: float = 0.0,
         **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
             task_id=task_id, run_id="r", round=round_number, attempt=attempt, kind=kind, app=app, app_version="1.0",
             config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding, packing),
-            rounding_seed=5, counted_round=counted_round,
+            rounding_seed=5, counted_round=counted_round, finish_after_seconds=finish_after_seconds,
         )  # fmt: skip
         if model is not None:
             content = bytes(tensors.encode(model))

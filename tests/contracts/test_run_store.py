@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 
 from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
+from aggregator.core.history import Pace
 from aggregator.core.round import Outcome, ParticipationReport
 from aggregator.memory import MemoryRunStore
 from aggregator.ports import (
@@ -184,6 +186,23 @@ async def test_it_knows_how_often_each_client_was_asked_and_completed(harness: H
     await harness.store.begin_round(lease, replace(harness.record(2, attempt=2), participations=pending))
     await harness.expire()  # the engine is lost in the middle of that attempt
     assert (await harness.take_up()).attendance == {one: Attendance(3, 1), two: Attendance(2, 2)}
+
+
+async def test_it_knows_what_a_client_s_parts_took_since_it_last_missed_a_deadline(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    one, two = harness.clients
+    times: dict[str, Any] = {"download_seconds": 1.0, "train_seconds": 20.0, "upload_seconds": 3.0}
+    await harness.commit(lease, 0)
+    for number, outcome in enumerate((Outcome.COMPLETED, Outcome.LATE, Outcome.COMPLETED), start=1):
+        reports = [
+            ParticipationReport(one, outcome, **times),
+            ParticipationReport(two, Outcome.COMPLETED, replaces=one, steps_done=3, steps_planned=9, **times),
+        ]
+        await harness.store.begin_round(lease, replace(harness.record(number), participations=[]))
+        committed = replace(harness.record(number), participations=reports)
+        await harness.store.commit_round(lease, committed, harness.model(number))
+    await harness.store.release(lease)
+    assert (await harness.take_up()).paces == {one: [Pace(1.0, 20.0, 3.0)], two: [Pace(1.0, 20.0, 3.0)] * 3}
 
 
 async def test_it_knows_the_round_in_which_each_client_was_asked_for_what_counted_last(harness: Harness) -> None:

@@ -90,12 +90,15 @@ class Hello(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     TASKS_IN_HAND_FIELD_NUMBER: _builtins.int
     UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MAX_TASKS_FIELD_NUMBER: _builtins.int
     protocol_major: _builtins.int
     protocol_minor: _builtins.int
     agent_version: _builtins.str
     platform: _builtins.str
     unavailable: _builtins.str
     """as in Availability"""
+    max_tasks: _builtins.int
+    """that it works on at once, at most MAX_TASKS; 0: one"""
     @_builtins.property
     def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppOffer]: ...
     @_builtins.property
@@ -115,10 +118,11 @@ class Hello(_message.Message):
         properties: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
         tasks_in_hand: _abc.Iterable[_builtins.str] | None = ...,
         unavailable: _builtins.str = ...,
+        max_tasks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "max_tasks", b"max_tasks", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,17 +227,21 @@ class CancelTask(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     reason: _builtins.str
+    finish: _builtins.bool
+    """don't stop: end the training now, and send what it has come to"""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        finish: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

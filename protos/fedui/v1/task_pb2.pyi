@@ -312,6 +312,7 @@ class Task(_message.Message):
     LOCAL_TENSORS_FIELD_NUMBER: _builtins.int
     COUNTED_ROUND_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    FINISH_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
     PROTECTION_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     run_id: _builtins.str
@@ -327,6 +328,10 @@ class Task(_message.Message):
     counted_round: _builtins.int
     """The round of the run in which this client was asked for the update of its that was counted last; 0 before the first.
     What the client keeps between rounds for the run's method goes on from there.
+    """
+    finish_after_seconds: _builtins.float
+    """Seconds from receipt after which the training of a fit is ended, and sent as far as it has come (UploadHeader.work).
+    0: only whole work is taken.
     """
     @_builtins.property
     def model(self) -> Global___ModelRef:
@@ -368,11 +373,12 @@ class Task(_message.Message):
         local_tensors: _abc.Iterable[_builtins.str] | None = ...,
         counted_round: _builtins.int = ...,
         query: Global___ColumnQuery | None = ...,
+        finish_after_seconds: _builtins.float = ...,
         protection: Global___Protection | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model", "protection", b"protection", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "protection", b"protection", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "finish_after_seconds", b"finish_after_seconds", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "protection", b"protection", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,9 @@ function headline(state, now) {
   const { roundsDone, numRounds, status } = state.run;
   const round = currentRound(state);
   if (hasEnded(state)) return [`${roundsDone} of ${numRounds} rounds`, ""];
+  if (state.waiting?.busy) {
+    return [`Round ${roundsDone + 1} of ${numRounds}`, `waiting for clients busy in other runs: ${state.waiting.have} of ${state.waiting.need} have their task`];
+  }
   if (state.waiting) return [`Round ${roundsDone + 1} of ${numRounds}`, `waiting for clients: ${state.waiting.have} of ${state.waiting.need} connected`];
   if (!round || round.status !== "running") {
     return [`${roundsDone} of ${numRounds} rounds`, status === "queued" ? "waiting for an aggregator" : "measuring the model, next round follows"];

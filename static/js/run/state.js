@@ -69,9 +69,15 @@ function participation(part) {
     seconds: { downloading: part.download_seconds, training: part.train_seconds, uploading: part.upload_seconds },
     bytesUp: part.bytes_up,
     loss: part.metrics.loss ?? null,
+    replaces: part.replaces ?? null,
+    steps: stepsOf(part),
+    expected: null,
     ...looks(part),
   };
 }
+
+/** "37 of 120 steps", of a training that was ended early; empty of a whole one. */
+const stepsOf = ({ steps_done: done, steps_planned: planned }) => (done < planned ? `${done} of ${planned} steps` : "");
 
 /** How an update looked beside the others: the same names in a participation and in the event of a commit. */
 const looks = (part) => ({
@@ -132,6 +138,10 @@ const blankPart = () => ({
   seconds: {},
   bytesUp: null,
   loss: null,
+  replaces: null,
+  steps: "",
+  expected: null,
+  busy: false,
   normRatio: null,
   cosine: null,
   flagged: false,
@@ -218,7 +228,7 @@ function addMetrics(state, event) {
 function enterPhase(part, { at, data: { phase } }) {
   const open = part.outcome === "pending" || part.outcome === "completed";
   const begun = open ? part : blankPart();
-  return { ...begun, phase, fraction: 0, since: { ...begun.since, [phase]: time(at) } };
+  return { ...begun, busy: false, phase, fraction: 0, since: { ...begun.since, [phase]: time(at) } };
 }
 
 const HANDLERS = {
@@ -237,7 +247,7 @@ const HANDLERS = {
   }),
   "round.started": beginRound,
   "round.closed": (state, event) =>
-    patchRound(state, newest(state, event.round), {
+    patchRound({ ...state, waiting: null }, newest(state, event.round), {
       closedAt: time(event.at),
       received: event.data.received,
       expected: event.data.expected,
@@ -261,11 +271,22 @@ const HANDLERS = {
         uploading: event.data.upload_seconds,
       },
       bytesUp: event.data.bytes_up,
+      steps: stepsOf(event.data),
       loss: event.data.metrics.loss ?? null,
     })),
+  "round.waiting": (state, event) => ({ ...state, waiting: { busy: true, have: event.data.in_hand, need: event.data.needed } }),
+  "round.going": (state) => ({ ...state, waiting: null }),
+  "client.waits": (state, event) => patchPart(state, event, () => ({ busy: true })),
+  "client.expected": (state, event) =>
+    patchPart(state, event, () => ({ busy: false, expected: { by: time(event.at) + event.data.seconds * 1000, usual: event.data.usual } })),
+  "client.replaces": (state, event) => patchPart(state, event, () => ({ replaces: event.data.replaces })),
+  "client.asked_to_finish": (state, event) => patchPart(state, event, () => ({ expected: null })),
+  "client.late": (state, event) =>
+    patchPart(state, event, (part) => (part.outcome === "late" ? { reason: `${part.reason} Late by ${event.data.seconds.toFixed(1)} s.` } : {})),
   "client.failed": endPart,
   "client.refused": endPart,
   "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
+  "client.not_evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done", reason: `Not evaluated: ${event.data.reason}` })),
 };
 
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
