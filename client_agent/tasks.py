@@ -43,6 +43,7 @@ class Tasks:
         on_change: Callable[[task_pb2.Task | None], None],
         states: MethodStates,
         owner: Owner,
+        memory: Memory,
     ) -> None:
         self._apps = apps
         self._transfer = transfer
@@ -50,7 +51,7 @@ class Tasks:
         self._on_change = on_change
         self._states = states
         self._owner = owner
-        self._memory = Memory()
+        self._memory = memory
         self._waiting: dict[str, task_pb2.Task] = {}
         self._arrived = asyncio.Event()
         self._current: asyncio.Task[task_pb2.TaskResult] | None = None
@@ -150,10 +151,10 @@ class Tasks:
         self._owner.check(task, self._apps.get((task.app, task.app_version)))
         if task.kind == task_pb2.TASK_KIND_QUERY:
             return await self._answer(task, progress)
-        outcome = self._memory.recall(task)
+        outcome = await asyncio.to_thread(self._recall, task)
         if outcome is None:
             outcome = await self._work(task, self._app_for(task), progress)
-            self._memory.keep(task, outcome)
+            await asyncio.to_thread(self._memory.keep, task, outcome)
         result = task_pb2.TaskResult(
             task_id=task.task_id,
             outcome=task_pb2.TASK_OUTCOME_COMPLETED,
@@ -166,6 +167,10 @@ class Tasks:
         else:
             result.loss = outcome.loss
         return result
+
+    def _recall(self, task: task_pb2.Task) -> Outcome | None:
+        self._memory.acknowledge(task)
+        return self._memory.recall(task)
 
     async def _answer(self, task: task_pb2.Task, progress: TaskProgress) -> task_pb2.TaskResult:
         """Queries are answered anew each time: the data may have changed, and there is no work to save."""

@@ -112,10 +112,11 @@ class ScriptedServer(
         app: str = "toy",
         attempt: int = 1,
         encoding: Encoding = PLAIN,
+        version: str = "1.0",
         **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
-            task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version="1.0",
+            task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version=version,
             config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding), rounding_seed=5,
         )  # fmt: skip
         if model is not None:
