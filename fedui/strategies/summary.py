@@ -60,6 +60,9 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     yield Statement("Round", " ".join(_round(config) if config.mode.name == "synchronous" else _buffered_round(config)))
     yield Statement("Early stop", " ".join(_stopping(config.stopping)))
     yield Statement("Evaluation", _evaluation(config))
+    if depends := config.depends_on_num_rounds:
+        text = f"A run that is extended differs from one that had all its rounds from the beginning: in {' and '.join(depends)}."
+        yield Statement("More rounds later", text)
 
 
 def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statement:

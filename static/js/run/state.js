@@ -26,6 +26,7 @@ export function fromSnapshot(snapshot, lastSeq) {
     current: snapshot.rounds.length ? keyOf(snapshot.rounds.at(-1)) : null,
     metrics: snapshot.metrics.reduce(withMetric, new Map()),
     models: new Map(snapshot.models.map((model) => [model.round, model])),
+    commands: snapshot.commands,
     events: [],
     lastSeq,
   };
@@ -226,6 +227,10 @@ const HANDLERS = {
   "run.resumed": (state) => patchRun(state, { status: "running" }),
   "run.waiting": (state, event) => ({ ...state, waiting: event.data }),
   "run.stopping": (state) => patchRun(state, { status: "stopping" }),
+  "run.pausing": (state) => patchRun(state, { status: "pausing" }),
+  "run.unpaused": (state) => patchRun(state, { status: "running" }),
+  "run.paused": (state, event) => ({ ...patchRun(state, { status: "paused", reason: event.data.reason }), waiting: null, trainingOn: new Map() }),
+  "run.retried": (state, event) => ({ ...patchRun(state, { status: "queued", reason: event.data.reason }), waiting: null, trainingOn: new Map() }),
   "run.finished": (state, event) => ({
     ...patchRun(state, { status: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) }),
     waiting: null,
@@ -267,6 +272,17 @@ const HANDLERS = {
   "client.refused": endPart,
   "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
 };
+
+/** Take in that somebody has done something to the run. */
+export function withCommand(state, command) {
+  if (state.commands.some(({ id }) => id === command.id)) return state;
+  const numRounds = command.kind === "extend" ? command.data.num_rounds : state.run.numRounds;
+  return patchRun({ ...state, commands: [...state.commands, command] }, { numRounds });
+}
+
+/** Events as they are stored: those between that are missing don't exist any more. */
+export const reduceStored = (state, event) =>
+  event.seq > state.lastSeq ? reduce({ ...state, lastSeq: event.seq - 1 }, event) : state;
 
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
 export function reduce(state, event) {
