@@ -22,8 +22,8 @@ from fedui.web.forms import explain
 
 RECENT_EVENTS = 8
 TELLING_KINDS = (
-    "run.started", "run.resumed", "run.waiting", "run.paused", "run.retried", "run.extended", "run.finished", "round.committed", "round.abandoned",
-    "client.failed", "client.refused",
+    "run.started", "run.resumed", "run.waiting", "run.paused", "run.retried", "run.extended", "run.finished",
+    "round.committed", "round.abandoned", "client.failed", "client.refused",
 )  # fmt: skip
 
 

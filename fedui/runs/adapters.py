@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
-from django.db.models import Case, Count, F, Max, Q, Value, When
+from django.db.models import Case, Count, F, Max, Q, TextField, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -142,7 +142,7 @@ def _take_up(run_id: int, owner: str) -> RunState | None:
             lease_expires_at=now + LEASE,
             started_at=Coalesce("started_at", now),
             start_at=None,
-            reason=Case(When(status=RunStatus.QUEUED, then=Value("")), default=F("reason")),
+            reason=Case(When(status=RunStatus.QUEUED, then=Value("", TextField())), default=F("reason")),
             status=Case(When(status=RunStatus.QUEUED, then=Value(RunStatus.RUNNING.value)), default=F("status")),
         )
     )

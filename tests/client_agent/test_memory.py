@@ -152,6 +152,6 @@ async def test_an_agent_that_is_killed_after_its_training_sends_what_it_made(
     second.terminate()
     await second.wait()
     assert {message.phase for message in server.progress} == {task_pb2.PHASE_UPLOADING}
-    before, after = ([h for h in server.headers if h.task_id == name][0] for name in ("t1", "t2"))
+    before, after = (next(h for h in server.headers if h.task_id == name) for name in ("t1", "t2"))
     assert (before.sha256, before.num_examples) == (after.sha256, after.num_examples)
     assert hashlib.sha256(server.uploads["t2"]).hexdigest() == before.sha256

@@ -120,7 +120,10 @@ def test_the_snapshot_has_all_that_the_page_draws(
     assert len(body["participations"]) == 9
     assert body["participations"][0].items() >= {"round": 1, "attempt": 1, "train_seconds": 1.5}.items()
     assert {client["number"]: client["name"] for client in body["clients"]} == {1: "hosp-1", 2: "hosp-2", 3: "hosp-3"}
-    assert body["models"] == [{"round": 3, "sha256": model.sha256, "size": model.size}]
+    assert body["models"] == [
+        {"id": model.pk, "round": 3, "sha256": model.sha256, "size": model.size, "removed_at": None}
+    ]
+    assert (body["run"]["state"]["text"], body["commands"]) == ("Queued (next)", [])
 
 
 def test_a_run_that_has_not_begun_has_a_snapshot(browser: Browser, run: Run) -> None:
@@ -153,7 +156,7 @@ def test_the_number_of_queries_does_not_grow(
 ) -> None:
     with_rounds(run, clients, count)
 
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(12):  # with those of the orders and of the place in the queue
         browser.get(f"/api/v1/runs/{run.pk}")
     with django_assert_num_queries(5):
         browser.get(f"/api/v1/runs/{run.pk}/events")

@@ -17,7 +17,8 @@ from fedui.federations.models import Federation
 from fedui.runs import commands, live
 from fedui.runs.commands import Order
 from fedui.runs.models import ModelVersion, Priority, Run, RunCommand, RunStatus
-from fedui.runs.services import RunRefused
+from fedui.runs.services import RunRefused, create_run
+from fedui.runs.tasks import dispatch_ownerless
 from fedui.strategies.services import create_strategy
 from fedui.transitions import IllegalTransition
 from tests.support.domain import a_run, an_app
@@ -112,7 +113,7 @@ def test_workers_and_browsers_are_told(
     told: list[Any] = []
     monkeypatch.setattr(live, "run_changed", told.append)
     monkeypatch.setattr(live, "run_commanded", told.append)
-    monkeypatch.setattr(commands.dispatch_ownerless, "delay", lambda: told.append("dispatch"))
+    monkeypatch.setattr(dispatch_ownerless, "delay", lambda: told.append("dispatch"))
     with django_capture_on_commit_callbacks(execute=True):
         command = commands.stop(in_state(run, S.RUNNING), order)
     assert told == [run, command, "dispatch"]
@@ -202,8 +203,6 @@ def test_a_clone_is_the_same_again(run: Run, order: Order) -> None:
 
 
 def test_a_fork_trains_the_app_of_its_origin(run: Run, owner: User) -> None:
-    from fedui.runs.services import create_run
-
     with pytest.raises(RunRefused, match="is not a model of other"):
         create_run(
             run.federation, owner, name="x", strategy_version=run.strategy_version, app=an_app(run.federation, "other"),
