@@ -71,6 +71,8 @@ class RunForm(PlanForm):
 class RunRulesForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in its stubs only
     """How a federation runs and what it keeps; an empty field leaves it to the installation."""
 
+    checkpoints = forms.ChoiceField(choices=[("", "As the installation"), *KeepCheckpoints.choices], required=False)
+
     class Meta:
         model = RunRules
         fields = ("max_runs", "checkpoints", "checkpoints_every", "progress_days", "log_days")

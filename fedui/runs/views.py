@@ -45,6 +45,8 @@ def runs(request: MemberRequest) -> HttpResponse:
     found = _runs_of(request.federation)
     if statuses := VIEWS.get(view, VIEWS[""])[1]:
         found = found.filter(status__in=statuses)
+    if view == RunStatus.QUEUED:
+        found = found.order_by("-priority", "queued_at", "pk")  # as they will begin
     if text:
         found = found.filter(
             Q(name__icontains=text) | Q(strategy_version__strategy__name__icontains=text) | Q(app__name__icontains=text)

@@ -11,6 +11,8 @@ const SOURCES = {
   fit: { short: "training", label: "in training, mean of the clients", token: "--c0", dash: "dot", width: 1.5 },
 };
 
+/** Labels of orders at neighbouring rounds stand below one another. */
+const LABEL_LINES = 3;
 /** Orders that say something about the curve. */
 const SHOWN_ORDERS = new Set(["pause", "resume", "stop", "extend", "fork", "clone"]);
 
@@ -171,10 +173,11 @@ export class MetricsPanel {
       const x = this.#view.x === "round" ? command.round : Math.max(0, (Date.parse(command.at) - run.startedAt) / 60_000);
       places.set(x, [...(places.get(x) ?? []), `${command.label} by ${esc(command.actor)}`]);
     }
-    return [...places].map(([x, words]) => ({
+    const kinds = (words) => [...new Set(words.map((word) => word.split(" ")[0]))].join(", ");
+    return [...places].map(([x, words], place) => ({
       line: { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: color("--text-3"), width: 1, dash: "dot" } },
       label: {
-        x, y: 1, yref: "paper", text: words.map((word) => word.split(" ")[0]).join(", "), hovertext: words.join("<br>"), showarrow: false,
+        x, y: 1 - (place % LABEL_LINES) * 0.07, yref: "paper", text: kinds(words), hovertext: words.join("<br>"), showarrow: false,
         xanchor: "left", yanchor: "top", xshift: 3, font: { size: 11, color: color("--text-2") }, bgcolor: color("--surface", 0.8),
       },
     }));
