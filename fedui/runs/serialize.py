@@ -119,7 +119,6 @@ def metric_payload(metric: Metric) -> dict[str, Any]:
 
 def model_payload(model: ModelVersion) -> dict[str, Any]:
     return {
-        "id": model.pk,
         "round": model.round_number,
         "sha256": model.sha256,
         "size": model.size,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from fedui.web.forms import ConfirmForm, explain
 
 PAGE_SIZE = 50
 MAX_KEY_LENGTH = 64
+_IS_NUMBER = re.compile(r"[0-9]{1,9}")
 VIEWS: dict[str, tuple[str, list[RunStatus]]] = {
     "": ("All", []),
     "active": ("Active", [*DRIVEN, RunStatus.PAUSED]),
@@ -73,7 +75,9 @@ def _views(federation: Federation, current: str) -> list[dict[str, Any]]:
 def new(request: MemberRequest) -> HttpResponse:
     federation = request.federation
     data = request.POST if request.method == "POST" else None
-    form = RunForm(federation, data, initial={"key": uuid4().hex} | request.GET.dict())
+    form = RunForm(
+        federation, data, initial={"key": uuid4().hex, "origin": _asked_origin(request)} | request.GET.dict()
+    )
     if form.is_valid() and (run := _create(request, form)):
         return redirect("federation:run", federation.slug, run.pk)
     app, version = form.chosen("app"), form.chosen("strategy_version")
@@ -82,6 +86,15 @@ def new(request: MemberRequest) -> HttpResponse:
     template = "runs/_preflight.html" if request.htmx else "runs/new.html"
     status = 422 if form.is_bound else 200
     return page(request, template, {"form": form, "check": check, "fork_notes": notes}, status=status)
+
+
+def _asked_origin(request: MemberRequest) -> int | None:
+    """Id of the model that a fork was asked for by `fork_of` and `round`, if it is there."""
+    run_id, number = request.GET.get("fork_of", ""), request.GET.get("round", "")
+    if not (_IS_NUMBER.fullmatch(run_id) and _IS_NUMBER.fullmatch(number)):
+        return None
+    there = ModelVersion.objects.filter(run__federation=request.federation, removed_at=None)
+    return there.filter(run_id=int(run_id), round_number=int(number)).values_list("pk", flat=True).first()
 
 
 def _create(request: MemberRequest, form: RunForm) -> Run | None:

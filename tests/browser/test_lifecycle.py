@@ -46,7 +46,9 @@ def test_the_header_follows_what_no_event_tells(sign_in: Open, world: World, run
     page = open_run(sign_in, world)
     expect(page.locator("#run-state")).to_contain_text("Stalled")  # the last event is minutes old
     Run.objects.update(lease_expires_at=timezone.now())
-    expect(page.locator("#run-state")).to_have_text(f"Recovering (worker lost, round {ROUNDS + 1} restarts)", timeout=15_000)
+    expect(page.locator("#run-state")).to_have_text(
+        f"Recovering (worker lost, round {ROUNDS + 1} restarts)", timeout=15_000
+    )
     Run.objects.update(status=RunStatus.PAUSED, reason="The disk is full.")
     expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=15_000)
     expect(page.locator("#run-head")).to_contain_text("The disk is full.")
@@ -79,6 +81,7 @@ def test_a_run_that_is_complete_is_extended(sign_in: Open, world: World) -> None
 
 def test_a_round_is_forked(sign_in: Open, world: World) -> None:
     page = open_run(sign_in, world)
+    expect(page.get_by_role("link", name=f"Fork from round {ROUNDS}", exact=True)).to_be_visible()
     page.keyboard.press("[")
     page.get_by_role("link", name=f"Fork from round {ROUNDS - 1}", exact=True).click()
     expect(page.get_by_role("heading", name=f"Fork {world.run.name}")).to_be_visible()

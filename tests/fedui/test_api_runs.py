@@ -120,9 +120,7 @@ def test_the_snapshot_has_all_that_the_page_draws(
     assert len(body["participations"]) == 9
     assert body["participations"][0].items() >= {"round": 1, "attempt": 1, "train_seconds": 1.5}.items()
     assert {client["number"]: client["name"] for client in body["clients"]} == {1: "hosp-1", 2: "hosp-2", 3: "hosp-3"}
-    assert body["models"] == [
-        {"id": model.pk, "round": 3, "sha256": model.sha256, "size": model.size, "removed_at": None}
-    ]
+    assert body["models"] == [{"round": 3, "sha256": model.sha256, "size": model.size, "removed_at": None}]
     assert (body["run"]["state"]["text"], body["commands"]) == ("Queued (next)", [])
 
 

@@ -61,15 +61,9 @@ export class Checkpoints {
     const link = $("a[download]", this.#panel);
     link.href = link.dataset.url.replace(/\/0$/, `/${round}`);
     setText($("span", link), `Download round ${round}`);
-    this.#offerFork(model);
-  }
-
-  /** Events of a run that goes on don't know the model's id: such a fork waits for the page to be loaded again. */
-  #offerFork({ id, round }) {
-    const link = $("[data-fork]", this.#panel);
-    if (!link) return;
-    link.hidden = id === undefined;
-    link.href = link.href.replace(/origin=.*$/, `origin=${id}`);
-    setText($("span", link), `Fork from round ${round}`);
+    const fork = $("[data-fork]", this.#panel);
+    if (!fork) return;
+    fork.href = fork.href.replace(/\d*$/, round);
+    setText($("span", fork), `Fork from round ${round}`);
   }
 }

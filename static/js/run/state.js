@@ -199,7 +199,7 @@ function commitRound(state, event) {
     bytesDown: data.bytes_down,
     parts: withLooks(ended.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
   });
-  const models = new Map(committed.models).set(round, { round, sha256: data.sha256, size: data.size });
+  const models = new Map(committed.models).set(round, { ...committed.models.get(round), round, sha256: data.sha256, size: data.size });
   const measured = addMetrics({ ...committed, models }, event);
   return patchRun(measured, { roundsDone: Math.max(measured.run.roundsDone, round) });
 }
@@ -238,7 +238,7 @@ const HANDLERS = {
   }),
   "model.initialised": (state, event) => ({
     ...state,
-    models: new Map(state.models).set(0, { round: 0, sha256: event.data.sha256, size: event.data.size }),
+    models: new Map(state.models).set(0, { ...state.models.get(0), round: 0, sha256: event.data.sha256, size: event.data.size }),
   }),
   "round.started": beginRound,
   "round.closed": (state, event) =>
