@@ -20,6 +20,7 @@ from fedui.runs import commands
 from fedui.runs.commands import Order
 from fedui.runs.models import Event, Metric, ModelVersion, Run, RunRules, RunStatus
 from fedui.runs.retention import Removal, apply_policy, remove_orphans
+from fedui.runs.services import RunRefused
 from fedui.runs.tasks import apply_retention
 from tests.support.domain import a_run
 
@@ -105,7 +106,7 @@ def test_what_a_fork_began_with_is_kept_and_what_is_gone_can_not_be_forked(
     rules(run.federation, checkpoints="best_and_last")
     apply(run, files)
     assert kept(run) == [2, 5, 7]
-    with pytest.raises(commands.RunRefused, match="was removed by retention"):
+    with pytest.raises(RunRefused, match="was removed by retention"):
         commands.fork(run, Order(owner), round_number=3)
 
 
