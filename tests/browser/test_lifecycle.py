@@ -122,4 +122,4 @@ def test_retention_is_set_and_tried(sign_in: Open, world: World) -> None:
     expect(page.get_by_text("The settings of runs are saved.")).to_be_visible()
     assert RunRules.objects.get().max_runs == 2
     page.get_by_role("button", name="What would go now?").click()
-    expect(page.locator("#dry-run")).to_contain_text("would remove 2 models of 5.2 kB")
+    expect(page.locator("#dry-run")).to_contain_text("would remove 4 models of 10.4 kB")
