@@ -16,11 +16,13 @@ from aggregator.ports import (
     ClientIdentity,
     ClientRefused,
     Directive,
+    Ending,
     Event,
     Lease,
     LeaseLost,
     MetricRecord,
     ModelRecord,
+    Origin,
     QueryLease,
     QueryOutcome,
     QuerySpec,
@@ -43,6 +45,10 @@ class StoredRun:
     directive: Directive = Directive.GO_ON
     outcome: RunOutcome | None = None
     reason: str = ""
+    paused: bool = False
+    origin: Origin | None = None
+    wanted_rounds: int = 0
+    """More than the engine was told to do, if the run has been extended meanwhile."""
     models: dict[int, ModelRecord] = field(default_factory=dict)
     rounds: dict[tuple[int, int], RoundRecord] = field(default_factory=dict)
     abandoned: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -105,9 +111,10 @@ class MemoryRunStore:
 
     async def take_up(self, run_id: int, owner: str) -> RunState | None:
         run = self.runs[run_id]
-        if run.held or run.outcome:
+        if run.held or run.outcome or run.paused:
             return None
         run.held, run.fencing = True, run.fencing + 1
+        run.spec = replace(run.spec, num_rounds=max(run.spec.num_rounds, run.wanted_rounds))
         attempts = [attempt for number, attempt in run.rounds if number == run.rounds_done + 1]
         return RunState(
             spec=run.spec,
@@ -119,6 +126,7 @@ class MemoryRunStore:
             counted=run.counted(),
             attendance=run.attendance(),
             paces=run.paces(),
+            origin=run.origin,
         )
 
     async def renew(self, lease: Lease) -> Directive:
@@ -143,9 +151,19 @@ class MemoryRunStore:
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
         self._fence(lease).rounds[record.number, record.attempt] = record
 
-    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None:
+    async def pause(self, lease: Lease, reason: str) -> None:
         run = self._fence(lease)
-        run.outcome, run.reason, run.held = outcome, reason, False
+        run.held, run.reason = False, reason
+        run.paused = bool(reason) or run.directive is not Directive.GO_ON
+        run.directive = Directive.GO_ON
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
+        run = self._fence(lease)
+        run.held = False
+        if all_rounds is not None and run.wanted_rounds > all_rounds:
+            return Ending.EXTENDED
+        run.outcome, run.reason = outcome, reason
+        return Ending.ENDED
 
     def _fence(self, lease: Lease) -> StoredRun:
         run = self.runs[lease.run_id]

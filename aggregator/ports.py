@@ -48,6 +48,15 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The model of another run that a run begins with, and the strategy that made it."""
+
+    run_name: str
+    model: ModelRecord
+    strategy: StrategyConfig
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to drive a run. Writes carry `fencing`; a store refuses those with an old number by `LeaseLost`."""
 
@@ -75,12 +84,18 @@ class RunState:
     attendance: Mapping[str, Attendance] = field(default_factory=dict)
     paces: Mapping[str, Sequence[Pace]] = field(default_factory=dict)
     """Of each client what its last completed parts took, the newest last, in runs of this app and strategy in the federation."""
+    origin: Origin | None = None
+    """None: the run begins with a model that a client makes."""
 
 
 class Directive(StrEnum):
     """What the operator wants of a run, read with each renewal of the lease."""
 
     GO_ON = "go_on"
+    PAUSE = "pause"
+    """After the round in progress."""
+    PAUSE_NOW = "pause_now"
+    """Without it: its work is dropped."""
     STOP = "stop"
 
 
@@ -92,6 +107,16 @@ class RunOutcome(StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+class Ending(StrEnum):
+    """What became of a run whose engine is done with it."""
+
+    ENDED = "ended"
+    RETRIED = "retried"
+    """It has failed, and will be taken up again."""
+    EXTENDED = "extended"
+    """More rounds are wanted than when the engine took it up: it can be taken up again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +167,23 @@ class RunStore(Protocol):
 
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None: ...
 
-    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None: ...
+    async def pause(self, lease: Lease, reason: str) -> None:
+        """Let the run rest until somebody resumes it. With an empty reason it was the operator's wish, and one that they have
+        taken back meanwhile leaves the run free for the next engine."""
+        ...
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
+        """`all_rounds`: a run that is complete for it has done so many; None: it ended for another reason."""
+        ...
+
+
+class StoreUnavailable(Exception):
+    """The model store can't be written or read now: its disk is full, or it can't be reached. The text is for the operator."""
 
 
 class ModelStore(Protocol):
+    """All methods raise `StoreUnavailable`."""
+
     async def save(
         self, run_id: int, round_number: int, parameters: Parameters, state: Parameters, manifest: Mapping[str, Any]
     ) -> ModelRecord:

@@ -133,9 +133,9 @@ class RoundDriver(RoundListener):
         """The clients whose update has been taken in."""
         return frozenset(self._machine.completed)
 
-    def stop(self) -> None:
-        """The operator wants the run to end."""
-        self._inbox.put_nowait(machine.StopRequested(time.monotonic()))
+    def stop(self, reason: str) -> None:
+        """The operator wants the round to end, for this reason."""
+        self._inbox.put_nowait(machine.StopRequested(time.monotonic(), reason))
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 

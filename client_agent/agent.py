@@ -17,6 +17,7 @@ from client_agent.errors import ConfigurationError
 from client_agent.hosting import HostedApp, HostedApps
 from client_agent.identity import Home, Identities, Identity
 from client_agent.ledger import Ledger
+from client_agent.memory import Memory
 from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
 from client_agent.owner import Owner
@@ -76,7 +77,8 @@ async def serve(
     departures = Departures(Ledger(home.log_file), owner.leave, federation)
     transfers = [Transfer(identities, departures, max_delay, models) for _ in range(max_tasks)]
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
-    tasks = Tasks(apps, transfers, outbox, lambda task: state.working_on(_summary(task)), states, owner)
+    memory = Memory(home.path / "updates" / identity.enrolment.client_id)
+    tasks = Tasks(apps, transfers, outbox, lambda task: state.working_on(_summary(task)), states, owner, memory)
     greeting = hello(apps)
     greeting.max_tasks = max_tasks
 

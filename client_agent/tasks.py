@@ -68,6 +68,7 @@ class Tasks:
         on_change: Callable[[task_pb2.Task | None], None],
         states: MethodStates,
         owner: Owner,
+        memory: Memory,
     ) -> None:
         self._apps = apps
         self._transfers = transfers
@@ -75,7 +76,7 @@ class Tasks:
         self._on_change = on_change
         self._states = states
         self._owner = owner
-        self._memory = Memory()
+        self._memory = memory
         self._waiting: dict[str, tuple[task_pb2.Task, float]] = {}
         """With the moment at which each came."""
         self._arrived = asyncio.Event()
@@ -203,10 +204,10 @@ class Tasks:
         self._owner.check(task, self._apps.get((task.app, task.app_version)))
         if task.kind == task_pb2.TASK_KIND_QUERY:
             return await self._answer(task, progress)
-        outcome = self._memory.recall(task)
+        outcome = await asyncio.to_thread(self._recall, task)
         if outcome is None:
             outcome = await self._work(task, self._app_for(task), progress, transfer)
-            self._memory.keep(task, outcome)
+            await asyncio.to_thread(self._memory.keep, task, outcome)
         result = task_pb2.TaskResult(
             task_id=task.task_id,
             outcome=task_pb2.TASK_OUTCOME_COMPLETED,
@@ -219,6 +220,10 @@ class Tasks:
         else:
             result.loss = outcome.loss
         return result
+
+    def _recall(self, task: task_pb2.Task) -> Outcome | None:
+        self._memory.acknowledge(task)
+        return self._memory.recall(task)
 
     async def _answer(self, task: task_pb2.Task, progress: TaskProgress) -> task_pb2.TaskResult:
         """Queries are answered anew each time: the data may have changed, and there is no work to save."""

@@ -97,6 +97,24 @@ def transfer_limits(**values: Any) -> TransferLimits:
         ) from error
 
 
+def model_store(name: str, value: str) -> str:
+    """`value` if it is empty or names a bucket."""
+    parts = urlsplit(value)
+    if value and not (parts.scheme == "s3" and parts.netloc and not parts.query):
+        raise ImproperlyConfigured(f"{name} is {value!r}: it must read s3://bucket or s3://bucket/prefix, or be empty.")
+    return value
+
+
+def kept_checkpoints(name: str, value: str) -> tuple[str, int]:
+    """Which models of a run are kept, and the n of every n-th: `all`, `best_and_last` or `every:10`."""
+    kind, _, number = value.partition(":")
+    if value in ("all", "best_and_last"):
+        return value, 1
+    if kind == "every" and number.isdecimal() and int(number) > 0:
+        return kind, int(number)
+    raise ImproperlyConfigured(f"{name} is {value!r}: it must be all, best_and_last, or every:n, such as every:10.")
+
+
 def address(name: str, value: str) -> str:
     """`value` if it reads host:port, with an IPv6 host in brackets."""
     host, separator, port = value.rpartition(":")
@@ -121,6 +139,13 @@ def web_url(name: str, value: str) -> str:
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} is {value!r}: it must be one of {', '.join(allowed)}.")
+    return value
+
+
+def not_negative(name: str, value: int) -> int:
+    """`value` if it is 0 or more."""
+    if value < 0:
+        raise ImproperlyConfigured(f"{name} is {value}: it must be 0 or more.")
     return value
 
 

@@ -12,6 +12,7 @@ DomainError
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
 ├── RunRefused              fedui.runs.services
+├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
 ├── ComparisonRefused       fedui.runs.comparison
 └── QueryRefused            fedui.analytics.services
@@ -44,6 +45,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
     THROTTLED = "throttled"
+    GONE = "gone"
     INTERNAL = "internal"
 
 

@@ -20,6 +20,10 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = environment.data_folder(Path(env.text("FEDUI_DATA_DIR", str(BASE_DIR / "var"))).resolve())
 MODEL_DIR = DATA_DIR / "models"
 PKI_DIR = DATA_DIR / "pki"
+MODEL_STORE = environment.model_store("FEDUI_MODEL_STORE", env.text("FEDUI_MODEL_STORE", ""))
+"""`s3://bucket/prefix`; empty: the folder `MODEL_DIR`."""
+MODEL_STORE_ENDPOINT = env.text("FEDUI_MODEL_STORE_ENDPOINT", "")
+"""The address of an S3-compatible server. Empty: that of S3."""
 REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 DATABASES = {"default": environment.database(env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'fedui.sqlite3'}"))}
@@ -90,6 +94,18 @@ TRANSFER_LIMITS = environment.transfer_limits(
     most_rate=env.float("FEDUI_TRANSFER_MOST_BYTES_PER_SECOND", default=float("inf")),
     spool_bytes=env.int("FEDUI_UPLOAD_SPOOL_BYTES", default=64 * 1024**3),
 )
+MAX_RUNS = environment.not_negative("FEDUI_MAX_RUNS", env.int("FEDUI_MAX_RUNS", default=16))
+"""That run at once; the others wait in the queue. 0: no limit."""
+MAX_RUNS_PER_FEDERATION = environment.not_negative(
+    "FEDUI_MAX_RUNS_PER_FEDERATION", env.int("FEDUI_MAX_RUNS_PER_FEDERATION", default=0)
+)
+"""Where a federation sets no limit of its own. 0: no other limit than that of all."""
+KEEP_CHECKPOINTS = environment.kept_checkpoints("FEDUI_KEEP_CHECKPOINTS", env.text("FEDUI_KEEP_CHECKPOINTS", "all"))
+KEEP_PROGRESS_DAYS = environment.not_negative(
+    "FEDUI_KEEP_PROGRESS_DAYS", env.int("FEDUI_KEEP_PROGRESS_DAYS", default=0)
+)
+KEEP_LOG_DAYS = environment.not_negative("FEDUI_KEEP_LOG_DAYS", env.int("FEDUI_KEEP_LOG_DAYS", default=0))
+"""What is kept of runs where a federation doesn't say it; of events for so many days after a run's end, 0 for ever."""
 ENROLMENTS_PER_MINUTE: int = env.int("FEDUI_ENROLMENTS_PER_MINUTE", default=60)
 """From one address, refused ones included."""
 AGENT_PACKAGE = env.text("FEDUI_AGENT_PACKAGE", "")
@@ -224,5 +240,6 @@ CELERY_TASK_ROUTES = {"aggregation.*": {"queue": "aggregation"}}
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "apply-retention": {"task": "runs.apply_retention", "schedule": timedelta(hours=1)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
 }

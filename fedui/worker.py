@@ -22,7 +22,7 @@ from celery.exceptions import WorkerShutdown
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from aggregator.checkpoints import FolderModelStore
+from aggregator.checkpoints import CheckpointStore
 from aggregator.engine import Engine
 from aggregator.ports import Evaluator
 from aggregator.transport.server import PortTaken
@@ -31,6 +31,7 @@ from fedui.clients.registry import DatabaseClientRegistry
 from fedui.clients.server_tls import ServerTLS
 from fedui.runs import live
 from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
+from fedui.runs.store import model_files
 
 try:
     import resource
@@ -61,7 +62,7 @@ def build_engine() -> Engine:
         tls=ServerTLS(settings.GRPC_HOSTS),
         registry=DatabaseClientRegistry(),
         store=DatabaseRunStore(),
-        models=FolderModelStore(Path(settings.MODEL_DIR)),
+        models=CheckpointStore(model_files()),
         events=DatabaseEventSink(),
         find_evaluator=find_evaluator,
         queries=DatabaseQueryStore(),

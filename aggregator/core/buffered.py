@@ -161,10 +161,10 @@ class BufferMachine(RoundMachine):
     def _so_far(self) -> str:
         return f"The buffer has {self.received} of {self._wanted} updates"
 
-    def _on_stop(self) -> list[Action]:
+    def _on_stop(self, reason: str) -> list[Action]:
         if self.phase is not RoundPhase.FITTING:
-            return super()._on_stop()
-        reason, open_clients = "The run was stopped.", self.pending
+            return super()._on_stop(reason)
+        open_clients = self.pending
         self._end(open_clients, Outcome.CANCELLED, reason)
         return [*([Cancel(open_clients, reason)] if open_clients else []), *self._abandon(reason)]
 

@@ -329,6 +329,18 @@ class StrategyConfig(_Section):
         return self.faults.partial_work and (self.method.partial_work or (plain and self.aggregation.partial_work))
 
     @property
+    def depends_on_num_rounds(self) -> tuple[str, ...]:
+        """What would have been otherwise if the run had been given another number of rounds at its beginning."""
+        local, stopping = self.local, self.stopping
+        stops = stopping.target is not None or stopping.patience is not None
+        found = {
+            "the learning rate": local.schedule.depends_on_num_rounds,
+            "the number of epochs": local.epochs_schedule.depends_on_num_rounds,
+            "the early stop, for the last round is always measured": stops and self.evaluation.every > 1,
+        }
+        return tuple(words for words, depends in found.items() if depends)
+
+    @property
     def fewest_updates(self) -> int:
         """With fewer updates no round counts."""
         return self.mode.buffer_size if isinstance(self.mode, Buffered) else self.faults.quorum

@@ -166,7 +166,7 @@ class RoundMachine:
             case AggregationBroke():
                 return self._abandon(event.reason) if self.phase in (RoundPhase.FITTING, RoundPhase.AGGREGATING) else []
             case StopRequested():
-                return self._on_stop()
+                return self._on_stop(event.reason)
             case ClientsChanged():
                 return self._on_clients_changed(event)
 
@@ -339,15 +339,15 @@ class RoundMachine:
         self._evaluating = set(self.completed)
         return [SendEvaluate(self.completed), self._set_deadline(event.at)]
 
-    def _on_stop(self) -> list[Action]:
+    def _on_stop(self, reason: str) -> list[Action]:
         match self.phase:
             case RoundPhase.FITTING:
-                return self._abandon("The run was stopped.")
+                return self._abandon(reason)
             case RoundPhase.AGGREGATING:
                 self._evaluate = False  # the commit goes through; nothing is begun after it
                 return []
             case RoundPhase.EVALUATING:
-                return [Cancel(self.pending, "The run was stopped."), *self._finish(evaluated=True)]
+                return [Cancel(self.pending, reason), *self._finish(evaluated=True)]
             case RoundPhase.DONE:
                 return []
 

@@ -159,6 +159,7 @@ class AggregationBroke:
 @dataclass(frozen=True, slots=True)
 class StopRequested:
     at: float
+    reason: str = "The run was stopped."
 
 
 @dataclass(frozen=True, slots=True)

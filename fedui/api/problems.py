@@ -34,6 +34,7 @@ STATUS: Mapping[ErrorCode, HTTPStatus] = {
     ErrorCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
     ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
     ErrorCode.THROTTLED: HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorCode.GONE: HTTPStatus.GONE,
     ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 

@@ -24,6 +24,7 @@ class Act(models.TextChoices):
     MANAGE_CLIENTS = "manage_clients", "Enroll and revoke clients"
     MANAGE_STRATEGIES = "manage_strategies", "Define strategies"
     MANAGE_RUNS = "manage_runs", "Start and stop runs"
+    MANAGE_SETTINGS = "manage_settings", "Change settings and what is kept"
     READ_AUDIT = "read_audit", "Read the audit log"
 
 

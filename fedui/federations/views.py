@@ -14,14 +14,16 @@ from fedui.federations.forms import FederationForm
 from fedui.federations.models import ALLOWED, Act, Federation, Role
 from fedui.federations.services import create_federation
 from fedui.runs.figures import with_figures
-from fedui.runs.models import Event
+from fedui.runs.forms import RunRulesForm, rules_help
+from fedui.runs.models import Event, RunRules
+from fedui.runs.retention import policy_of
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import explain
 
 RECENT_EVENTS = 8
 TELLING_KINDS = (
-    "run.started", "run.resumed", "run.waiting", "run.finished", "round.committed", "round.abandoned",
-    "client.failed", "client.refused",
+    "run.started", "run.resumed", "run.waiting", "run.paused", "run.retried", "run.extended", "run.finished",
+    "round.committed", "round.abandoned", "client.failed", "client.refused",
 )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def _create(request: Any, form: FederationForm) -> Federation | None:
 def overview(request: MemberRequest) -> HttpResponse:
     federation = request.federation
     clients = list(federation.clients.all())
-    active = federation.runs.active().select_related("strategy_version__strategy", "app")
+    active = federation.runs.unfinished().select_related("strategy_version__strategy", "app")
     context = {
         "clients": clients,
         "presences": _presences(clients),
@@ -100,5 +102,13 @@ def settings(request: MemberRequest) -> HttpResponse:
         runs=Count("runs", distinct=True),
         clients=Count("clients", distinct=True, filter=~Q(clients__status=ClientStatus.REVOKED)),
     )
-    context = {"members": members, "roles": list(Role), "rights": rights, "counts": counts}
+    context = {
+        "members": members,
+        "roles": list(Role),
+        "rights": rights,
+        "counts": counts,
+        "rules": RunRulesForm(instance=RunRules.objects.filter(federation=request.federation).first()),
+        "help": rules_help(),
+        "policy": policy_of(request.federation),
+    }
     return page(request, "federations/settings.html", context)

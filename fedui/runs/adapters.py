@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
-from django.db.models import Case, Count, F, Max, Q, Value, When
+from django.db.models import Case, Count, F, Max, Q, TextField, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -19,20 +19,22 @@ from aggregator.core.round import Outcome as EngineOutcome
 from aggregator.core.round import ParticipationReport
 from aggregator.ports import (
     Directive,
+    Ending,
     Event,
     EventsRefused,
     Lease,
     LeaseLost,
     MetricRecord,
     ModelRecord,
+    Origin,
     RoundRecord,
     RunOutcome,
     RunSpec,
     RunState,
 )
-from fedui.runs import live
-from fedui.runs.models import Event as EventRow
+from fedui.runs import live, queue
 from fedui.runs.models import (
+    DRIVEN,
     Metric,
     MetricSource,
     ModelVersion,
@@ -43,6 +45,7 @@ from fedui.runs.models import (
     Run,
     RunStatus,
 )
+from fedui.runs.models import Event as EventRow
 from fedui.runs.serialize import event_payload
 from fedui.scalars import scalars_to_json
 
@@ -50,6 +53,9 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=20)
 """A lease is renewed every 5 s; three missed renewals and another worker takes the run up."""
+
+FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)
+"""From a failure to the next attempt."""
 
 REPORT_FIELDS = [
     "outcome", "reason", "download_seconds", "train_seconds", "upload_seconds", "bytes_down", "bytes_up", "num_examples",
@@ -99,9 +105,13 @@ class DatabaseRunStore:
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
         await database_sync_to_async(_record_evaluation)(lease, record)
 
-    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None:
-        federation_id = await database_sync_to_async(_finish)(lease, outcome, reason)
+    async def pause(self, lease: Lease, reason: str) -> None:
+        await live.runs_changed(await database_sync_to_async(_pause)(lease, reason))
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
+        ending, federation_id = await database_sync_to_async(_finish)(lease, outcome, reason, all_rounds)
         await live.runs_changed(federation_id)
+        return ending
 
 
 class DatabaseEventSink:
@@ -126,28 +136,32 @@ def _fence(lease: Lease) -> Run:
 @transaction.atomic
 def _take_up(run_id: int, owner: str) -> RunState | None:
     now = timezone.now()
+    may_be_taken = Q(status__in=DRIVEN)
+    if run_id in queue.next_in_line(now, lock=True):
+        may_be_taken |= Q(status=RunStatus.QUEUED)
     taken = (
         Run.objects.without_owner(now)
-        .filter(pk=run_id)
+        .filter(may_be_taken, pk=run_id)
         .update(
             lease_owner=owner,
             lease_fencing=F("lease_fencing") + 1,
             lease_expires_at=now + LEASE,
             started_at=Coalesce("started_at", now),
+            start_at=None,
+            reason=Case(When(status=RunStatus.QUEUED, then=Value("", TextField())), default=F("reason")),
             status=Case(When(status=RunStatus.QUEUED, then=Value(RunStatus.RUNNING.value)), default=F("status")),
         )
     )
     if not taken:
         return None
-    run = Run.objects.select_related("app", "strategy_version").get(pk=run_id)
-    _abandon_orphans(run)
+    run = Run.objects.select_related("app", "strategy_version", "origin__run__strategy_version").get(pk=run_id)
+    _abandon_orphans(run, "The aggregator that drove the round was lost.")
     return _state_of(run)
 
 
-def _abandon_orphans(run: Run) -> None:
+def _abandon_orphans(run: Run, reason: str) -> None:
     """Rounds that an earlier owner left open."""
     orphans = run.rounds.filter(status=RoundStatus.RUNNING)
-    reason = "The aggregator that drove the round was lost."
     Participation.objects.filter(round__in=orphans, outcome=Outcome.PENDING).update(
         outcome=Outcome.CANCELLED, reason=reason
     )
@@ -179,13 +193,14 @@ def _state_of(run: Run) -> RunState:
     return RunState(
         spec=spec,
         lease=Lease(run.pk, run.lease_owner, run.lease_fencing),
-        model=ModelRecord(run.pk, model.round_number, model.key, model.sha256, model.size) if model else None,
+        model=_record_of(model) if model else None,
         last_attempt=attempts["last"] or 0,
         last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
         deciding=dict(deciding),
         counted={str(client_id): asked for client_id, asked in counted},
         attendance=_attendance_of(run),
         paces=_paces_of(run),
+        origin=_origin_of(run.origin) if run.origin else None,
     )
 
 
@@ -210,6 +225,14 @@ def _paces_of(run: Run) -> dict[str, list[Pace]]:
     return dict(paces)
 
 
+def _origin_of(model: ModelVersion) -> Origin:
+    return Origin(model.run.name, _record_of(model), model.run.strategy_version.parsed)
+
+
+def _record_of(model: ModelVersion) -> ModelRecord:
+    return ModelRecord(model.run_id, model.round_number, model.key, model.sha256, model.size)
+
+
 def _attendance_of(run: Run) -> dict[str, Attendance]:
     by_client = (
         Participation.objects.filter(round__run=run)
@@ -223,14 +246,21 @@ def _attendance_of(run: Run) -> dict[str, Attendance]:
 def _renew(lease: Lease) -> Directive:
     run = _fence(lease)
     Run.objects.filter(pk=run.pk).update(lease_expires_at=timezone.now() + LEASE)
-    return Directive.STOP if run.status == RunStatus.STOPPING else Directive.GO_ON
+    match run.status:
+        case RunStatus.STOPPING:
+            return Directive.STOP
+        case RunStatus.PAUSING:
+            return Directive.PAUSE_NOW if run.pause_at_once else Directive.PAUSE
+    return Directive.GO_ON
 
 
 @transaction.atomic
 def _release(lease: Lease) -> None:
-    run = _fence(lease)
-    if run.status == RunStatus.RUNNING:
-        run.transition(RunStatus.QUEUED)
+    _leave(_fence(lease))
+
+
+def _leave(run: Run) -> None:
+    """The next aggregator may take the run up at once; it keeps its place among those that run."""
     Run.objects.filter(pk=run.pk).update(lease_owner="", lease_expires_at=None)
 
 
@@ -283,8 +313,31 @@ def _record_evaluation(lease: Lease, record: RoundRecord) -> None:
 
 
 @transaction.atomic
-def _finish(lease: Lease, outcome: RunOutcome, reason: str) -> str:
+def _pause(lease: Lease, reason: str) -> str:
     run = _fence(lease)
+    _abandon_orphans(run, reason or "The run was paused.")
+    if run.status == RunStatus.STOPPING or not (reason or run.status == RunStatus.PAUSING):
+        _leave(run)  # the operator has changed their mind; the next aggregator will hear of it
+    else:
+        run.transition(
+            RunStatus.PAUSED, reason=reason or run.reason, pause_at_once=False, lease_owner="", lease_expires_at=None
+        )
+    return str(run.federation_id)
+
+
+@transaction.atomic
+def _finish(lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None) -> tuple[Ending, str]:
+    run = _fence(lease)
+    return _end(run, outcome, reason, all_rounds), str(run.federation_id)
+
+
+def _end(run: Run, outcome: RunOutcome, reason: str, all_rounds: int | None) -> Ending:
+    if all_rounds is not None and run.num_rounds > all_rounds:
+        _leave(run)
+        return Ending.EXTENDED
+    if outcome is RunOutcome.FAILED and run.retries < run.max_retries and run.status != RunStatus.STOPPING:
+        _retry(run, reason)
+        return Ending.RETRIED
     run.transition(
         RunStatus(outcome.value),
         reason=run.reason
@@ -294,7 +347,21 @@ def _finish(lease: Lease, outcome: RunOutcome, reason: str) -> str:
         lease_owner="",
         lease_expires_at=None,
     )
-    return str(run.federation_id)
+    return Ending.ENDED
+
+
+def _retry(run: Run, reason: str) -> None:
+    """Back into the queue, after a pause that doubles each time."""
+    now = timezone.now()
+    run.transition(
+        RunStatus.QUEUED,
+        reason=f"Attempt {run.retries + 1} failed: {reason}",
+        retries=run.retries + 1,
+        start_at=now + min(FIRST_RETRY * 2**run.retries, LONGEST_RETRY),
+        queued_at=now,
+        lease_owner="",
+        lease_expires_at=None,
+    )
 
 
 @transaction.atomic

@@ -68,6 +68,9 @@ class RunConsumer(_GroupConsumer):
     async def run_events(self, message: dict[str, Any]) -> None:
         await self.send_json({"type": "events", "events": message["events"]})
 
+    async def run_command(self, message: dict[str, Any]) -> None:
+        await self.send_json({"type": "command", "command": message["command"]})
+
 
 class FederationConsumer(_GroupConsumer):
     """Tells pages that a list has changed; they fetch it anew."""

@@ -14,7 +14,8 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
 from fedui.clients.models import Client
-from fedui.runs.models import Run
+from fedui.runs.models import Run, RunCommand
+from fedui.runs.serialize import command_payload
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ def run_changed(run: Run) -> None:
     """An operator has changed what they want of a run: the worker that drives it should look now."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "run.changed", "run_id": run.pk})
     async_to_sync(runs_changed)(str(run.federation_id))
+
+
+def run_commanded(command: RunCommand) -> None:
+    """To the browsers that watch the run: somebody has done something to it."""
+    async_to_sync(_send)(run_group(command.run_id), {"type": "run.command", "command": command_payload(command)})
 
 
 async def queries_changed(federation_id: str) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from aggregator.core.cohort import cohort_size
 from aggregator.core.config import StrategyConfig
 from aggregator.core.modes import Buffered
+from aggregator.core.registry import part_name
 from aggregator.core.strategy import Sizes, refusal, sizes
 from fedui.catalog.models import App
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.federations.models import Federation
+from fedui.runs.models import ModelVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,23 @@ def preflight(federation: Federation, app: App, config: StrategyConfig) -> Prefl
     reason = refusal(config, app.model_signature)
     on_the_wire = None if reason else sizes(config, app.model_signature)
     return Preflight(app, config, ready, absent, unavailable, refused, outdated, reason, on_the_wire)
+
+
+def fork_notes(origin: ModelVersion, config: StrategyConfig) -> list[str]:
+    """What a run with this strategy would take over from the model that it begins with, in words for an operator."""
+    before = origin.run.strategy_version.parsed
+    notes = [f"Begins with the model of round {origin.round_number} of {origin.run.name}."]
+    same_tensors = before.method.local_tensors(origin.run.app.model_signature) == config.method.local_tensors(
+        origin.run.app.model_signature
+    )
+    for part, earlier in ((config.optimizer, before.optimizer), (config.method, before.method)):
+        if (name := part_name(type(part))) == "none":
+            continue
+        goes_on = same_tensors and name == part_name(type(earlier))
+        notes.append(f"{part.title}: its state at the server {'goes on' if goes_on else 'begins anew'}.")
+    if part_name(type(config.method)) != "none":
+        notes.append("What clients keep for the method begins anew.")
+    return notes
 
 
 def _is_outdated(client: Client, config: StrategyConfig) -> bool:

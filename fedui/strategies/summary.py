@@ -61,6 +61,9 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     yield Statement("Slow and lost", " ".join(_slow_and_lost(config)))
     yield Statement("Early stop", " ".join(_stopping(config.stopping)))
     yield Statement("Evaluation", _evaluation(config))
+    if depends := config.depends_on_num_rounds:
+        text = f"A run that is extended differs from one that had all its rounds from the beginning: in {' and '.join(depends)}."
+        yield Statement("More rounds later", text)
 
 
 def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statement:

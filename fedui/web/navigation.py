@@ -41,7 +41,7 @@ SECTIONS = (
 def sections(federation: Federation, membership: Membership, match: ResolverMatch | None) -> list[dict[str, Any]]:
     here = match.url_name if match else None
     counts = {
-        "runs": federation.runs.active().count(),
+        "runs": federation.runs.unfinished().count(),
         "clients": federation.clients.exclude(status=ClientStatus.REVOKED).count(),
     }
     return [

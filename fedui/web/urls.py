@@ -15,6 +15,7 @@ from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import views as federations
 from fedui.runs import compare_views
+from fedui.runs import rules_views as run_rules
 from fedui.runs import views as runs
 from fedui.strategies import views as strategies
 
@@ -24,7 +25,8 @@ federation_urlpatterns = [
     path("runs/new/", runs.new, name="run-new"),
     path("runs/compare/", compare_views.comparison, name="runs-compare"),
     path("runs/<int:run_id>/", runs.run, name="run"),
-    path("runs/<int:run_id>/stop/", runs.stop, name="run-stop"),
+    path("runs/<int:run_id>/state/", runs.state, name="run-state"),
+    path("runs/<int:run_id>/do/<slug:kind>/", runs.command, name="run-command"),
     path("clients/", clients.clients, name="clients"),
     path("clients/<uuid:client_id>/", clients.client, name="client"),
     path("clients/<uuid:client_id>/revoke/", clients.revoke, name="client-revoke"),
@@ -48,6 +50,8 @@ federation_urlpatterns = [
     path("tokens/<int:token_id>/revoke/", tokens.revoke, name="token-revoke"),
     path("audit/", audit.audit, name="audit"),
     path("settings/", federations.settings, name="settings"),
+    path("settings/runs/", run_rules.save, name="run-rules"),
+    path("settings/retention/", run_rules.dry_run, name="retention"),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

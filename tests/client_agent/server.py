@@ -119,10 +119,11 @@ class ScriptedServer(
         round_number: int = 1,
         counted_round: int = 0,
         finish_after_seconds: float = 0.0,
+        version: str = "1.0",
         **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
-            task_id=task_id, run_id="r", round=round_number, attempt=attempt, kind=kind, app=app, app_version="1.0",
+            task_id=task_id, run_id="r", round=round_number, attempt=attempt, kind=kind, app=app, app_version=version,
             config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding, packing),
             rounding_seed=5, counted_round=counted_round, finish_after_seconds=finish_after_seconds,
         )  # fmt: skip

@@ -55,7 +55,7 @@ def test_a_role_opens_what_it_may(world: World, client: Browser, role: Role) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["runs/{run}/stop/", "queries/1/cancel/", "clients/{client}/revoke/", "tokens/new/", "strategies/plain/"]
+    "path", ["runs/{run}/do/stop/", "queries/1/cancel/", "clients/{client}/revoke/", "tokens/new/", "strategies/plain/"]
 )
 def test_an_auditor_changes_nothing(world: World, client: Browser, path: str) -> None:
     add_member(world.federation, world.stranger, Role.AUDITOR, world.owner)

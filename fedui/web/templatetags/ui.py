@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from fedui.analytics.models import Query, QueryStatus
 from fedui.clients.models import Client
-from fedui.runs.models import Run, RunStatus
+from fedui.runs.models import Run
 from fedui.web import figures
 
 register = template.Library()
@@ -23,7 +23,15 @@ register.filter("byte_size", figures.byte_size)
 register.filter("duration", figures.duration)
 register.filter("percent", figures.percent)
 
-_RUN_ICONS = {RunStatus.STOPPING: "running"}
+_RUN_LOOKS = {
+    "stopping": "running",
+    "pausing": "running",
+    "scheduled": "queued",
+    "waiting": "waiting",
+    "stalled": "waiting",
+    "recovering": "waiting",
+}
+"""Classes and icons of a run's conditions, where they aren't their own."""
 _HUES, _SHAPES = 6, 4
 _DASHES = ("none", "6 3", "2 3", "none", "6 3 2 3", "10 3", "2 3", "6 3")
 
@@ -49,9 +57,13 @@ def who(client: Client) -> SafeString:
 
 @register.simple_tag
 def run_status(run: Run, css: str = "") -> SafeString:
-    name = _RUN_ICONS.get(RunStatus(run.status), run.status)
-    label = RunStatus(run.status).label
-    return format_html('<span class="status {} {}">{}{}</span>', name, css, icon(f"s-{name}"), label)
+    condition = run.condition
+    look = _RUN_LOOKS.get(condition.kind, condition.kind)
+    detail = format_html(' <span class="of">({})</span>', condition.detail) if condition.detail else ""
+    return format_html(
+        '<span class="status {} {}" data-kind="{}">{}<span>{}{}</span></span>',
+        look, css, condition.kind, icon(f"s-{look}"), condition.label, detail,
+    )  # fmt: skip
 
 
 @register.simple_tag

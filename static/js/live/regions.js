@@ -1,6 +1,7 @@
 // Lists that follow the federation: a region names what it shows (`data-follows="clients runs"`), and is fetched anew
 // from its own address when the server says that this changed. Never while the reader is busy in it.
 import { $, $$ } from "../dom.js";
+import { isBusy } from "./busy.js";
 import { LiveSocket } from "./socket.js";
 import { fresh } from "./pill.js";
 
@@ -10,12 +11,6 @@ const LOOK_AGAIN_MS = 20_000;
 
 const due = new Set();
 let timer = 0;
-
-function isBusy(region) {
-  const selection = getSelection();
-  const selected = !selection.isCollapsed && region.contains(selection.anchorNode);
-  return selected || region.contains(document.activeElement) || $(":popover-open", region) !== null;
-}
 
 function flush() {
   timer = 0;

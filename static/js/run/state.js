@@ -26,6 +26,7 @@ export function fromSnapshot(snapshot, lastSeq) {
     current: snapshot.rounds.length ? keyOf(snapshot.rounds.at(-1)) : null,
     metrics: snapshot.metrics.reduce(withMetric, new Map()),
     models: new Map(snapshot.models.map((model) => [model.round, model])),
+    commands: snapshot.commands,
     events: [],
     lastSeq,
   };
@@ -208,7 +209,7 @@ function commitRound(state, event) {
     bytesDown: data.bytes_down,
     parts: withLooks(ended.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
   });
-  const models = new Map(committed.models).set(round, { round, sha256: data.sha256, size: data.size });
+  const models = new Map(committed.models).set(round, { ...committed.models.get(round), round, sha256: data.sha256, size: data.size });
   const measured = addMetrics({ ...committed, models }, event);
   return patchRun(measured, { roundsDone: Math.max(measured.run.roundsDone, round) });
 }
@@ -236,6 +237,10 @@ const HANDLERS = {
   "run.resumed": (state) => patchRun(state, { status: "running" }),
   "run.waiting": (state, event) => ({ ...state, waiting: event.data }),
   "run.stopping": (state) => patchRun(state, { status: "stopping" }),
+  "run.pausing": (state) => patchRun(state, { status: "pausing" }),
+  "run.unpaused": (state) => patchRun(state, { status: "running" }),
+  "run.paused": (state, event) => ({ ...patchRun(state, { status: "paused", reason: event.data.reason }), waiting: null, trainingOn: new Map() }),
+  "run.retried": (state, event) => ({ ...patchRun(state, { status: "queued", reason: event.data.reason }), waiting: null, trainingOn: new Map() }),
   "run.finished": (state, event) => ({
     ...patchRun(state, { status: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) }),
     waiting: null,
@@ -243,7 +248,7 @@ const HANDLERS = {
   }),
   "model.initialised": (state, event) => ({
     ...state,
-    models: new Map(state.models).set(0, { round: 0, sha256: event.data.sha256, size: event.data.size }),
+    models: new Map(state.models).set(0, { ...state.models.get(0), round: 0, sha256: event.data.sha256, size: event.data.size }),
   }),
   "round.started": beginRound,
   "round.closed": (state, event) =>
@@ -288,6 +293,17 @@ const HANDLERS = {
   "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
   "client.not_evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done", reason: `Not evaluated: ${event.data.reason}` })),
 };
+
+/** Take in that somebody has done something to the run. */
+export function withCommand(state, command) {
+  if (state.commands.some(({ id }) => id === command.id)) return state;
+  const numRounds = command.kind === "extend" ? command.data.num_rounds : state.run.numRounds;
+  return patchRun({ ...state, commands: [...state.commands, command] }, { numRounds });
+}
+
+/** Events as they are stored: those between that are missing don't exist any more. */
+export const reduceStored = (state, event) =>
+  event.seq > state.lastSeq ? reduce({ ...state, lastSeq: event.seq - 1 }, event) : state;
 
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
 export function reduce(state, event) {
