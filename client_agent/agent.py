@@ -10,7 +10,7 @@ import signal
 from collections.abc import Coroutine
 
 import client_agent
-from client_agent import backoff, scalars
+from client_agent import backoff, cards, scalars
 from client_agent.connection import Connection
 from client_agent.departures import Departures
 from client_agent.errors import ConfigurationError
@@ -25,6 +25,7 @@ from client_agent.shared_models import SharedModels
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
 from client_agent.transfer import Transfer
+from client_agent.vitals import Vitals
 from protos import limits
 from protos.convert import signature_to_proto
 from protos.fedui.v1 import fleet_pb2, task_pb2
@@ -67,10 +68,14 @@ async def serve(
     transfer = Transfer(identities, departures, max_delay, models)
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
     tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states, owner)
+    vitals = Vitals(home.path, transfer.speed)
+    await vitals.look_at_gpus()
     greeting = hello(apps)
 
     def hello_now() -> fleet_pb2.Hello:
-        fresh = fleet_pb2.Hello(tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable())
+        fresh = fleet_pb2.Hello(
+            tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable(), machine=vitals.machine()
+        )
         fresh.MergeFrom(greeting)
         return fresh
 
@@ -81,11 +86,16 @@ async def serve(
             tasks.stand_down(unavailable)
         log.info("No tasks from now on. %s" if unavailable else "Tasks are taken again%s", unavailable)
 
-    connection = Connection(identities, hello_now, tasks, outbox, state, departures, max_delay)
+    connection = Connection(identities, hello_now, tasks, outbox, state, departures, vitals, max_delay)
     renewal = Renewal(identities, departures, max_delay=max_delay)
     try:
         await _first_failure(
-            connection.run(), tasks.run(), renewal.run(), owner.watch(obey_owner), departures.until_failure()
+            connection.run(),
+            tasks.run(),
+            renewal.run(),
+            owner.watch(obey_owner),
+            vitals.watch(),
+            departures.until_failure(),
         )
     finally:
         await transfer.close()
@@ -103,6 +113,7 @@ def hello(apps: HostedApps) -> fleet_pb2.Hello:
         agent_version=client_agent.__version__,
         platform=platform.platform(),
         apps=[_offer(hosted) for hosted in offered],
+        cards=cards.of(offered),
     )
     if offered:
         for name, scalar in _properties(offered[0]).items():

@@ -224,5 +224,7 @@ CELERY_TASK_ROUTES = {"aggregation.*": {"queue": "aggregation"}}
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "expire-leases-of-clients": {"task": "clients.expire_leases", "schedule": timedelta(seconds=10)},
+    "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
 }

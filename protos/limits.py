@@ -34,6 +34,11 @@ MAX_SCALAR_BYTES = 4_096
 MAX_REASON_LENGTH = 2_000
 MAX_UNAVAILABLE_LENGTH = 200
 MAX_APPS = 64
+MAX_GPUS = 16
+MAX_HARDWARE_NAME_LENGTH = 80
+MAX_LABELS = 100
+"""Labels in the histogram of one data card."""
+MAX_LABEL_LENGTH = 80
 MAX_NUM_EXAMPLES = 10**9
 """More examples than this from one client are refused: no weight may drown the others by a false count."""
 MAX_COLUMNS = 256

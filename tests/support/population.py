@@ -86,6 +86,7 @@ def _client(federation: Federation, name: str, number: int) -> Client:
         connected=True,
         connected_at=now,
         last_seen_at=now + timedelta(hours=1),
+        lease_expires_at=now + timedelta(hours=1),
     )
     Certificate.objects.create(
         client=client,
