@@ -149,10 +149,12 @@ def _summary(task: task_pb2.Task | None) -> dict[str, str | int] | None:
 
 
 async def _first_failure(*endless: Coroutine[None, None, None]) -> None:
-    """Run them together; when one fails, cancel the others and raise its error."""
+    """Run them together; when one fails, cancel the others and raise its error. Each is cancelled only once, and may say farewell."""
     running = [asyncio.ensure_future(coroutine) for coroutine in endless]
     try:
-        await asyncio.gather(*running)
+        ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+        for one in ended:
+            one.result()
     finally:
         for one in running:
             one.cancel()

@@ -128,11 +128,7 @@ class Connection:
                 self._obey(reading.result())
                 reading = asyncio.create_task(_read(stream))
         except asyncio.CancelledError:
-            import sys
-
-            print("CANCELLED", file=sys.stderr)
             await _end(helpers)
-            print("ENDED", file=sys.stderr)
             await self._say_farewell(stream, reading)
             raise
         finally:
