@@ -297,6 +297,10 @@ class DataCard:
 Vitals = Mapping[str, float]
 """What a heartbeat tells, finite: agent_cpu, cpu, gpu (shares), agent_memory, memory_used, gpu_memory_used, disk_free (bytes), round_trip
 (seconds), clock_skew (seconds that the agent's clock is ahead), up_rate, down_rate (bytes a second). What isn't told is left out."""
+VITALS = (
+    "agent_cpu", "cpu", "gpu", "agent_memory", "memory_used", "gpu_memory_used", "disk_free", "round_trip", "clock_skew", "up_rate",
+    "down_rate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from django.db import models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from aggregator.ports import VITALS
 from fedui.federations.models import Federation
 from fedui.transitions import StatefulModel
 from protos.identity import spaced
@@ -97,6 +99,11 @@ class Client(StatefulModel):
         return f"Client {self.name}"
 
     @property
+    def told(self) -> Mapping[str, float | None]:
+        """Its vitals by name, for pages; None for what isn't told."""
+        return {name: self.vitals.get(name) for name in VITALS}
+
+    @property
     def presence(self) -> Presence:
         """Online with a stream and a recent sign of life; offline when its lease is over; late in between."""
         if self.status != ClientStatus.ACTIVE:
@@ -129,6 +136,11 @@ class Connection(models.Model):
 
     def __str__(self) -> str:
         return f"Connection of {self.client} since {self.opened_at}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasted; None while it is open."""
+        return (self.closed_at - self.opened_at).total_seconds() if self.closed_at else None
 
 
 class VitalsSample(models.Model):

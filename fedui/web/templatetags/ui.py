@@ -182,6 +182,12 @@ def skew(seconds: float | None) -> str:
 
 
 @register.filter
+def most_labels(labels: Sequence[tuple[str, int]]) -> int:
+    """The largest count of a data card."""
+    return max((count for _, count in labels), default=1)
+
+
+@register.filter
 def share_of(part: float | None, whole: float | None) -> float:
     """Between 0 and 1; 0 where nothing is known."""
     return min(1.0, part / whole) if part and whole else 0.0
