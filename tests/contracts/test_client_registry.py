@@ -13,16 +13,18 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from aggregator.ports import AgentInfo, DataCard, Gpu, Machine, Sign
+from aggregator.ports import AgentInfo, AppOffer, DataCard, Gpu, Machine, Sign
 from fedui.clients import presence
 from fedui.clients.history import KEPT, MOST_CONNECTIONS, VitalsHistory, forget_old
 from fedui.clients.models import LATE_AFTER, OFFLINE_AFTER, Client, Connection, Ending, VitalsSample
 from fedui.clients.registry import DatabaseClientRegistry
 from protos.convert import Scalars
 from tests.contracts.test_run_store import in_database
+from tests.support.scripted_agent import SIGNATURE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+OFFER = AppOffer("toy", "1", "numpy", SIGNATURE)
 CARD = DataCard("digits", "1.0", "scans", 120, 64, (("benign", 100),), 10)
 
 
@@ -35,7 +37,9 @@ class Site:
         self._seen = async_to_sync(registry.seen)
 
     def connect(self, session: str, **info: Any) -> None:
-        self._connected(self.client_id, session, AgentInfo("0.1.0", "Linux", [], info.pop("properties", {}), 1, **info))
+        self._connected(
+            self.client_id, session, AgentInfo("0.1.0", "Linux", [OFFER], info.pop("properties", {}), 1, **info)
+        )
 
     def disconnect(self, session: str, *, left: bool = False) -> None:
         self._disconnected(self.client_id, session, left=left)
@@ -75,6 +79,13 @@ def test_what_an_agent_says_of_itself_is_kept(site: Site) -> None:
     assert row.properties == {"cores": 8, "key": "01", "site": "north"}
     assert (row.machine["cores"], row.machine["gpus"][0]["name"]) == (16, "A10")
     assert (row.cards[0]["examples"], row.cards[0]["labels"]) == (120, [["benign", 100]])
+
+
+def test_a_knock_without_apps_leaves_what_is_known(site: Site) -> None:
+    """As that of `fedagent doctor`."""
+    site.connect("s", machine=Machine(16), cards=(CARD,))
+    async_to_sync(DatabaseClientRegistry().connected)(site.client_id, "t", AgentInfo("0.1.0", "Linux", [], {}, 1))
+    assert (site.row.machine["cores"], len(site.row.cards), len(site.row.apps)) == (16, 1, 1)
 
 
 def test_presence_follows_the_lease(site: Site) -> None:
