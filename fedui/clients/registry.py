@@ -9,7 +9,6 @@ from datetime import datetime
 
 from channels.db import database_sync_to_async
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.utils import timezone
 
 from aggregator.ports import AgentInfo, Barred, ClientIdentity, ClientRefused, Renewal, RenewalRefused, Sign

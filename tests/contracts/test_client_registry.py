@@ -14,13 +14,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from aggregator.ports import AgentInfo, AppOffer, DataCard, Gpu, Machine, Sign
+from fedui.catalog.models import App
 from fedui.clients import presence
 from fedui.clients.history import KEPT, MOST_CONNECTIONS, VitalsHistory, forget_old
 from fedui.clients.models import LATE_AFTER, OFFLINE_AFTER, Client, Connection, Ending, VitalsSample
 from fedui.clients.registry import DatabaseClientRegistry
 from protos.convert import Scalars
-from tests.contracts.test_run_store import in_database
-from tests.support.scripted_agent import SIGNATURE
+from tests.contracts.test_run_store import SIGNATURE, in_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -86,6 +86,16 @@ def test_a_knock_without_apps_leaves_what_is_known(site: Site) -> None:
     site.connect("s", machine=Machine(16), cards=(CARD,))
     async_to_sync(DatabaseClientRegistry().connected)(site.client_id, "t", AgentInfo("0.1.0", "Linux", [], {}, 1))
     assert (site.row.machine["cores"], len(site.row.cards), len(site.row.apps)) == (16, 1, 1)
+
+
+def test_an_agent_that_invents_apps_fills_no_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "MOST_APPS", 3)
+    offers = [AppOffer(f"invented-{i}", "1", "numpy", SIGNATURE) for i in range(5)]
+    offers.append(AppOffer("toy", "1", "numpy", SIGNATURE))
+    async_to_sync(DatabaseClientRegistry().connected)(site.client_id, "s", AgentInfo("0.1.0", "Linux", offers, {}, 1))
+    assert App.objects.count() == 3
+    full = "The federation knows 3 apps already, and this is none of them"
+    assert [app["problem"] for app in site.row.apps] == ["", "", full, full, full, ""]
 
 
 def test_presence_follows_the_lease(site: Site) -> None:
