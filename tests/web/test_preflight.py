@@ -102,7 +102,8 @@ def test_an_agent_too_old_to_encode_is_not_ready(world: World, client: Browser) 
     Client.objects.filter(pk=world.client.pk).update(protocol_minor=limits.METHODS_MINOR)
     assert _check(world, StrategyConfig.model_validate(delta)).enough
     top_k = {"update": {"send": "delta", "compression": "top_k"}}
-    assert [c.name for c in _check(world, StrategyConfig.model_validate(top_k)).outdated] == ["hosp-elm"]
+    outdated = _check(world, StrategyConfig.model_validate(top_k)).of(Reason.OUTDATED)
+    assert [standing.client.name for standing in outdated] == ["hosp-elm"]
 
 
 def test_what_packing_saves_is_not_promised(world: World, client: Browser) -> None:
