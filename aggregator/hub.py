@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, DataCard, Sign, Vitals
 from aggregator.sharing import Sharing
 from protos import limits
 from protos.encodings import PLAIN, Encoding
@@ -130,21 +131,45 @@ class Session:
     expires_at: datetime
     outbox: asyncio.Queue[fleet_pb2.ServerMessage | None] = field(default_factory=asyncio.Queue)
     joined_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    last_sign: Sign | None = None
+    session_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    heard_at: float = field(default_factory=time.monotonic)
+    """When it last gave a sign of life: by the clock that nobody sets."""
+    vitals: Vitals = field(default_factory=dict)
+    new_cards: tuple[DataCard, ...] | None = None
     new_sign: bool = False
-    ack_waits: bool = False
-    """A heartbeat has been answered, and the answer is still here: one is enough for a peer that doesn't read."""
+    unanswered: int = 0
+    """Heartbeats since the last answer: one is enough for all, for a peer that doesn't read."""
+    beat_at: float = 0.0
+    """When the last one came, in seconds since 1970."""
     ending: bool = False
     dismissed: bool = False
     """Told not to come back: nothing is to be expected of it."""
+    left: bool = False
+    """It said that it ends."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self.heard_at
+
+    def take_sign(self) -> Sign:
+        """What is to be written of it, once."""
+        sign = Sign(self.client.client_id, self.session_id, self.silence, self.vitals, self.new_cards)
+        self.new_sign, self.new_cards = False, None
+        return sign
 
     def send(self, message: fleet_pb2.ServerMessage) -> None:
         self.outbox.put_nowait(message)
 
-    def acknowledge(self) -> None:
-        if not self.ack_waits:
-            self.ack_waits = True
+    def acknowledge(self, received_at: float) -> None:
+        self.unanswered, self.beat_at = self.unanswered + 1, received_at
+        if self.unanswered == 1:
             self.send(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
+
+    def fill(self, ack: fleet_pb2.HeartbeatAck, now: float) -> None:
+        """The answer leaves now."""
+        ack.heartbeats, ack.received_at, ack.answered_at = self.unanswered, self.beat_at, now
+        self.unanswered = 0
 
     def end(self, reason: str, *, come_back: bool, after_seconds: float = 1.0) -> None:
         """Once; the first reason counts."""
@@ -196,9 +221,8 @@ class Hub:
         if older := self._sessions.pop(client.client_id, None):
             older.end("Another agent has connected with this identity.", come_back=False)
         session = self._sessions[client.client_id] = Session(client, info, expires_at)
-        self.hear(session, Sign(client.client_id, datetime.now(UTC), 0.0, 0))
         try:
-            await self._registry.connected(client.client_id, info)
+            await self._registry.connected(client.client_id, session.session_id, info)
         except BaseException:  # also when the stream ends meanwhile: nobody else would ever take it out again
             await asyncio.shield(self.leave(session))
             raise
@@ -218,10 +242,11 @@ class Hub:
         del self._sessions[client_id]
         if session.dismissed:
             self._give_up(client_id)
-        elif self._assignments_of(client_id):
+        elif self._assignments_of(client_id):  # one that has left may be back in a moment: a restart, an update
             self._start_absence(client_id)
         self._notify()
-        await self._registry.disconnected(client_id)
+        left = session.left or session.dismissed
+        await self._registry.disconnected(client_id, session.session_id, left=left)
 
     async def change_availability(self, session: Session, unavailable: str) -> None:
         """The agent takes no tasks from now on, or takes them again. What it has in hand it answers by itself."""
@@ -230,10 +255,15 @@ class Hub:
         session.info = replace(session.info, unavailable=unavailable)
         self._notify()
         if self._sessions.get(session.client.client_id) is session:
-            await self._registry.availability(session.client.client_id, unavailable)
+            await self._registry.availability(session.client.client_id, session.session_id, unavailable)
 
-    def hear(self, session: Session, sign: Sign) -> None:
-        session.last_sign, session.new_sign = sign, True
+    def hear(self, session: Session, vitals: Vitals | None = None, cards: tuple[DataCard, ...] | None = None) -> None:
+        """Any message is a sign of life; only heartbeats bring new figures."""
+        session.heard_at, session.new_sign = time.monotonic(), True
+        if vitals is not None:
+            session.vitals = vitals
+        if cards is not None:
+            session.new_cards = cards
 
     def receive_progress(self, session: Session, progress: task_pb2.Progress) -> None:
         if assignment := self._owned(session.client.client_id, progress.task_id):
@@ -260,15 +290,24 @@ class Hub:
             for session in list(self._sessions.values()):
                 if session.expires_at <= now:
                     session.end("The certificate that this stream was opened with has expired.", come_back=True)
-                elif session.last_sign and (now - session.last_sign.at).total_seconds() > 3 * self.heartbeat_seconds:
+                elif session.silence > 3 * self.heartbeat_seconds:
                     session.end("No heartbeat arrived.", come_back=True)
 
     async def report_signs(self) -> None:
-        fresh = [s for s in self._sessions.values() if s.new_sign and s.last_sign]
-        if fresh:
-            await self._registry.seen([s.last_sign for s in fresh if s.last_sign])
-            for session in fresh:
-                session.new_sign = False
+        """One write for all that gave a sign. Whose client is connected to another engine is ended: it has moved on."""
+        fresh = [session for session in self._sessions.values() if session.new_sign]
+        if not fresh:
+            return
+        signs = [session.take_sign() for session in fresh]
+        try:
+            newest = set(await self._registry.seen(signs))
+        except Exception:
+            for session, sign in zip(fresh, signs, strict=True):
+                session.new_sign, session.new_cards = True, session.new_cards or sign.cards
+            raise
+        for session in fresh:
+            if session.client.client_id not in newest and not session.ending:
+                session.end("This client has connected to another server of the federation.", come_back=False)
 
     def evict(self, client_id: str, reason: str, *, joined_before: datetime, come_back: bool) -> None:
         """End a client's session, unless it is newer."""

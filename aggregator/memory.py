@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -259,6 +259,9 @@ class MemoryClientRegistry:
         self.clients: dict[str, ClientIdentity] = {}
         self.refusals: dict[str, str] = {}
         self.online: dict[str, AgentInfo] = {}
+        self.sessions: dict[str, str] = {}
+        self.left: set[str] = set()
+        """Whose agents said that they end."""
         self.signs: dict[str, Sign] = {}
         self.bars: list[Barred] = []
         self.certify: Callable[[str, str], Renewal] | None = None
@@ -282,14 +285,21 @@ class MemoryClientRegistry:
             raise RenewalRefused("This server renews no certificates.")
         return self.certify(client_id, csr_pem)
 
-    async def connected(self, client_id: str, info: AgentInfo) -> None:
-        self.online[client_id] = info
+    async def connected(self, client_id: str, session_id: str, info: AgentInfo) -> None:
+        self.online[client_id], self.sessions[client_id] = info, session_id
+        self.left.discard(client_id)
 
-    async def disconnected(self, client_id: str) -> None:
-        self.online.pop(client_id, None)
+    async def disconnected(self, client_id: str, session_id: str, *, left: bool) -> None:
+        if self.sessions[client_id] == session_id:
+            self.online.pop(client_id, None)
+            if left:
+                self.left.add(client_id)
 
-    async def availability(self, client_id: str, unavailable: str) -> None:
-        self.online[client_id] = replace(self.online[client_id], unavailable=unavailable)
+    async def availability(self, client_id: str, session_id: str, unavailable: str) -> None:
+        if self.sessions[client_id] == session_id:
+            self.online[client_id] = replace(self.online[client_id], unavailable=unavailable)
 
-    async def seen(self, signs: Sequence[Sign]) -> None:
-        self.signs.update({sign.client_id: sign for sign in signs})
+    async def seen(self, signs: Sequence[Sign]) -> Collection[str]:
+        newest = [sign for sign in signs if self.sessions[sign.client_id] == sign.session_id]
+        self.signs.update({sign.client_id: sign for sign in newest})
+        return [sign.client_id for sign in newest]

@@ -4,7 +4,7 @@ tests and simulations bring their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -307,6 +307,44 @@ class AppOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an agent's machine has; 0 and empty: not told."""
+
+    cores: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DataCard:
+    """What an owner publishes of an app's data; None: not that. `labels`: counts of examples, in multiples of `label_floor`."""
+
+    app: str
+    app_version: str
+    data_set: str
+    examples: int | None = None
+    features: int | None = None
+    labels: tuple[tuple[str, int], ...] = ()
+    label_floor: int = 0
+
+
+Vitals = Mapping[str, float]
+"""What a heartbeat tells, finite: agent_cpu, cpu, gpu (shares), agent_memory, memory_used, gpu_memory_used, disk_free (bytes), round_trip
+(seconds), clock_skew (seconds that the agent's clock is ahead), up_rate, down_rate (bytes a second). What isn't told is left out."""
+VITALS = (
+    "agent_cpu", "cpu", "gpu", "agent_memory", "memory_used", "gpu_memory_used", "disk_free", "round_trip", "clock_skew", "up_rate",
+    "down_rate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class AgentInfo:
     """What an agent says of itself when it connects."""
 
@@ -319,16 +357,22 @@ class AgentInfo:
     """Why it takes no tasks now, in its owner's words; empty: it takes them."""
     max_tasks: int = 1
     """That it works on at once."""
+    machine: Machine = Machine()
+    cards: tuple[DataCard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A client's last sign of life."""
+    """A client's last sign of life on one of its streams."""
 
     client_id: str
-    at: datetime
-    cpu_fraction: float
-    memory_bytes: int
+    session_id: str
+    age_seconds: float
+    """How long ago it came."""
+    vitals: Vitals = field(default_factory=dict)
+    """Of the last heartbeat; empty before the first."""
+    cards: tuple[DataCard, ...] | None = None
+    """Where they have changed."""
 
 
 class ClientRefused(Exception):
@@ -381,16 +425,21 @@ class ClientRegistry(Protocol):
         """A certificate for the key in the request, for a client that has been authenticated. Raises `RenewalRefused`."""
         ...
 
-    async def connected(self, client_id: str, info: AgentInfo) -> None: ...
+    async def connected(self, client_id: str, session_id: str, info: AgentInfo) -> None:
+        """An agent has opened a stream, here. It takes the place of any other that the client had, on whatever engine."""
+        ...
 
-    async def disconnected(self, client_id: str) -> None: ...
+    async def disconnected(self, client_id: str, session_id: str, *, left: bool) -> None:
+        """The stream has ended. `left`: on purpose, so that nothing is to be expected of the agent. Nothing if it is no longer the
+        client's newest."""
+        ...
 
-    async def availability(self, client_id: str, unavailable: str) -> None:
+    async def availability(self, client_id: str, session_id: str, unavailable: str) -> None:
         """A connected agent takes no tasks any more, for this reason; or takes them again, if it is empty."""
         ...
 
-    async def seen(self, signs: Sequence[Sign]) -> None:
-        """Many signs of life in one write."""
+    async def seen(self, signs: Sequence[Sign]) -> Collection[str]:
+        """Many signs of life in one write. Tells whose streams are their newest; the clients of the others are connected elsewhere."""
         ...
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from client_agent import cards, facts
 from client_agent.errors import ConfigurationError
 from client_agent.execution import Update
 from client_agent.ledger import Ledger
@@ -61,6 +62,8 @@ class Departures:
         self._tasks: dict[str, task_pb2.Task] = {}
         self._gathered: dict[tuple[str, str], _Gathered] = {}
         self._due: list[dict[str, Any]] = []
+        self._published = fleet_pb2.DataCards()
+        """The data cards that the server has."""
 
     def expect(self, task: task_pb2.Task) -> None:
         """What leaves for this task is listed under its run and round."""
@@ -74,8 +77,12 @@ class Departures:
         _keep(hello.properties, lambda name: matches(leave.properties, name))
         for app in hello.apps:
             app.columns[:] = [name for name in app.columns if matches(leave.columns, name)]
+        facts.keep(hello.machine, leave.machine)
+        self._published = cards.published(hello.cards, leave)
+        hello.cards.CopyFrom(self._published)
         message = fleet_pb2.AgentMessage(hello=hello)
-        self._list("hello", message.SerializeToString(), metrics=_plain(hello.properties))
+        told = _plain(hello.properties)
+        self._list("hello", message.SerializeToString(), metrics=told, cards=cards.plain(self._published))
         return message
 
     def renewal(self, request: identity_pb2.RenewRequest) -> None:
@@ -85,7 +92,11 @@ class Departures:
         """The message, as it may be sent."""
         match message.WhichOneof("body"):
             case "heartbeat":
-                self._gather("heartbeats", "", HEARTBEAT_SECONDS, message, {})
+                self._strip_heartbeat(message.heartbeat)
+                if message.heartbeat.HasField("cards"):
+                    self._list("card", message.SerializeToString(), cards=cards.plain(self._published))
+                else:
+                    self._gather("heartbeats", "", HEARTBEAT_SECONDS, message, {})
             case "progress":
                 self._strip(message.progress.metrics)
                 metrics, task_id = _plain(message.progress.metrics), message.progress.task_id
@@ -128,6 +139,16 @@ class Departures:
 
     def _strip(self, metrics: ProtoScalars) -> None:
         _keep(metrics, self._leave().allows_metric)
+
+    def _strip_heartbeat(self, beat: fleet_pb2.Heartbeat) -> None:
+        """Of the cards that every heartbeat brings, only changed ones leave."""
+        leave = self._leave()
+        facts.keep(beat, leave.machine)
+        fresh = cards.published(beat.cards, leave)
+        beat.ClearField("cards")
+        if fresh != self._published:
+            self._published = fresh
+            beat.cards.CopyFrom(fresh)
 
     def _list_result(self, message: fleet_pb2.AgentMessage) -> None:
         result = message.result

@@ -131,6 +131,18 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class DataCard:
+    """What an app can tell of a site's data. The owner's policy says what of it is published; without a policy, nothing."""
+
+    examples: int
+    features: int | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Number of examples by label, at most 100."""
+    data_set: str = ""
+    """Its name and state, for example "ecg-12lead, revision 8"."""
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """Training code with a name and a version, and the names of the model's tensors.
 
@@ -151,6 +163,8 @@ class App:
     columns: Callable[[Context], Mapping[str, NDArray[Any]]] | None = None
     """What the owner opens to queries: numbers by column, one dimension each, NaN where one is missing. Aggregates of them may be
     told, the ends of their range rounded. Left out, there are no queries."""
+    card: Callable[[Context], DataCard] | None = None
+    """What the owner may publish of the data."""
 
     def signature_of(self, client: ClientLike) -> Signature:
         """The model's signature, read from the client's initial parameters. Raises `CodecError` for one that can't be sent."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
@@ -17,6 +18,7 @@ from client_agent.errors import TransferError, UpdateTooLate
 from client_agent.execution import Update
 from client_agent.identity import Identities, Identity
 from client_agent.shared_models import SharedModels
+from client_agent.speed import Speed
 from protos import limits
 from protos.chunks import read_chunk, write_upload
 from protos.convert import encoding_to_proto, packing_from_proto, signature_to_proto
@@ -87,6 +89,7 @@ class Transfer:
         departures: Departures,
         max_delay: float = backoff.MAX_SECONDS,
         models: SharedModels | None = None,
+        speed: Speed | None = None,
     ) -> None:
         self._identities = identities
         self._departures = departures
@@ -96,6 +99,7 @@ class Transfer:
         self._channel: grpc.aio.Channel | None = None
         self._hurry = asyncio.Event()
         self._unfinished: _Download | None = None
+        self._speed = speed or Speed()
 
     async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
         """The model's bytes. Raises `TransferError` when the server refuses or sends what doesn't fit its own hash."""
@@ -156,7 +160,7 @@ class Transfer:
 
     async def _download_rest(self, task_id: str, download: _Download, report: Report) -> None:
         request = transfer_pb2.DownloadRequest(task_id=task_id, offset=download.received, packing=download.packing)
-        size = len(download.content)
+        size, begun = len(download.content), time.monotonic()
         async with asyncio.timeout(STALL_SECONDS) as stall:
             async for data in self._stub().download(request):
                 stall.reschedule(_stall_deadline())
@@ -164,6 +168,7 @@ class Transfer:
                 report(download.received / max(1, size))
         if download.received < size:
             raise TransferError(f"The server ended the model after {download.received:,} of {size:,} bytes.")
+        self._speed.downloaded(size - request.offset, begun)
 
     async def _upload_rest(self, task_id: str, update: Update, report: Report) -> None:
         async with asyncio.timeout(STALL_SECONDS) as stall:
@@ -185,7 +190,9 @@ class Transfer:
                     await call.initial_metadata()
                     stall.reschedule(_stall_deadline())
                 turn.set()
+                begun = time.monotonic()
                 await call
+                self._speed.uploaded(len(update.content) - status.received, begun)
             finally:
                 call.cancel()  # of no effect once it has ended
 

@@ -241,5 +241,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)},
     "apply-retention": {"task": "runs.apply_retention", "schedule": timedelta(hours=1)},
+    "expire-leases-of-clients": {"task": "clients.expire_leases", "schedule": timedelta(seconds=10)},
+    "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
 }

@@ -43,6 +43,11 @@ LATE_SECONDS = "fedui-late-seconds"
 """In the trailing metadata of a refused transfer: the task's deadline passed so long ago."""
 MAX_STEPS = 2**31
 """Of one training."""
+MAX_GPUS = 16
+MAX_HARDWARE_NAME_LENGTH = 80
+MAX_LABELS = 100
+"""Labels in the histogram of one data card."""
+MAX_LABEL_LENGTH = 80
 MAX_NUM_EXAMPLES = 10**9
 """More examples than this from one client are refused: no weight may drown the others by a false count."""
 MAX_COLUMNS = 256

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from weakref import WeakValueDictionary
 
@@ -16,10 +15,11 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from aggregator.hub import Hub, Session
-from aggregator.ports import AgentInfo, AppOffer, ClientRegistry, Sign
+from aggregator.ports import AgentInfo, AppOffer, ClientRegistry
 from aggregator.transport.connections import Allowance, ConnectionLimits
 from aggregator.transport.identity import authenticate, peer_certificate, refuse
 from aggregator.transport.pace import Pace
+from aggregator.transport.vitals import cards_of, has_control_characters, line, machine_of, vitals_of
 from protos import limits
 from protos.convert import scalars_from_proto, signature_from_proto
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, tensor_pb2
@@ -30,10 +30,6 @@ logger = logging.getLogger(__name__)
 HELLO_SECONDS = 10.0
 MESSAGE_BYTES = 4096
 """A longer message counts as several."""
-MOST_CORES = 1024.0
-LARGEST_INTEGER = 2**63 - 1
-"""That a database keeps; the wire's go up to twice that."""
-_CONTROL_CHARACTERS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 AVAILABILITY_SECONDS = 0.2
 """After a change of availability nothing is read of the stream for so long: each is a write to the database."""
 
@@ -102,10 +98,10 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
         message: fleet_pb2.ServerMessage | None = _welcome(session, self._hub.heartbeat_seconds)
         try:
             while message:
+                if message.HasField("heartbeat_ack"):
+                    session.fill(message.heartbeat_ack, time.time())
                 async with asyncio.timeout(self._limits.read_seconds):
                     await context.write(message)
-                if message.HasField("heartbeat_ack"):
-                    session.ack_waits = False
                 message = await session.outbox.get()
         except TimeoutError:
             logger.warning("The agent reads nothing of its stream", extra={"client_id": session.client.client_id})
@@ -130,26 +126,23 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
             session.outbox.put_nowait(None)
 
     def _receive(self, session: Session, message: fleet_pb2.AgentMessage) -> None:
-        self._hub.hear(session, _sign(session, message))
         match message.WhichOneof("body"):
             case "heartbeat":
-                session.acknowledge()
+                self._receive_heartbeat(session, message.heartbeat)
+                return
             case "progress":
-                message.progress.message = _line(message.progress.message, limits.MAX_REASON_LENGTH)
+                message.progress.message = line(message.progress.message, limits.MAX_REASON_LENGTH)
                 self._hub.receive_progress(session, message.progress)
             case "result":
-                message.result.reason = _line(message.result.reason, limits.MAX_REASON_LENGTH)
+                message.result.reason = line(message.result.reason, limits.MAX_REASON_LENGTH)
                 self._hub.receive_result(session, message.result)
+        self._hub.hear(session)
 
-
-def _sign(session: Session, message: fleet_pb2.AgentMessage) -> Sign:
-    """Any message is a sign of life; only heartbeats bring new figures."""
-    now, client_id = datetime.now(UTC), session.client.client_id
-    if message.HasField("heartbeat"):
-        memory_bytes = min(message.heartbeat.memory_bytes, LARGEST_INTEGER)
-        cores = message.heartbeat.cpu_fraction
-        return Sign(client_id, now, cores if 0 <= cores <= MOST_CORES else 0.0, memory_bytes)
-    return replace(session.last_sign, at=now) if session.last_sign else Sign(client_id, now, 0.0, 0)
+    def _receive_heartbeat(self, session: Session, beat: fleet_pb2.Heartbeat) -> None:
+        received_at = time.time()
+        self._hub.hear(session, vitals_of(beat, received_at), cards_of(beat.cards) if beat.HasField("cards") else None)
+        session.left = beat.leaving
+        session.acknowledge(received_at)
 
 
 async def _receive_hello(messages: AsyncIterator[fleet_pb2.AgentMessage]) -> fleet_pb2.Hello:
@@ -180,18 +173,20 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
     except CodecError as error:
         raise HelloRefused(f"The agent's first message can't be read: {error}") from error
     return AgentInfo(
-        _line(hello.agent_version, 32),
-        _line(hello.platform, 120),
+        line(hello.agent_version, 32),
+        line(hello.platform, 120),
         apps,
         properties,
         min(hello.protocol_minor, limits.PROTOCOL_MINOR),
         _reason(hello.unavailable),
         min(max(1, hello.max_tasks), limits.MAX_TASKS),
+        machine_of(hello.machine),
+        cards_of(hello.cards),
     )
 
 
 def _reason(text: str) -> str:
-    return _line(text, limits.MAX_UNAVAILABLE_LENGTH)
+    return line(text, limits.MAX_UNAVAILABLE_LENGTH)
 
 
 def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
@@ -203,10 +198,10 @@ def _app_offer(app: fleet_pb2.AppOffer) -> AppOffer:
         raise HelloRefused(f"An app opens at most {limits.MAX_COLUMNS} columns, not {len(app.columns):,}.")
     if not all(1 <= len(column) <= limits.MAX_COLUMN_NAME_LENGTH for column in app.columns):
         raise HelloRefused(f"A column's name has 1 to {limits.MAX_COLUMN_NAME_LENGTH} characters.")
-    if any(name != name.translate(_CONTROL_CHARACTERS) for name in (app.name, app.version, *app.columns)):
+    if any(has_control_characters(name) for name in (app.name, app.version, *app.columns)):
         raise HelloRefused("The name or version of an app, or the name of a column, holds a control character.")
     return AppOffer(
-        app.name, app.version, _line(app.framework, 32), _shared_signature(app.signature), tuple(app.columns)
+        app.name, app.version, line(app.framework, 32), _shared_signature(app.signature), tuple(app.columns)
     )
 
 
@@ -218,11 +213,6 @@ def _shared_signature(message: tensor_pb2.ModelSignature) -> Signature:
     key = sha256(message.SerializeToString(deterministic=True)).digest()
     signature = _signatures.get(key) or signature_from_proto(message)
     return _signatures.setdefault(key, signature)
-
-
-def _line(words: str, most: int) -> str:
-    """What an agent wrote for people, fit to be stored and shown: in one line, without what a terminal would take for orders."""
-    return words[:most].translate(_CONTROL_CHARACTERS).strip()
 
 
 def _welcome(session: Session, heartbeat_seconds: float) -> fleet_pb2.ServerMessage:

@@ -43,6 +43,10 @@ async def clients_changed(federation_id: str) -> None:
     await _send(federation_group(federation_id), {"type": "federation.changed", "what": "clients"})
 
 
+async def vitals_changed(federation_id: str) -> None:
+    await _send(federation_group(federation_id), {"type": "federation.changed", "what": "vitals"})
+
+
 def run_changed(run: Run) -> None:
     """An operator has changed what they want of a run: the worker that drives it should look now."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "run.changed", "run_id": run.pk})

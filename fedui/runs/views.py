@@ -81,7 +81,7 @@ def new(request: MemberRequest) -> HttpResponse:
     if form.is_valid() and (run := _create(request, form)):
         return redirect("federation:run", federation.slug, run.pk)
     app, version = form.chosen("app"), form.chosen("strategy_version")
-    check = preflight(federation, app, version.parsed) if app and version else None
+    check = preflight(federation, app, version.parsed, version) if app and version else None
     notes = fork_notes(form.begins_with, version.parsed) if form.begins_with and version else []
     template = "runs/_preflight.html" if request.htmx else "runs/new.html"
     status = 422 if form.is_bound else 200

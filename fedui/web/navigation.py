@@ -27,7 +27,7 @@ class Section:
 SECTIONS = (
     Section("overview", "Overview", "o"),
     Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare"})),
-    Section("clients", "Clients", "c", frozenset({"client"})),
+    Section("clients", "Clients", "c", frozenset({"client", "readiness"})),
     Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
     Section("apps", "Apps", "a"),
     Section("models", "Models", "m"),

@@ -15,6 +15,7 @@ from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import views as federations
 from fedui.runs import compare_views
+from fedui.runs import readiness_views as readiness
 from fedui.runs import rules_views as run_rules
 from fedui.runs import views as runs
 from fedui.strategies import views as strategies
@@ -32,6 +33,7 @@ federation_urlpatterns = [
     path("clients/<uuid:client_id>/revoke/", clients.revoke, name="client-revoke"),
     path("clients/<uuid:client_id>/suspend/", operators.suspend, name="client-suspend"),
     path("clients/<uuid:client_id>/reinstate/", operators.reinstate, name="client-reinstate"),
+    path("clients/readiness/", readiness.board, name="readiness"),
     path("clients/waiting/", operators.waiting, name="waiting"),
     path("clients/waiting/<uuid:admission_id>/admit/", operators.admit, name="admit"),
     path("clients/waiting/<uuid:admission_id>/refuse/", operators.refuse, name="refuse"),

@@ -484,10 +484,10 @@ async def test_more_agents_than_can_be_taken_up_are_told_at_once_to_come_again(
     """Else they would give up while they wait, and come again beside what the server still does for them."""
     slow, real, waiting = asyncio.Event(), federation.registry.connected, []
 
-    async def connected(client_id: str, info: AgentInfo) -> None:
+    async def connected(client_id: str, session_id: str, info: AgentInfo) -> None:
         waiting.append(client_id)
         await slow.wait()
-        await real(client_id, info)
+        await real(client_id, session_id, info)
 
     monkeypatch.setattr(federation.registry, "connected", connected)
     names = [f"{number}" for number in range(51)]
@@ -506,8 +506,8 @@ async def test_figures_that_are_none_reach_no_database(federation: Federation) -
     signs = federation.registry.signs
     for cores in (float("nan"), float("inf"), -1.0):
         agent.send(heartbeat=fleet_pb2.Heartbeat(cpu_fraction=cores, memory_bytes=2**64 - 1))
-    await federation.until(lambda: "a" in signs and signs["a"].memory_bytes > 0)
-    assert (signs["a"].cpu_fraction, signs["a"].memory_bytes) == (0.0, 2**63 - 1)
+    await federation.until(lambda: "a" in signs and signs["a"].vitals.get("agent_cpu") == 0.0)
+    assert signs["a"].vitals == {"agent_cpu": 0.0, "agent_memory": 2**53}
 
 
 async def test_agents_of_a_server_that_ends_come_again_one_after_the_other(federation: Federation) -> None:

@@ -10,7 +10,7 @@ from tests.support.population import World
 
 PAGES = [
     "", "runs/", "runs/new/", "runs/{run}/", "runs/compare/?runs={run},{other}",
-    "clients/", "clients/{client}/", "strategies/", "strategies/new/",
+    "clients/", "clients/{client}/", "clients/readiness/", "strategies/", "strategies/new/",
     "strategies/plain/", "apps/", "models/", "queries/", "queries/new/", "queries/{query}/",
     "tokens/", "tokens/?dialog=create", "audit/", "settings/",
 ]  # fmt: skip

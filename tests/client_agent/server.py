@@ -47,6 +47,7 @@ class ScriptedServer(
         self.port = 0
         self.heartbeat_seconds = 0.05
         self.acknowledges = True
+        self.holds_heartbeats = 0.0
         self.greeting: fleet_pb2.Goodbye | None = None
         self.refusal: grpc.StatusCode | None = None
         """Of streams, before a word."""
@@ -242,7 +243,9 @@ class ScriptedServer(
                 case "heartbeat":
                     await self._record(self.heartbeats, message.heartbeat)
                     if self.acknowledges:
-                        self._pushed.put_nowait(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
+                        # As if the answer had been held up: that is no time of the network.
+                        ack = fleet_pb2.HeartbeatAck(received_at=1000.0, answered_at=1000.0 + self.holds_heartbeats)
+                        self._pushed.put_nowait(fleet_pb2.ServerMessage(heartbeat_ack=ack))
                 case "progress":
                     await self._record(self.progress, message.progress)
                 case "result":

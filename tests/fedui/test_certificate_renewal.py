@@ -13,10 +13,10 @@ from pytest_django import Settings
 from aggregator.ports import AgentInfo, AppOffer, ClientRefused, RenewalRefused
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
-from fedui.clients import pki
+from fedui.clients import pki, presence
 from fedui.clients.admission import Applicant, admit, collect, enrol
 from fedui.clients.models import Certificate, Client
-from fedui.clients.registry import DatabaseClientRegistry, _authenticate, _connected, _renew
+from fedui.clients.registry import DatabaseClientRegistry, _authenticate, _renew
 from fedui.clients.services import create_token, reinstate_client, revoke_client, suspend_client
 from fedui.federations.models import Federation
 from protos.tensors import Signature
@@ -228,8 +228,8 @@ def test_of_two_new_certificates_used_at_once_one_stays(client_row: Client, cloc
 
 def test_the_doctor_who_offers_no_app_wipes_nothing(client_row: Client) -> None:
     offer = AppOffer("digits", "1", "numpy", Signature(()), ())
-    _connected(str(client_row.pk), AgentInfo("1", "Linux", [offer], {"num_examples": 12}, 2, ""))
-    _connected(str(client_row.pk), AgentInfo("1", "Linux", [], {}, 2, ""))
+    presence.connect(str(client_row.pk), "s", AgentInfo("1", "Linux", [offer], {"num_examples": 12}, 2, ""))
+    presence.connect(str(client_row.pk), "t", AgentInfo("1", "Linux", [], {}, 2, ""))
     client_row.refresh_from_db()
     assert client_row.properties
     assert client_row.apps

@@ -26,6 +26,20 @@ function flush() {
   if (due.size) timer = setTimeout(flush, GATHER_MS);
 }
 
+/** What a reader has opened or scrolled inside a region stays so when the region is replaced. */
+function keepPlace({ target }) {
+  if (!target.matches?.("[data-follows]")) return;
+  const open = $$("details[id][open]", target).map((details) => details.id);
+  const scrolled = $$(".table-wrap", target).map((box) => [box.scrollLeft, box.scrollTop]);
+  document.body.addEventListener("htmx:afterSwap", () => {
+    const region = document.getElementById(target.id);
+    if (!region) return;
+    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    $$(".table-wrap", region).forEach((box, index) => { if (scrolled[index]) [box.scrollLeft, box.scrollTop] = scrolled[index]; });
+  }, { once: true });
+}
+document.body.addEventListener("htmx:beforeSwap", keepPlace);
+
 function mark(what) {
   $$("[data-follows]").filter((r) => !what || r.dataset.follows.split(" ").includes(what)).forEach((r) => due.add(r));
   timer ||= setTimeout(flush, GATHER_MS);
