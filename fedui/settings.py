@@ -32,6 +32,8 @@ _public = urlsplit(PUBLIC_URL)
 
 DEBUG: bool = env.bool("FEDUI_DEBUG", default=False)
 SECRET_KEY = env.text("FEDUI_SECRET_KEY", "") or environment.secret_key(DATA_DIR / "secret_key")
+SECRET_KEY_FALLBACKS = env.names("FEDUI_SECRET_KEY_FALLBACKS", [])
+"""Former keys, whose sessions and seals are still taken."""
 ALLOWED_HOSTS = env.names("FEDUI_ALLOWED_HOSTS", sorted({"127.0.0.1", "localhost", "[::1]", str(_public.hostname)}))
 CSRF_TRUSTED_ORIGINS = env.names("FEDUI_CSRF_TRUSTED_ORIGINS", [f"{_public.scheme}://{_public.netloc}"])
 
@@ -133,6 +135,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "fedui.audit.origin.OriginMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -225,4 +228,5 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "verify-the-audit-log": {"task": "audit.verify", "schedule": timedelta(days=1)},
 }

@@ -72,22 +72,25 @@ def suspend_client(client: Client, actor: User, *, address: str | None = None) -
 @transaction.atomic
 def reinstate_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Its agent comes back by itself, unless its certificate has expired meanwhile."""
+    before = {"status": client.status}
     client.transition(ClientStatus.ACTIVE)
-    record(client.federation, actor, "client.reinstated", client, address=address)
+    after = {"status": client.status}
+    record(client.federation, actor, "client.reinstated", client, address=address, before=before, after=after)
     tell_pages(client.federation)
 
 
 @transaction.atomic
 def revoke_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Cut the client off for good, also in the middle of a round. To come back it must enrol anew."""
-    _bar(client, ClientStatus.REVOKED, actor, "client.revoked", address)
     client.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
+    _bar(client, ClientStatus.REVOKED, actor, "client.revoked", address)
 
 
 @transaction.atomic
 def _bar(client: Client, status: ClientStatus, actor: User, action: str, address: str | None) -> None:
+    before = {"status": client.status}
     client.transition(status, barred_at=timezone.now())
-    record(client.federation, actor, action, client, address=address)
+    record(client.federation, actor, action, client, address=address, before=before, after={"status": client.status})
     transaction.on_commit(lambda: live.client_barred(client), robust=True)
 
 

@@ -30,6 +30,8 @@ from aggregator.ports import (
     RunSpec,
     RunState,
 )
+from fedui.audit.origin import ENGINE
+from fedui.audit.services import record as record_act
 from fedui.runs import live
 from fedui.runs.models import Event as EventRow
 from fedui.runs.models import (
@@ -140,18 +142,23 @@ def _take_up(run_id: int, owner: str) -> RunState | None:
     if not taken:
         return None
     run = Run.objects.select_related("app", "strategy_version").get(pk=run_id)
-    _abandon_orphans(run)
-    return _state_of(run)
+    lost = _abandon_orphans(run)
+    state = _state_of(run)
+    action = "run.started" if run.lease_fencing == 1 else "run.taken_up_again"
+    record_act(
+        run.federation, ENGINE, action, run, run=run.pk, worker=owner, rounds_done=run.rounds_done, rounds_lost=lost
+    )
+    return state
 
 
-def _abandon_orphans(run: Run) -> None:
-    """Rounds that an earlier owner left open."""
+def _abandon_orphans(run: Run) -> int:
+    """How many rounds an earlier owner had left open."""
     orphans = run.rounds.filter(status=RoundStatus.RUNNING)
     reason = "The aggregator that drove the round was lost."
     Participation.objects.filter(round__in=orphans, outcome=Outcome.PENDING).update(
         outcome=Outcome.CANCELLED, reason=reason
     )
-    orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
+    return orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
 
 
 def _state_of(run: Run) -> RunState:
@@ -232,6 +239,7 @@ def _release(lease: Lease) -> None:
     if run.status == RunStatus.RUNNING:
         run.transition(RunStatus.QUEUED)
     Run.objects.filter(pk=run.pk).update(lease_owner="", lease_expires_at=None)
+    record_act(run.federation, ENGINE, "run.given_back", run, run=run.pk, worker=lease.owner)
 
 
 @transaction.atomic
@@ -262,14 +270,35 @@ def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None
         size=model.size,
     )
     Run.objects.filter(pk=run.pk).update(rounds_done=record.number)
+    _record_flags(run, record)
+
+
+def _record_flags(run: Run, record: RoundRecord) -> None:
+    reasons = {report.client_id: report.flag_reason for report in record.participations if report.flagged}
+    if reasons:
+        names = run.federation.clients.filter(pk__in=reasons).values_list("pk", "name")
+        flagged = {name: reasons[str(pk)] for pk, name in names}
+        record_act(
+            run.federation,
+            ENGINE,
+            "client.flagged",
+            ", ".join(flagged),
+            run=run.pk,
+            round=record.number,
+            reasons=flagged,
+        )
 
 
 @transaction.atomic
 def _abandon_round(lease: Lease, record: RoundRecord, reason: str) -> None:
-    row = _fence(lease).rounds.get(number=record.number, attempt=record.attempt)
+    run = _fence(lease)
+    row = run.rounds.get(number=record.number, attempt=record.attempt)
     row.status, row.reason, row.ended_at = RoundStatus.ABANDONED, reason, record.ended_at
     row.save(update_fields=["status", "reason", "ended_at"])
     _write_participations(row, record.participations)
+    record_act(
+        run.federation, ENGINE, "round.abandoned", run, run=run.pk, round=row.number, attempt=row.attempt, reason=reason
+    )
 
 
 @transaction.atomic
@@ -294,6 +323,10 @@ def _finish(lease: Lease, outcome: RunOutcome, reason: str) -> str:
         lease_owner="",
         lease_expires_at=None,
     )
+    record_act(
+        run.federation, ENGINE, "run.ended", run,
+        run=run.pk, outcome=outcome.value, reason=run.reason, rounds_done=run.rounds_done,
+    )  # fmt: skip
     return str(run.federation_id)
 
 

@@ -47,6 +47,9 @@ federation_urlpatterns = [
     path("tokens/new/", tokens.new, name="token-new"),
     path("tokens/<int:token_id>/revoke/", tokens.revoke, name="token-revoke"),
     path("audit/", audit.audit, name="audit"),
+    path("audit/<int:number>/", audit.entry, name="audit-entry"),
+    path("audit/verify/", audit.verify, name="audit-verify"),
+    path("audit/export/", audit.export, name="audit-export"),
     path("settings/", federations.settings, name="settings"),
 ]
 
