@@ -14,7 +14,10 @@ DomainError
 ├── RunRefused              fedui.runs.services
 ├── TooManyUpdates          fedui.runs.similarity
 ├── ComparisonRefused       fedui.runs.comparison
-└── QueryRefused            fedui.analytics.services
+├── QueryRefused            fedui.analytics.services
+├── LastOwner               fedui.federations.services
+├── ClientsRefused          fedui.federations.services
+└── InvitationRefused       fedui.federations.invitations
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ class ErrorCode(StrEnum):
     ILLEGAL_TRANSITION = "illegal_transition"
     RUN_REFUSED = "run_refused"
     QUERY_REFUSED = "query_refused"
+    LAST_OWNER = "last_owner"
+    INVITATION_REFUSED = "invitation_refused"
     STRATEGY_INVALID = "strategy_invalid"
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"

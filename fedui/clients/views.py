@@ -18,10 +18,12 @@ PAGE_SIZE = 200
 ROUNDS_SHOWN = 30
 
 
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def clients(request: MemberRequest) -> HttpResponse:
     presence, text = request.GET.get("presence", ""), request.GET.get("q", "").strip()
-    everybody = list(_with_participation(request.federation.clients.all()).prefetch_related("certificates"))
+    everybody = list(
+        _with_participation(Client.objects.visible_to(request.membership)).prefetch_related("certificates")
+    )
     counts = [(state, sum(client.presence == state for client in everybody)) for state in Presence]
     found = [client for client in everybody if _matches(client, presence, text)]
     context = {
@@ -48,9 +50,9 @@ def _matches(client: Client, presence: str, text: str) -> bool:
     return (not presence or client.presence == presence) and all(word in haystack for word in text.lower().split())
 
 
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def client(request: MemberRequest, client_id: str) -> HttpResponse:
-    client = get_object_or_404(_with_participation(request.federation.clients.all()), pk=client_id)
+    client = get_object_or_404(_with_participation(Client.objects.visible_to(request.membership)), pk=client_id)
     history = client.participations.select_related("round__run").order_by("-round__started_at", "-id")
     totals = client.participations.aggregate(up=Sum("bytes_up"), down=Sum("bytes_down"))
     context = {
@@ -74,9 +76,9 @@ def _seconds(row: Participation) -> float:
     return (row.download_seconds or 0) + (row.train_seconds or 0) + (row.upload_seconds or 0)
 
 
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.REVOKE_CLIENTS)
 def revoke(request: MemberRequest, client_id: str) -> HttpResponse:
-    client = get_object_or_404(request.federation.clients, pk=client_id)
+    client = get_object_or_404(Client.objects.visible_to(request.membership), pk=client_id)
     confirm = ConfirmForm(client.name, request.POST)
     if not confirm.is_valid():
         messages.error(request, f"{client.name} was not revoked. {confirm.errors['confirm'][0]}")

@@ -78,7 +78,7 @@ def test_every_edit_of_the_stored_chain_is_found(log: list[AuditEvent], unguarde
 
 def _edit(dice: random.Random) -> str:
     """Change the table at random, as somebody with the database's password would."""
-    rows = list(AuditEvent.objects.order_by("id").values())
+    rows: list[dict[str, Any]] = [dict(row) for row in AuditEvent.objects.order_by("id").values()]
     edit: Callable[[random.Random, list[dict[str, Any]]], str] = dice.choice(
         [_change, _delete, _insert, _swap, _duplicate]
     )

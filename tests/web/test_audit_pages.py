@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -70,8 +71,8 @@ def test_entries_of_others_are_not_there(browser: Browser) -> None:
 
 
 def test_the_export_is_a_whole_chain_that_tells_nothing_of_others(browser: Browser, federation: Federation) -> None:
-    response = browser.post(f"{PAGE}export/")
-    lines = b"".join(response.streaming_content).decode().splitlines()  # type: ignore[arg-type]
+    response: Any = browser.post(f"{PAGE}export/")
+    lines = b"".join(response.streaming_content).decode().splitlines()
 
     verdict = chain.verify(map(json.loads, lines))
     assert verdict.whole and verdict.entries == AuditEvent.objects.count()
