@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 
 from fedui.accounts.models import User
 
 
+if TYPE_CHECKING:
+    _UserAdmin = UserAdmin[User]
+else:
+    _UserAdmin = UserAdmin
+
+
 @admin.register(User)
-class AccountAdmin(UserAdmin):
+class AccountAdmin(_UserAdmin):
     """Without groups and single permissions: FedUI's rights are memberships."""
 
     filter_horizontal = ()

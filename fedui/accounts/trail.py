@@ -11,6 +11,7 @@ from allauth.socialaccount.signals import social_account_added, social_account_r
 from allauth.usersessions.models import UserSession
 from axes.signals import user_locked_out
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db import transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 
@@ -27,6 +28,10 @@ UNKNOWN = "unknown account"
 
 def _tell(action: str, user: User | None, actor: User | str | None = None, **details: Any) -> None:
     record(None, actor or acting(), f"account.{action}", user.get_username() if user else UNKNOWN, **details)
+
+
+def _ask_pages_anew(user_id: int) -> None:
+    transaction.on_commit(lambda: live.access_changed(user_id), robust=True)
 
 
 @receiver(pre_save, sender=User)
@@ -48,7 +53,7 @@ def _after(instance: User, created: bool, raw: bool = False, **_: Any) -> None:
     elif changed:
         before = {name: former.get(name) for name in changed}
         _tell("changed", instance, before=before, after={name: now[name] for name in changed})
-        live.access_changed(instance.pk)
+        _ask_pages_anew(instance.pk)
     if not created and instance._has_new_password:  # type: ignore[attr-defined]  # noqa: SLF001  # see above
         _tell("password_changed", instance)
 
@@ -98,7 +103,7 @@ def _factor_added(instance: Authenticator, created: bool, **_: Any) -> None:
 def _factor_removed(instance: Authenticator, **_: Any) -> None:
     if instance.type != Authenticator.Type.RECOVERY_CODES:
         _tell("second_factor_removed", instance.user)
-        live.access_changed(instance.user_id)
+        _ask_pages_anew(instance.user_id)
 
 
 @receiver(authentication_step_completed)
@@ -139,5 +144,5 @@ def end_sessions(user: User, *, keep: str | None = None, only: int | None = None
         session.end()
     if found:
         _tell("sessions_ended", user, number=len(found))
-        live.access_changed(user.pk)
+        _ask_pages_anew(user.pk)
     return len(found)

@@ -31,7 +31,7 @@ class FederationForm(forms.Form):
 class MemberForm(forms.Form):
     """A role, and for a site admin the clients that are theirs."""
 
-    role = forms.ChoiceField(choices=Role.choices)
+    role = forms.ChoiceField(choices=Role.choices, initial=Role.RESEARCHER)
     clients = forms.ModelMultipleChoiceField(Client.objects.none(), required=False)
 
     def __init__(self, federation: Federation, data: Any = None, **kwargs: Any) -> None:
