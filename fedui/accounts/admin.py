@@ -7,7 +7,6 @@ from django.contrib.auth.admin import UserAdmin
 
 from fedui.accounts.models import User
 
-
 if TYPE_CHECKING:
     _UserAdmin = UserAdmin[User]
 else:

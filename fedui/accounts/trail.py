@@ -56,6 +56,7 @@ def _after(instance: User, created: bool, raw: bool = False, **_: Any) -> None:
         _ask_pages_anew(instance.pk)
     if not created and instance._has_new_password:  # type: ignore[attr-defined]  # noqa: SLF001  # see above
         _tell("password_changed", instance)
+        _ask_pages_anew(instance.pk)  # those of other sessions have ended
 
 
 @receiver(user_logged_in)

@@ -133,6 +133,11 @@ def _connected(client_id: str, info: AgentInfo) -> str:
         client.properties = scalars_to_json(info.properties)
         client.apps = [_describe(client, offer) for offer in info.apps]
     client.save()
+    names = [offer.name for offer in info.apps]
+    for app in App.objects.filter(federation=client.federation_id, name__in=names, first_offered_at__gte=now).order_by(
+        "pk"
+    ):
+        record(client.federation, AGENT, "app.offered_first", app, client=client.name)
     return str(client.federation_id)
 
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
         if not (user.is_authenticated and user.is_active):
             return self.none()
         found = self.filter(user_id=user.pk)
-        return found if user.has_second_factor() else found.exclude(needing_second_factor())
+        if user.has_factor_of_provider():
+            return found
+        has_own = Exists(Authenticator.objects.filter(user=OuterRef("user"), type=Authenticator.Type.TOTP))
+        return found.exclude(needing_second_factor(), ~has_own)
 
     def that_may(self, act: Act) -> MembershipQuerySet:
         return self.filter(role__in=[role for role, acts in ALLOWED.items() if act in acts])
