@@ -64,9 +64,12 @@ def revoke_token(token: EnrolmentToken, actor: User, *, address: str | None = No
     token.refresh_from_db()
 
 
+@transaction.atomic
 def suspend_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Cut the client off until it is reinstated; its certificate isn't renewed meanwhile."""
-    _bar(client, ClientStatus.SUSPENDED, actor, "client.suspended", address)
+    before = {"status": client.status}
+    client.transition(ClientStatus.SUSPENDED, barred_at=timezone.now())
+    _tell_of_barring(client, actor, "client.suspended", address, before)
 
 
 @transaction.atomic
@@ -82,14 +85,13 @@ def reinstate_client(client: Client, actor: User, *, address: str | None = None)
 @transaction.atomic
 def revoke_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Cut the client off for good, also in the middle of a round. To come back it must enrol anew."""
-    client.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
-    _bar(client, ClientStatus.REVOKED, actor, "client.revoked", address)
-
-
-@transaction.atomic
-def _bar(client: Client, status: ClientStatus, actor: User, action: str, address: str | None) -> None:
     before = {"status": client.status}
-    client.transition(status, barred_at=timezone.now())
+    client.transition(ClientStatus.REVOKED, barred_at=timezone.now())
+    client.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
+    _tell_of_barring(client, actor, "client.revoked", address, before)
+
+
+def _tell_of_barring(client: Client, actor: User, action: str, address: str | None, before: dict[str, str]) -> None:
     record(client.federation, actor, action, client, address=address, before=before, after={"status": client.status})
     transaction.on_commit(lambda: live.client_barred(client), robust=True)
 
