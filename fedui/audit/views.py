@@ -18,8 +18,8 @@ from fedui.federations.models import Act, Federation
 from fedui.web.access import MemberRequest, fragment_or_page, member_view, page
 
 PAGE_SIZE = 50
-AT_ONCE = 20_000
-"""A log up to this length is verified while its reader waits, about a second; a longer one by a worker."""
+AT_ONCE = 5_000
+"""A log up to this length is verified while its reader waits, a second or two; a longer one by a worker."""
 
 
 @member_view(act=Act.READ_AUDIT)
