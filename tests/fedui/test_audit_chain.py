@@ -108,6 +108,8 @@ def _other(dice: random.Random, value: Any, column: str) -> Any:
             return "192.0.2.9" if value != "192.0.2.9" and dice.random() < 0.5 else ("2001:db8::2" if value else "::1")
         case "via":
             return "web" if value != "web" else "api"
+        case "nonce":
+            return f"{dice.getrandbits(128):032x}"
         case "hash" | "previous_hash":
             return f"{dice.getrandbits(256):064x}"
     return str(value) + "x"
