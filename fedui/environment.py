@@ -77,6 +77,39 @@ def database(url: str) -> dict[str, Any]:
     return config
 
 
+def single_sign_on(*, issuer: str, client_id: str, client_secret: str, name: str) -> dict[str, Any] | None:
+    """django-allauth's description of the OpenID Connect provider at `issuer`; None where none is named."""
+    if not issuer:
+        return None
+    parts = urlsplit(web_url("FEDUI_OIDC_ISSUER", issuer))
+    if parts.scheme != "https" and not is_loopback(str(parts.hostname)):
+        raise ImproperlyConfigured(f"FEDUI_OIDC_ISSUER is {issuer!r}: what it says is trusted, so it must be https.")
+    if not client_id:
+        raise ImproperlyConfigured("FEDUI_OIDC_ISSUER is set, but FEDUI_OIDC_CLIENT_ID is not: name the client there.")
+    return {
+        "provider_id": "sso",
+        "name": name,
+        "client_id": client_id,
+        "secret": client_secret,
+        "settings": {
+            "server_url": issuer.rstrip("/"),
+            "oauth_pkce_enabled": True,
+            "origin": f"{parts.scheme}://{parts.netloc}",
+        },
+    }
+
+
+def email(url: str) -> dict[str, Any]:
+    """Django's settings of the mail server at `url`: smtp+tls://user:password@host:587, or consolemail:// for the log."""
+    try:
+        config: dict[str, Any] = Environment.email_url_config(url)
+    except (KeyError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"FEDUI_EMAIL_URL can't be read ({error}): use smtp+tls://user:password@host:587 or consolemail://."
+        ) from error
+    return {name: value for name, value in config.items() if name.startswith("EMAIL_")} | {"EMAIL_TIMEOUT": 10}
+
+
 def broker_url(redis_url: str) -> str:
     """`redis_url` as Celery writes it: a Unix socket has a scheme of its own there."""
     parts = urlsplit(redis_url)

@@ -15,7 +15,10 @@ DomainError
 ├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
 ├── ComparisonRefused       fedui.runs.comparison
-└── QueryRefused            fedui.analytics.services
+├── QueryRefused            fedui.analytics.services
+├── LastOwner               fedui.federations.services
+├── ClientsRefused          fedui.federations.services
+└── InvitationRefused       fedui.federations.invitations
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class ErrorCode(StrEnum):
     ILLEGAL_TRANSITION = "illegal_transition"
     RUN_REFUSED = "run_refused"
     QUERY_REFUSED = "query_refused"
+    LAST_OWNER = "last_owner"
+    INVITATION_REFUSED = "invitation_refused"
     STRATEGY_INVALID = "strategy_invalid"
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"

@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.api.throttles import attempts
+from fedui.audit.origin import AGENT
 from fedui.audit.services import record
 from fedui.clients import names, pki
 from fedui.clients.authorities import spki
@@ -34,8 +35,6 @@ from fedui.federations.models import Federation
 from fedui.runs import live
 from protos.identity import proof_message
 
-AGENT = "agent"
-"""Who acts in the audit log when an agent does."""
 WRONG_SECRETS_PER_MINUTE = 10
 """Of one token, from all addresses together; wrong ones beyond are not looked at."""
 
@@ -138,7 +137,7 @@ def admit(admission: Admission, actor: User | str, *, address: str | None = None
 def refuse(admission: Admission, actor: User, reason: str, *, address: str | None = None) -> None:
     """Turn the machine away; its use of the token stays spent. Raises `IllegalTransition`."""
     admission.transition(AdmissionStatus.REFUSED, reason=reason, decided_at=timezone.now(), decided_by=actor)
-    details = {"reason": reason, "host": admission.host, "fingerprint": admission.fingerprint}
+    details: dict[str, Any] = {"reason": reason, "host": admission.host, "fingerprint": admission.fingerprint}
     record(admission.federation, actor, "client.admission_refused", admission, address=address, **details)
     tell_pages(admission.federation)
 
@@ -288,7 +287,7 @@ def _free_name(federation: Federation, wanted: str, number: int) -> str:
 
 
 def _record_request(admission: Admission) -> None:
-    details = {"host": admission.host, "fingerprint": admission.fingerprint, "proven": admission.proven}
+    details: dict[str, Any] = {"host": admission.host, "fingerprint": admission.fingerprint, "proven": admission.proven}
     returning = str(admission.returning) if admission.returning else None
     record(
         admission.federation,
@@ -306,7 +305,7 @@ def _record_certificate(admission: Admission) -> None:
     certificate = admission.certificate
     assert admission.client and certificate
     until = certificate.not_after.isoformat(timespec="seconds")
-    details = {"serial": certificate.serial, "fingerprint": certificate.fingerprint, "until": until}
+    details: dict[str, Any] = {"serial": certificate.serial, "fingerprint": certificate.fingerprint, "until": until}
     federation, address = admission.client.federation, admission.address
     record(federation, AGENT, "certificate.issued", admission.client, address=address, **details)
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.http import QueryDict
 
 from fedui.clients.models import Certificate, Client, Presence
-from fedui.federations.models import Federation
 from fedui.runs.models import Outcome, Participation
 
 MOST_LABEL_FACETS = 4
@@ -78,11 +77,11 @@ class Listing:
         return keys[0], [(value, online[value], number) for value, number in every.most_common(12)]
 
 
-def listing(federation: Federation, query: QueryDict) -> Listing:
-    """`query`: the page's parameters; those that make no sense are passed over."""
+def listing(clients: QuerySet[Client], query: QueryDict) -> Listing:
+    """Of `clients`, by `query`: the page's parameters; those that make no sense are passed over."""
     newest = Certificate.objects.filter(client=OuterRef("pk")).order_by("-issued_at", "-id")
     valid_to = newest.filter(revoked_at=None).values("not_after")[:1]
-    everybody = list(federation.clients.annotate(certificate_ends=Subquery(valid_to)).order_by("name"))
+    everybody = list(clients.annotate(certificate_ends=Subquery(valid_to)).order_by("name"))
     text, facets = query.get("q", "").strip(), _facets(everybody, query)
     found = [client for client in everybody if _matches(client, facets, text)]
     sort = query.get("sort", "name")

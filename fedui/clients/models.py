@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from aggregator.ports import VITALS
-from fedui.federations.models import Federation
+from fedui.federations.models import Federation, Membership
 from fedui.transitions import StatefulModel
 from protos.identity import spaced
 
@@ -42,6 +42,11 @@ class ClientStatus(models.TextChoices):
 class ClientQuerySet(models.QuerySet["Client"]):
     def online(self) -> ClientQuerySet:
         return self.filter(status=ClientStatus.ACTIVE, connected=True, last_seen_at__gte=timezone.now() - LATE_AFTER)
+
+    def visible_to(self, membership: Membership) -> ClientQuerySet:
+        """The clients of its federation that a member sees: a site admin their own, others all."""
+        found = self.filter(federation=membership.federation_id)
+        return found.filter(site_admins=membership) if membership.sees_own_clients_only else found
 
 
 class Client(StatefulModel):

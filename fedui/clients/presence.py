@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from aggregator.ports import AgentInfo, AppOffer, DataCard, Sign
+from fedui.audit.origin import AGENT
+from fedui.audit.services import record
 from fedui.catalog.models import App
 from fedui.clients.models import OFFLINE_AFTER, Client, Connection, Ending
 from fedui.scalars import scalars_to_json
@@ -76,7 +78,8 @@ def _cards(cards: Sequence[DataCard]) -> list[dict[str, Any]]:
 def connect(client_id: str, session_id: str, info: AgentInfo) -> str:
     """A stream has been opened, in place of any other. Tells the client's federation."""
     client = Client.objects.select_for_update().get(pk=client_id)
-    if client.last_seen_at and timezone.now() - client.last_seen_at < RECONNECT_WITHIN:
+    now = timezone.now()
+    if client.last_seen_at and now - client.last_seen_at < RECONNECT_WITHIN:
         client.reconnects = F("reconnects") + 1
     client.connected, client.session_id = True, session_id
     client.connected_at = client.last_seen_at = Now()
@@ -91,7 +94,15 @@ def connect(client_id: str, session_id: str, info: AgentInfo) -> str:
     client.save()
     client.connections.filter(closed_at=None).update(closed_at=Now(), ending=Ending.MOVED)
     Connection.objects.create(client=client, session_id=session_id, agent_version=info.agent_version, opened_at=Now())
+    _record_new_apps(client, info, now)
     return str(client.federation_id)
+
+
+def _record_new_apps(client: Client, info: AgentInfo, since: datetime) -> None:
+    names = [offer.name for offer in info.apps]
+    offered = App.objects.filter(federation=client.federation_id, name__in=names, first_offered_at__gte=since)
+    for app in offered.order_by("pk"):
+        record(client.federation, AGENT, "app.offered_first", app, client=client.name)
 
 
 def _describe(client: Client, offer: AppOffer) -> dict[str, object]:

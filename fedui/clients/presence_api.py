@@ -12,12 +12,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from fedui.clients.models import Client
-from fedui.federations.models import Federation
+from fedui.federations.models import Act, Membership
 
 
 def _clients_of(request: Request, slug: str) -> QuerySet[Client]:
-    federation = get_object_or_404(Federation.objects.visible_to(request.user), slug=slug)
-    return federation.clients.order_by("name")
+    """Those that whoever asks may see: a site admin sees their own alone."""
+    memberships = Membership.objects.filter(federation__slug=slug).effective(request.user).that_may(Act.SEE_CLIENTS)
+    return Client.objects.visible_to(get_object_or_404(memberships)).order_by("name")
 
 
 class ClientList(APIView):

@@ -12,6 +12,8 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from aggregator.ports import AgentInfo, Barred, ClientIdentity, ClientRefused, Renewal, RenewalRefused, Sign
+from fedui.audit.origin import AGENT
+from fedui.audit.services import record_seldom
 from fedui.clients import presence
 from fedui.clients.authorities import trust
 from fedui.clients.history import VitalsHistory
@@ -81,6 +83,14 @@ def _authenticate(client_id: str, serial: str) -> ClientIdentity:
         raise ClientRefused(
             "The server doesn't know this client. Enrol again with a new token.", for_good=True
         ) from None
+    try:
+        return _identified(client, serial)
+    except ClientRefused as refusal:
+        record_seldom(client.federation, AGENT, "client.connection_refused", client, reason=str(refusal))
+        raise
+
+
+def _identified(client: Client, serial: str) -> ClientIdentity:
     if client.status != ClientStatus.ACTIVE:
         revoked = client.status == ClientStatus.REVOKED
         raise ClientRefused(_BARRED[ClientStatus(client.status)], for_good=revoked)
@@ -118,5 +128,9 @@ def _renew(client_id: str, serial: str, csr_pem: str) -> Renewal:
     try:
         certificate = renew(client_id, serial, csr_pem)
     except DomainError as error:
+        refused = Client.objects.select_related("federation").get(pk=client_id)
+        record_seldom(
+            refused.federation, AGENT, "certificate.renewal_refused", refused, code=error.code.value, reason=str(error)
+        )
         raise RenewalRefused(f"{error} {error.hint}".strip()) from error
     return Renewal(certificate.pem, trust().bundle_pem.decode())

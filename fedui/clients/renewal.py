@@ -7,9 +7,9 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from fedui.audit.origin import AGENT
 from fedui.audit.services import record
 from fedui.clients import pki
-from fedui.clients.admission import AGENT
 from fedui.clients.models import Certificate, Client, ClientStatus
 from fedui.errors import DomainError, ErrorCode
 

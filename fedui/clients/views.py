@@ -23,18 +23,18 @@ CONNECTIONS_SHOWN = 12
 REFUSALS_SHOWN = 5
 
 
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def clients(request: MemberRequest) -> HttpResponse:
-    found = listing(request.federation, request.GET)
+    found = listing(Client.objects.visible_to(request.membership), request.GET)
     shown = Paginator(found.found, PAGE_SIZE).get_page(request.GET.get("page"))
     with_participation(shown)
     context = {"listing": found, "shown": shown, "sort": found.sort}
     return fragment_or_page(request, "clients/list.html", "clients/_list.html", context)
 
 
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def client(request: MemberRequest, client_id: str) -> HttpResponse:
-    client = get_object_or_404(request.federation.clients, pk=client_id)
+    client = get_object_or_404(Client.objects.visible_to(request.membership), pk=client_id)
     with_participation([client])
     history = client.participations.select_related("round__run").order_by("-round__started_at", "-id")
     totals = client.participations.aggregate(up=Sum("bytes_up"), down=Sum("bytes_down"))
@@ -70,9 +70,9 @@ def _seconds(row: Participation) -> float:
     return (row.download_seconds or 0) + (row.train_seconds or 0) + (row.upload_seconds or 0)
 
 
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.REVOKE_CLIENTS)
 def revoke(request: MemberRequest, client_id: str) -> HttpResponse:
-    client = get_object_or_404(request.federation.clients, pk=client_id)
+    client = get_object_or_404(Client.objects.visible_to(request.membership), pk=client_id)
     confirm = ConfirmForm(client.name, request.POST)
     if not confirm.is_valid():
         messages.error(request, f"{client.name} was not revoked. {confirm.errors['confirm'][0]}")

@@ -32,6 +32,8 @@ from aggregator.ports import (
     RunSpec,
     RunState,
 )
+from fedui.audit.origin import ENGINE
+from fedui.audit.services import record as record_act
 from fedui.runs import live, queue
 from fedui.runs.models import (
     DRIVEN,
@@ -155,17 +157,22 @@ def _take_up(run_id: int, owner: str) -> RunState | None:
     if not taken:
         return None
     run = Run.objects.select_related("app", "strategy_version", "origin__run__strategy_version").get(pk=run_id)
-    _abandon_orphans(run, "The aggregator that drove the round was lost.")
-    return _state_of(run)
+    lost = _abandon_orphans(run, "The aggregator that drove the round was lost.")
+    state = _state_of(run)
+    action = "run.started" if run.lease_fencing == 1 else "run.taken_up_again"
+    record_act(
+        run.federation, ENGINE, action, run, run=run.pk, worker=owner, rounds_done=run.rounds_done, rounds_lost=lost
+    )
+    return state
 
 
-def _abandon_orphans(run: Run, reason: str) -> None:
-    """Rounds that an earlier owner left open."""
+def _abandon_orphans(run: Run, reason: str) -> int:
+    """How many rounds an earlier owner had left open."""
     orphans = run.rounds.filter(status=RoundStatus.RUNNING)
     Participation.objects.filter(round__in=orphans, outcome=Outcome.PENDING).update(
         outcome=Outcome.CANCELLED, reason=reason
     )
-    orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
+    return orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
 
 
 def _state_of(run: Run) -> RunState:
@@ -262,6 +269,7 @@ def _release(lease: Lease) -> None:
 def _leave(run: Run) -> None:
     """The next aggregator may take the run up at once; it keeps its place among those that run."""
     Run.objects.filter(pk=run.pk).update(lease_owner="", lease_expires_at=None)
+    record_act(run.federation, ENGINE, "run.given_back", run, run=run.pk, worker=run.lease_owner)
 
 
 @transaction.atomic
@@ -292,14 +300,35 @@ def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None
         size=model.size,
     )
     Run.objects.filter(pk=run.pk).update(rounds_done=record.number)
+    _record_flags(run, record)
+
+
+def _record_flags(run: Run, record: RoundRecord) -> None:
+    reasons = {report.client_id: report.flag_reason for report in record.participations if report.flagged}
+    if reasons:
+        names = run.federation.clients.filter(pk__in=reasons).values_list("pk", "name")
+        flagged = {name: reasons[str(pk)] for pk, name in names}
+        record_act(
+            run.federation,
+            ENGINE,
+            "client.flagged",
+            ", ".join(flagged),
+            run=run.pk,
+            round=record.number,
+            reasons=flagged,
+        )
 
 
 @transaction.atomic
 def _abandon_round(lease: Lease, record: RoundRecord, reason: str) -> None:
-    row = _fence(lease).rounds.get(number=record.number, attempt=record.attempt)
+    run = _fence(lease)
+    row = run.rounds.get(number=record.number, attempt=record.attempt)
     row.status, row.reason, row.ended_at = RoundStatus.ABANDONED, reason, record.ended_at
     row.save(update_fields=["status", "reason", "ended_at"])
     _write_participations(row, record.participations)
+    record_act(
+        run.federation, ENGINE, "round.abandoned", run, run=run.pk, round=row.number, attempt=row.attempt, reason=reason
+    )
 
 
 @transaction.atomic
@@ -347,6 +376,10 @@ def _end(run: Run, outcome: RunOutcome, reason: str, all_rounds: int | None) -> 
         lease_owner="",
         lease_expires_at=None,
     )
+    record_act(
+        run.federation, ENGINE, "run.ended", run,
+        run=run.pk, outcome=outcome.value, reason=run.reason, rounds_done=run.rounds_done,
+    )  # fmt: skip
     return Ending.ENDED
 
 
@@ -362,6 +395,7 @@ def _retry(run: Run, reason: str) -> None:
         lease_owner="",
         lease_expires_at=None,
     )
+    record_act(run.federation, ENGINE, "run.retried", run, run=run.pk, reason=run.reason, rounds_done=run.rounds_done)
 
 
 @transaction.atomic

@@ -109,10 +109,9 @@ class ClientUpdates(APIView):
     """The updates of a client that rounds have counted, the newest first: what its owner's `fedagent log --compare` reads."""
 
     def get(self, request: Request, slug: str, client_id: str) -> Response:
-        visible = Client.objects.filter(
-            federation__in=Federation.objects.visible_to(request.user), federation__slug=slug
-        )
-        client = get_object_or_404(visible, pk=client_id)
+        members = Membership.objects.effective(request.user).that_may(Act.SEE_CLIENTS)
+        membership = get_object_or_404(members, federation__slug=slug)
+        client = get_object_or_404(Client.objects.visible_to(membership), pk=client_id)
         counted = client.participations.exclude(update_sha256="").order_by("-pk")
         rows = counted.values("round__run_id", "round__number", "round__attempt", "update_sha256", "bytes_up")
         updates = [

@@ -30,6 +30,10 @@ def federation_group(federation_id: str) -> str:
     return f"federation.{federation_id}"
 
 
+def user_group(user_id: int) -> str:
+    return f"user.{user_id}"
+
+
 async def publish_events(run_id: int, payloads: Sequence[dict[str, Any]]) -> None:
     """Events of a run, stored already, to the browsers that watch it."""
     await _send(run_group(run_id), {"type": "run.events", "events": list(payloads)})
@@ -66,6 +70,11 @@ def query_changed(federation_id: str, query_id: int) -> None:
     """A query was created or cancelled: the worker that drives it should look now."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "query.changed", "query_id": query_id})
     async_to_sync(queries_changed)(federation_id)
+
+
+def access_changed(user_id: int) -> None:
+    """A person's rights or sessions are not what they were: open pages ask anew whether they may stay."""
+    async_to_sync(_send)(user_group(user_id), {"type": "access.changed"})
 
 
 def client_barred(client: Client) -> None:
