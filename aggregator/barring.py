@@ -53,7 +53,9 @@ class Barring:
             await asyncio.wait_for(self._due.wait(), LOOK_SECONDS)
 
     def _end(self, barred: Barred) -> None:
-        before = barred.at if barred.active else datetime.now(UTC)
-        self._hub.evict(barred.client_id, barred.reason, joined_before=before, come_back=barred.may_return)
+        now = datetime.now(UTC)
+        joined_before = barred.at if barred.active else now
+        self._hub.evict(barred.client_id, barred.reason, joined_before=joined_before, come_back=barred.may_return)
+        # Not by the time of the act: while it was being written, a call with the old key could still begin.
         loop = asyncio.get_running_loop()
-        loop.call_later(GOODBYE_SECONDS, self._calls.cut, barred.client_id, barred.reason, before)
+        loop.call_later(GOODBYE_SECONDS, self._calls.cut, barred.client_id, barred.reason, now, barred.keep)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from aggregator.context import RunContext, checked_parameters
 from aggregator.core import round as machine
@@ -19,10 +18,16 @@ from aggregator.core.staleness import moved
 from aggregator.core.strategies.base import Update as RuleUpdate
 from aggregator.hub import Assignment, Update, UpdateRefused
 from aggregator.models import GlobalModel, Payload
-from aggregator.ports import ClientIdentity, Level, MetricRecord
-from aggregator.round_driver import Cohort, CommittedRound, Delivery, RoundDriver, check_num_examples
+from aggregator.ports import ClientIdentity, MetricRecord
+from aggregator.round_driver import Cohort, CommittedRound, RoundDriver
+from aggregator.round_listener import Delivery, check_num_examples
+from aggregator.round_model import RoundModel
+from aggregator.round_story import RoundStory
 from protos.convert import ScalarValue
 from protos.fedui.v1 import task_pb2
+
+OF_A_TASK = machine.PhaseEntered | machine.ClientEnded | machine.TaskWaits | machine.TaskHanded
+"""What is said of a client's task, in whichever round it is heard."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +75,10 @@ class Fleet:
         if self.round and self.land(assignment):
             self.round.on_lost(assignment)
 
+    def on_handed(self, assignment: Assignment) -> None:
+        if self.round and assignment in self.flights:
+            self.round.on_handed(assignment)
+
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         if self.round is None:
             raise UpdateRefused("The run has ended.")
@@ -80,14 +89,14 @@ class Fleet:
         flight = self.flights.pop(assignment, None)
         if flight and flight.timer:
             flight.timer.cancel()
-        assignment.model = b""
+        assignment.forget_model()
         return flight
 
     def forget(self, clients: Collection[str]) -> None:
         """They are about to be asked anew: what was said of their last tasks and not heard yet is no word on the new ones."""
         for _ in range(self.inbox.qsize()):
             item = self.inbox.get_nowait()
-            if not isinstance(item, machine.PhaseEntered | machine.ClientEnded) or item.client_id not in clients:
+            if not isinstance(item, OF_A_TASK) or item.client_id not in clients:
                 self.inbox.put_nowait(item)
 
     def close(self, context: RunContext) -> None:
@@ -120,9 +129,12 @@ class BufferedRoundDriver(RoundDriver):
         fleet: Fleet,
     ) -> None:
         eligible = fleet.eligible()
-        super().__init__(context, number, attempt, Cohort(fleet.names, mode.buffer_size, len(eligible)), model, counted)
+        cohort = Cohort(fleet.names, mode.buffer_size, len(eligible))
+        super().__init__(context, number, attempt, cohort, model, counted, fleet.eligible)
+        self._story = RoundStory(context.events, number, attempt, fleet.names)
         self._fleet, self._mode = fleet, mode
         self._cohort_size = mode.buffer_size
+        self._making = RoundModel(context, number, model, mode.buffer_size, self._population)
         self._inbox, self._phases, self._assignments = fleet.inbox, fleet.phases, fleet.assignments
         fleet.asked = Counter({key: times for key, times in fleet.asked.items() if key[1] == number})
         self._learn_names(eligible)
@@ -139,7 +151,7 @@ class BufferedRoundDriver(RoundDriver):
     async def execute(self) -> CommittedRound | None:
         actions = self._machine.start(time.monotonic())
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
-        self._emit_start()
+        self._tell_start()
         watch = asyncio.create_task(self._watch_clients())
         try:
             await self._begin_aggregation()
@@ -239,15 +251,22 @@ class BufferedRoundDriver(RoundDriver):
             )
             self._phases.pop(client, None)
             self._assignments[client] = assignment
-            self._fleet.flights[assignment] = flight = Flight(assignment, self._model)
-            seconds = self._context.spec.strategy.faults.deadline_seconds
-            flight.timer = asyncio.get_running_loop().call_later(seconds, self._is_late, assignment, seconds)
-            self._context.hub.assign(assignment)
+            self._fleet.flights[assignment] = Flight(assignment, self._model)
+            self._hand(assignment)
 
-    def _is_late(self, assignment: Assignment, seconds: float) -> None:
+    def _watch(self, assignment: Assignment) -> None:
+        """From now on the client has its time, which is its own where its history says so."""
+        seconds = self._context.spec.strategy.faults.deadline_seconds
+        reason = f"No update within {seconds:g} s."
+        if own := self._context.own_deadline(assignment.client_id):
+            seconds, reason = own.seconds, own.reason
+            self._story.expects(assignment.client_id, own)
+        timer = asyncio.get_running_loop().call_later(seconds, self._is_late, assignment, reason)
+        self._fleet.flights[assignment].timer = timer
+
+    def _is_late(self, assignment: Assignment, reason: str) -> None:
         """Whichever round is open by now: its inbox is the same."""
         if self._fleet.land(assignment):
-            reason = f"No update within {seconds:g} s."
             self._inbox.put_nowait(machine.ClientEnded(time.monotonic(), assignment.client_id, Outcome.LATE, reason))
 
     async def _perform(self, action: machine.Action) -> None:
@@ -263,14 +282,13 @@ class BufferedRoundDriver(RoundDriver):
 
     def _close(self) -> None:
         """Clients train on, and what they have said meanwhile is for the next round."""
-        if self._aggregation:
-            self._aggregation.close()
+        self._making.close()
         if self._deadline:
             self._deadline.cancel()
         self._fleet.training = self._machine.training
         for _ in range(self._inbox.qsize()):
             item = self._inbox.get_nowait()
-            if isinstance(item, Delivery | machine.PhaseEntered | machine.ClientEnded):
+            if isinstance(item, Delivery | OF_A_TASK):
                 self._inbox.put_nowait(item)
 
     def _announce(self, event: machine.RoundEvent) -> None:
@@ -286,20 +304,13 @@ class BufferedRoundDriver(RoundDriver):
         reported = [m for m in super()._fit_metrics() if m.name != "staleness"]
         return [*reported, MetricRecord("fit", "staleness", mean, examples)]
 
-    def _emit_start(self) -> None:
+    def _tell_start(self) -> None:
         known = self._machine.pending
-        self._emit(
-            "round.started",
-            f"Round {self._number} started: {len(known)} clients train, and {self._mode.buffer_size} updates end it",
-            level=Level.ROUND,
-            attempt=self._attempt,
-            cohort=[{"id": client_id, "name": self._cohort[client_id]} for client_id in known],
-            deadline_seconds=self._context.spec.strategy.faults.deadline_seconds,
-        )
+        words = f"Round {self._number} started: {len(known)} clients train, and {self._mode.buffer_size} updates end it"
+        self._story.started(words, known, self._context.spec.strategy.faults.deadline_seconds)
 
-    def _emit_completion(self, assignment: Assignment, **more: Any) -> None:
-        staleness = self._machine.staleness(assignment.client_id)
-        super()._emit_completion(assignment, **more, staleness=staleness)
+    def _tell_completion(self, client_id: str) -> None:
+        self._story.completed(self._machine.participations[client_id], staleness=self._machine.staleness(client_id))
 
     def _training_on(self) -> list[str]:
         return list(self._machine.training)

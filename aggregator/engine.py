@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from aggregator.barring import Barring
 from aggregator.context import RunContext
+from aggregator.core.history import History
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Hub
@@ -17,15 +20,39 @@ from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, Q
 from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
 from aggregator.transport.calls import OpenCalls
+from aggregator.transport.connections import ConnectionLimits
 from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import TLSMaterial, TLSSource, build_server
 from aggregator.transport.uploads import upload_folder
+
+D = TypeVar("D")
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
 LOST_AFTER_SECONDS = 30.0
 GRACE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class InHand(Generic[D]):
+    """A run or a query, from the moment at which the engine reaches for its lease."""
+
+    driver: D | None = None
+    """Once the lease is there."""
+    task: asyncio.Task[bool] | None = None
+
+
+async def _taken(taking: Coroutine[Any, Any, T | None], release: Callable[[T], Coroutine[Any, Any, None]]) -> T | None:
+    """What `taking` returns. When cancelled meanwhile, the lease that it may bring all the same is given back."""
+    task = asyncio.ensure_future(taking)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if (taken := await task) is not None:
+            await release(taken)
+        raise
 
 
 class Engine:
@@ -47,6 +74,7 @@ class Engine:
         lost_after_seconds: float = LOST_AFTER_SECONDS,
         uploads: Path | None = None,
         transfer_limits: TransferLimits | None = None,
+        connection_limits: ConnectionLimits | None = None,
     ) -> None:
         """`uploads` keeps what has arrived of an update for an engine that comes after this one; without it, nothing does."""
         self._owner = owner
@@ -56,10 +84,10 @@ class Engine:
         self._find_evaluator = find_evaluator
         self._queries = queries
         self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
-        self._calls = OpenCalls()
+        self._calls = OpenCalls(connection_limits)
         self._barring = Barring(registry, self._hub, self._calls)
-        self._drivers: dict[int, tuple[RunDriver, asyncio.Task[None]]] = {}
-        self._query_drivers: dict[int, tuple[QueryDriver, asyncio.Task[None]]] = {}
+        self._runs: dict[int, InHand[RunDriver]] = {}
+        self._queries_in_hand: dict[int, InHand[QueryDriver]] = {}
         self._upload_parent, self._transfer_limits = uploads, transfer_limits or TransferLimits()
         self._resources = ExitStack()
         self._draining = False
@@ -85,23 +113,43 @@ class Engine:
         await self.drain()
         for watch in self._watches:
             watch.cancel()
-        self._hub.end_all("The server is restarting.")
+        self._hub.end_all("The server is restarting.", self._calls.limits.reconnects_per_second)
         await self._server.stop(GRACE_SECONDS)
         self._resources.close()
 
     async def drain(self) -> None:
         """Take up no more runs, and give those in hand back."""
         self._draining = True
-        tasks = [task for _, task in (*self._drivers.values(), *self._query_drivers.values())]
+        tasks = [one.task for one in self._runs.values() if one.task]
+        tasks += [one.task for one in self._queries_in_hand.values() if one.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def run(self, run_id: int) -> bool:
         """Drive a run to its end. False if there was nothing to do: it has ended, or another engine drives it."""
-        if self._draining or run_id in self._drivers:
+        return await self._drive(self._runs, run_id, self._drive_run)
+
+    async def query(self, query_id: int) -> bool:
+        """Drive a query to its end. False if there was nothing to do, as with `run`."""
+        return await self._drive(self._queries_in_hand, query_id, self._drive_query)
+
+    async def _drive(
+        self, in_hand: dict[int, InHand[D]], key: int, drive: Callable[[int, InHand[D]], Coroutine[Any, Any, bool]]
+    ) -> bool:
+        """It counts as in hand before it is: a drain that comes meanwhile must find what it has to give back."""
+        if self._draining or key in in_hand:
             return False
-        state = await self._store.take_up(run_id, self._owner)
+        one = in_hand[key] = InHand()
+        one.task = asyncio.create_task(drive(key, one), name=f"drive {key}")
+        try:
+            await asyncio.wait([one.task])
+        finally:
+            del in_hand[key]
+        return not one.task.cancelled() and one.task.exception() is None and one.task.result()
+
+    async def _drive_run(self, run_id: int, one: InHand[RunDriver]) -> bool:
+        state = await _taken(self._store.take_up(run_id, self._owner), lambda taken: self._store.release(taken.lease))
         if state is None:
             return False
         try:
@@ -120,41 +168,31 @@ class Engine:
             models=self._models,
             events=EventLog(state.lease, state.last_event, self._events),
             evaluator=self._find_evaluator(state.spec.app),
+            history=History(state.paces),
         )
-        driver = RunDriver(context, state)
-        task = asyncio.create_task(driver.drive(), name=f"run {run_id}")
-        self._drivers[run_id] = driver, task
-        try:
-            await asyncio.wait([task])
-        finally:
-            del self._drivers[run_id]
-        return not task.cancelled() and task.exception() is None
+        one.driver = RunDriver(context, state)
+        await one.driver.drive()
+        return True
 
-    async def query(self, query_id: int) -> bool:
-        """Drive a query to its end. False if there was nothing to do, as with `run`."""
-        if self._queries is None or self._draining or query_id in self._query_drivers:
+    async def _drive_query(self, query_id: int, one: InHand[QueryDriver]) -> bool:
+        if (store := self._queries) is None:
             return False
-        taken = await self._queries.take_up(query_id, self._owner)
+        taken = await _taken(store.take_up(query_id, self._owner), lambda taken: store.release(taken[1]))
         if taken is None:
             return False
-        driver = QueryDriver(*taken, self._hub, self._queries)
-        task = asyncio.create_task(driver.drive(), name=f"query {query_id}")
-        self._query_drivers[query_id] = driver, task
-        try:
-            await asyncio.wait([task])
-        finally:
-            del self._query_drivers[query_id]
-        return not task.cancelled() and task.exception() is None
+        one.driver = QueryDriver(*taken, self._hub, store)
+        await one.driver.drive()
+        return True
 
     def nudge_query(self, query_id: int) -> None:
         """The operator has cancelled a query."""
-        if query_id in self._query_drivers:
-            self._query_drivers[query_id][0].nudge()
+        if (one := self._queries_in_hand.get(query_id)) and one.driver:
+            one.driver.nudge()
 
     def nudge(self, run_id: int) -> None:
         """The operator has changed what they want of a run."""
-        if run_id in self._drivers:
-            self._drivers[run_id][0].nudge()
+        if (one := self._runs.get(run_id)) and one.driver:
+            one.driver.nudge()
 
     def look_who_is_barred(self) -> None:
         """An operator has suspended or revoked a client."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+import uuid
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, Sign
+from aggregator.ports import AgentInfo, ClientIdentity, ClientRegistry, DataCard, Sign, Vitals
+from aggregator.sharing import Sharing
 from protos import limits
 from protos.encodings import PLAIN, Encoding
 from protos.fedui.v1 import fleet_pb2, task_pb2
@@ -25,6 +27,14 @@ logger = logging.getLogger(__name__)
 
 class UpdateRefused(Exception):
     """The update can't be taken in; the text is for the owner of the client. Sending it again would change nothing."""
+
+
+class TooLate(UpdateRefused):
+    """The task was closed at its deadline, so many seconds ago."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(f"Too late by {seconds:.1f} s. {reason}")
+        self.seconds = seconds
 
 
 class Listener(Protocol):
@@ -38,14 +48,30 @@ class Listener(Protocol):
 
     def on_lost(self, assignment: Assignment) -> None: ...
 
+    def on_handed(self, assignment: Assignment) -> None:
+        """The client, which was busy when the task was assigned, has been given it."""
+        ...
+
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         """Returns when the update is part of the round. Raises `UpdateRefused`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Steps of a local training, of those that the whole one has."""
+
+    done: int
+    planned: int
+
+    @property
+    def is_partial(self) -> bool:
+        return self.done < self.planned
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """A whole upload, its hash checked, not yet looked at."""
+    """A whole upload, its hash checked, not yet looked at. `buffer` is unpacked."""
 
     buffer: memoryview
     signature: Signature
@@ -53,6 +79,12 @@ class Update:
     num_examples: int
     metrics: Mapping[str, bool | int | float | str | bytes]
     encoding: Encoding = PLAIN
+    packed_size: int | None = None
+    work: Work | None = None
+
+    @property
+    def bytes_on_the_wire(self) -> int:
+        return len(self.buffer) if self.packed_size is None else self.packed_size
 
 
 @dataclass(slots=True, eq=False)
@@ -66,12 +98,28 @@ class Assignment:
     task: task_pb2.Task
     listener: Listener
     model: bytes | bytearray = b""
+    packed_model: bytes | bytearray = b""
     largest_update: int = limits.MAX_MODEL_BYTES
     bytes_down: int = 0
+    refusals: int = 0
+    """Of uploads for it."""
+    federation_id: str = ""
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
+
+    @property
+    def run_id(self) -> str:
+        return self.task.run_id
 
     @property
     def uploads(self) -> bool:
         return self.task.kind in (task_pb2.TASK_KIND_FIT, task_pb2.TASK_KIND_INITIALISE)
+
+    def forget_model(self) -> None:
+        """Nobody needs it any more, and others may be waiting for its memory."""
+        self.model = self.packed_model = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,20 +131,69 @@ class Session:
     expires_at: datetime
     outbox: asyncio.Queue[fleet_pb2.ServerMessage | None] = field(default_factory=asyncio.Queue)
     joined_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    last_sign: Sign | None = None
+    session_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    heard_at: float = field(default_factory=time.monotonic)
+    """When it last gave a sign of life: by the clock that nobody sets."""
+    vitals: Vitals = field(default_factory=dict)
+    new_cards: tuple[DataCard, ...] | None = None
     new_sign: bool = False
+    unanswered: int = 0
+    """Heartbeats since the last answer: one is enough for all, for a peer that doesn't read."""
+    beat_at: float = 0.0
+    """When the last one came, in seconds since 1970."""
     ending: bool = False
     dismissed: bool = False
     """Told not to come back: nothing is to be expected of it."""
+    left: bool = False
+    """It said that it ends."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self.heard_at
+
+    def take_sign(self) -> Sign:
+        """What is to be written of it, once."""
+        sign = Sign(self.client.client_id, self.session_id, self.silence, self.vitals, self.new_cards)
+        self.new_sign, self.new_cards = False, None
+        return sign
 
     def send(self, message: fleet_pb2.ServerMessage) -> None:
         self.outbox.put_nowait(message)
 
-    def end(self, reason: str, *, come_back: bool) -> None:
+    def acknowledge(self, received_at: float) -> None:
+        self.unanswered, self.beat_at = self.unanswered + 1, received_at
+        if self.unanswered == 1:
+            self.send(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
+
+    def fill(self, ack: fleet_pb2.HeartbeatAck, now: float) -> None:
+        """The answer leaves now."""
+        ack.heartbeats, ack.received_at, ack.answered_at = self.unanswered, self.beat_at, now
+        self.unanswered = 0
+
+    def end(self, reason: str, *, come_back: bool, after_seconds: float = 1.0) -> None:
+        """Once; the first reason counts."""
+        if self.ending:
+            return
         self.ending, self.dismissed = True, not come_back
-        goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=1.0 if come_back else -1.0)
+        goodbye = fleet_pb2.Goodbye(reason=reason, reconnect_after_seconds=after_seconds if come_back else -1.0)
         self.send(fleet_pb2.ServerMessage(goodbye=goodbye))
         self.outbox.put_nowait(None)
+
+
+@dataclass(slots=True)
+class Missed:
+    """A task that was closed at its deadline. Holds no model: it is kept while clients may still ask about it."""
+
+    client_id: str
+    run_id: str
+    reason: str
+    at: float
+    told: Callable[[float], None]
+    """Is called once, with the seconds by which the client was late, when it is heard of."""
+
+
+KEPT_MISSED = 4_096
 
 
 class Hub:
@@ -110,6 +207,8 @@ class Hub:
         """By then the clients of a restarted server are back; who isn't counts as lost."""
         self._sessions: dict[str, Session] = {}
         self._assignments: dict[str, Assignment] = {}
+        self._sharing = Sharing[Assignment]()
+        self._missed: dict[str, Missed] = {}
         self._absences: dict[str, asyncio.TimerHandle] = {}
         self._changed = asyncio.Event()
 
@@ -122,13 +221,17 @@ class Hub:
         if older := self._sessions.pop(client.client_id, None):
             older.end("Another agent has connected with this identity.", come_back=False)
         session = self._sessions[client.client_id] = Session(client, info, expires_at)
-        self.hear(session, Sign(client.client_id, datetime.now(UTC), 0.0, 0))
-        await self._registry.connected(client.client_id, info)
+        try:
+            await self._registry.connected(client.client_id, session.session_id, info)
+        except BaseException:  # also when the stream ends meanwhile: nobody else would ever take it out again
+            await asyncio.shield(self.leave(session))
+            raise
         if absence := self._absences.pop(client.client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client.client_id):
-            if assignment.task.task_id not in in_hand:
+            if assignment.task_id not in in_hand and self._sharing.is_in_hand(assignment):
                 session.send(fleet_pb2.ServerMessage(task=assignment.task))
+        self._hand_out(client.client_id)
         self._notify()
         return session
 
@@ -139,10 +242,11 @@ class Hub:
         del self._sessions[client_id]
         if session.dismissed:
             self._give_up(client_id)
-        elif self._assignments_of(client_id):
+        elif self._assignments_of(client_id):  # one that has left may be back in a moment: a restart, an update
             self._start_absence(client_id)
         self._notify()
-        await self._registry.disconnected(client_id)
+        left = session.left or session.dismissed
+        await self._registry.disconnected(client_id, session.session_id, left=left)
 
     async def change_availability(self, session: Session, unavailable: str) -> None:
         """The agent takes no tasks from now on, or takes them again. What it has in hand it answers by itself."""
@@ -151,10 +255,15 @@ class Hub:
         session.info = replace(session.info, unavailable=unavailable)
         self._notify()
         if self._sessions.get(session.client.client_id) is session:
-            await self._registry.availability(session.client.client_id, unavailable)
+            await self._registry.availability(session.client.client_id, session.session_id, unavailable)
 
-    def hear(self, session: Session, sign: Sign) -> None:
-        session.last_sign, session.new_sign = sign, True
+    def hear(self, session: Session, vitals: Vitals | None = None, cards: tuple[DataCard, ...] | None = None) -> None:
+        """Any message is a sign of life; only heartbeats bring new figures."""
+        session.heard_at, session.new_sign = time.monotonic(), True
+        if vitals is not None:
+            session.vitals = vitals
+        if cards is not None:
+            session.new_cards = cards
 
     def receive_progress(self, session: Session, progress: task_pb2.Progress) -> None:
         if assignment := self._owned(session.client.client_id, progress.task_id):
@@ -162,9 +271,12 @@ class Hub:
             assignment.listener.on_progress(assignment, progress)
 
     def receive_result(self, session: Session, result: task_pb2.TaskResult) -> None:
-        if assignment := self._owned(session.client.client_id, result.task_id):
-            self._assignments.pop(result.task_id, None)
+        if (assignment := self._owned(session.client.client_id, result.task_id)) is None:
+            self.lateness(session.client.client_id, result.task_id)
+        else:
+            del self._assignments[result.task_id]
             assignment.listener.on_result(assignment, result)
+            self.release(assignment)
 
     async def watch(self) -> None:
         """Once a heartbeat: write the signs of life in bulk, and end sessions that are silent or whose certificate has expired."""
@@ -178,15 +290,24 @@ class Hub:
             for session in list(self._sessions.values()):
                 if session.expires_at <= now:
                     session.end("The certificate that this stream was opened with has expired.", come_back=True)
-                elif session.last_sign and (now - session.last_sign.at).total_seconds() > 3 * self.heartbeat_seconds:
+                elif session.silence > 3 * self.heartbeat_seconds:
                     session.end("No heartbeat arrived.", come_back=True)
 
     async def report_signs(self) -> None:
-        fresh = [s for s in self._sessions.values() if s.new_sign and s.last_sign]
-        if fresh:
-            await self._registry.seen([s.last_sign for s in fresh if s.last_sign])
-            for session in fresh:
-                session.new_sign = False
+        """One write for all that gave a sign. Whose client is connected to another engine is ended: it has moved on."""
+        fresh = [session for session in self._sessions.values() if session.new_sign]
+        if not fresh:
+            return
+        signs = [session.take_sign() for session in fresh]
+        try:
+            newest = set(await self._registry.seen(signs))
+        except Exception:
+            for session, sign in zip(fresh, signs, strict=True):
+                session.new_sign, session.new_cards = True, session.new_cards or sign.cards
+            raise
+        for session in fresh:
+            if session.client.client_id not in newest and not session.ending:
+                session.end("This client has connected to another server of the federation.", come_back=False)
 
     def evict(self, client_id: str, reason: str, *, joined_before: datetime, come_back: bool) -> None:
         """End a client's session, unless it is newer."""
@@ -199,9 +320,10 @@ class Hub:
         if session := self._sessions.get(client_id):
             session.expires_at = max(session.expires_at, expires_at)
 
-    def end_all(self, reason: str) -> None:
-        for session in self._sessions.values():
-            session.end(reason, come_back=True)
+    def end_all(self, reason: str, per_second: float) -> None:
+        """Each is told another moment at which to come again, so that about `per_second` come at a time."""
+        for place, session in enumerate(self._sessions.values()):
+            session.end(reason, come_back=True, after_seconds=1 + place / per_second)
 
     # --- assignments, called by drivers and the Transfer servicer ---------------------------------------------------
 
@@ -241,23 +363,85 @@ class Hub:
         """Set when the next client comes or goes. Read it before looking at who is there, so as to miss nothing."""
         return self._changed
 
-    def assign(self, assignment: Assignment) -> None:
-        self._assignments[assignment.task.task_id] = assignment
-        if session := self._sessions.get(assignment.client_id):
-            session.send(fleet_pb2.ServerMessage(task=assignment.task))
-        else:
+    def assign(self, assignment: Assignment) -> bool:
+        """Whether the client is given the task at once. Else it is busy, and the task waits for its turn: see `sharing`."""
+        self._assignments[assignment.task_id] = assignment
+        self._sharing.add(assignment)
+        if assignment.client_id not in self._sessions:
             self._start_absence(assignment.client_id)
+        self._hand_out(assignment.client_id, just_assigned=assignment)
+        return self._sharing.is_in_hand(assignment)
+
+    def at_work_for(self, client_id: str) -> list[str]:
+        """Ids of the runs, and of queries as `query-<id>`, whose tasks the client has in hand."""
+        return self._sharing.at_work_for(client_id)
+
+    def waits(self, assignment: Assignment) -> bool:
+        """It is open, and the client has not been given it."""
+        return assignment.task_id in self._assignments and not self._sharing.is_in_hand(assignment)
+
+    def release(self, assignment: Assignment) -> None:
+        """The client works on the assignment no more, though it may still ask about it."""
+        if self._sharing.release(assignment):
+            self._hand_out(assignment.client_id)
 
     def withdraw(self, assignment: Assignment) -> None:
         """Forget an assignment: the client has done its part."""
-        self._assignments.pop(assignment.task.task_id, None)
+        self._assignments.pop(assignment.task_id, None)
+        self.release(assignment)
 
     def cancel(self, assignment: Assignment, reason: str) -> None:
         """Forget an assignment, and tell the client to stop working on it."""
-        self.withdraw(assignment)
-        if session := self._sessions.get(assignment.client_id):
-            cancel = fleet_pb2.CancelTask(task_id=assignment.task.task_id, reason=reason)
+        if (session := self._sessions.get(assignment.client_id)) and self._sharing.is_in_hand(assignment):
+            cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason)
             session.send(fleet_pb2.ServerMessage(cancel=cancel))
+        self.withdraw(assignment)
+
+    def close_late(self, assignment: Assignment, reason: str, told: Callable[[float], None]) -> None:
+        """`cancel` a task whose deadline has passed. What the client still says of it is answered by how late it is."""
+        if assignment.task_id not in self._assignments:
+            return
+        missed = Missed(assignment.client_id, assignment.run_id, reason, time.monotonic(), told)
+        self._missed[assignment.task_id] = missed
+        if len(self._missed) > KEPT_MISSED:
+            del self._missed[next(iter(self._missed))]
+        self.cancel(assignment, reason)
+
+    def lateness(self, client_id: str, task_id: str) -> TooLate | None:
+        """Why nothing is taken for the task any more; None if it isn't for being late."""
+        missed = self._missed.get(task_id)
+        if missed is None or missed.client_id != client_id:
+            return None
+        seconds = time.monotonic() - missed.at
+        told, missed.told = missed.told, _nobody
+        told(seconds)
+        return TooLate(missed.reason, seconds)
+
+    def forget_run(self, run_id: str) -> None:
+        """The run has ended: nobody is told any more of what comes for it. Clients still get their answer."""
+        for missed in self._missed.values():
+            if missed.run_id == run_id:
+                missed.told = _nobody
+
+    def ask_to_finish(self, assignment: Assignment, reason: str) -> bool:
+        """Have the client end its training and send what it has. False if its agent doesn't know how, or it isn't there."""
+        session = self._sessions.get(assignment.client_id)
+        if session is None or session.info.protocol_minor < limits.PARTIAL_MINOR or self.waits(assignment):
+            return False
+        cancel = fleet_pb2.CancelTask(task_id=assignment.task_id, reason=reason, finish=True)
+        session.send(fleet_pb2.ServerMessage(cancel=cancel))
+        return True
+
+    def fail(self, assignment: Assignment, reason: str) -> None:
+        """Close an assignment that its client can't be trusted with."""
+        result = task_pb2.TaskResult(
+            task_id=assignment.task.task_id,
+            outcome=task_pb2.TASK_OUTCOME_FAILED,
+            reason=reason[: limits.MAX_REASON_LENGTH],
+        )
+        if self._assignments.pop(result.task_id, None):
+            assignment.listener.on_result(assignment, result)
+            self.release(assignment)
 
     def assignment_of(self, client_id: str, task_id: str) -> Assignment | None:
         """The open assignment, if it is this client's."""
@@ -282,12 +466,25 @@ class Hub:
         if absence := self._absences.pop(client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client_id):
-            del self._assignments[assignment.task.task_id]
+            del self._assignments[assignment.task_id]
+            self._sharing.release(assignment)
             assignment.listener.on_lost(assignment)
+
+    def _hand_out(self, client_id: str, just_assigned: Assignment | None = None) -> None:
+        session = self._sessions.get(client_id)
+        while assignment := self._sharing.next_for(client_id, session.info.max_tasks if session else 1):
+            if session:
+                session.send(fleet_pb2.ServerMessage(task=assignment.task))
+            if assignment is not just_assigned:
+                assignment.listener.on_handed(assignment)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _nobody(seconds: float) -> None:
+    """It has been told."""
 
 
 def _trains(session: Session, federation_id: str, app: str, version: str, signature: Signature) -> bool:

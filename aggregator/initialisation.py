@@ -21,11 +21,16 @@ class Initialisation:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._answer: asyncio.Future[Parameters] = asyncio.get_running_loop().create_future()
+        self._limit: asyncio.Timeout | None = None
 
     async def first_of(self, clients: dict[str, str]) -> Parameters:
-        """`clients`: name of each by its id. Raises `InitialisationFailed`."""
+        """`clients`: name of each by its id. Those that are free are asked first, for the model is the same whoever makes it.
+
+        Raises `InitialisationFailed`.
+        """
         reasons = []
-        for client_id, name in sorted(clients.items()):
+        busy = self._context.hub.at_work_for
+        for client_id, name in sorted(clients.items(), key=lambda client: (bool(busy(client[0])), client)):
             try:
                 return await self._ask(client_id)
             except InitialisationFailed as failure:
@@ -37,9 +42,11 @@ class Initialisation:
         assignment = self._context.assignment(
             self, client_id, task_pb2.TASK_KIND_INITIALISE, round_number=0, attempt=1, model=None, config={}
         )
-        self._context.hub.assign(assignment)
+        faults = self._context.spec.strategy.faults
+        handed = self._context.hub.assign(assignment)
         try:
-            async with asyncio.timeout(self._context.spec.strategy.faults.deadline_seconds):
+            async with asyncio.timeout(faults.deadline_seconds if handed else faults.wait_for_clients_seconds) as limit:
+                self._limit = limit
                 parameters = await self._answer
         except BaseException as error:
             self._context.hub.cancel(assignment, "The initial model is not needed any more.")
@@ -57,6 +64,12 @@ class Initialisation:
 
     def on_result(self, assignment: Assignment, result: task_pb2.TaskResult) -> None:
         self._fail(result.reason or "It sent no model.")
+
+    def on_handed(self, assignment: Assignment) -> None:
+        """It was busy in other runs; its time begins now."""
+        if self._limit:
+            deadline = self._context.spec.strategy.faults.deadline_seconds
+            self._limit.reschedule(asyncio.get_running_loop().time() + deadline)
 
     def on_lost(self, assignment: Assignment) -> None:
         self._fail("The connection was lost.")

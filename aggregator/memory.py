@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from aggregator.core.cohort import Attendance
+from aggregator.core.history import Pace
 from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
@@ -15,11 +16,13 @@ from aggregator.ports import (
     ClientIdentity,
     ClientRefused,
     Directive,
+    Ending,
     Event,
     Lease,
     LeaseLost,
     MetricRecord,
     ModelRecord,
+    Origin,
     QueryLease,
     QueryOutcome,
     QuerySpec,
@@ -42,6 +45,10 @@ class StoredRun:
     directive: Directive = Directive.GO_ON
     outcome: RunOutcome | None = None
     reason: str = ""
+    paused: bool = False
+    origin: Origin | None = None
+    wanted_rounds: int = 0
+    """More than the engine was told to do, if the run has been extended meanwhile."""
     models: dict[int, ModelRecord] = field(default_factory=dict)
     rounds: dict[tuple[int, int], RoundRecord] = field(default_factory=dict)
     abandoned: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -76,6 +83,19 @@ class StoredRun:
                 found[report.client_id] = before.after(completed=report.outcome is Outcome.COMPLETED)
         return found
 
+    def paces(self) -> dict[str, list[Pace]]:
+        found: dict[str, list[Pace]] = {}
+        for (number, _), record in sorted(self.rounds.items()):
+            if not number:
+                continue
+            for p in record.participations:
+                if p.outcome is Outcome.LATE:
+                    found.pop(p.client_id, None)
+                elif p.outcome is Outcome.COMPLETED:
+                    pace = Pace(p.download_seconds or 0.0, p.train_seconds or 0.0, p.upload_seconds or 0.0)
+                    found.setdefault(p.client_id, []).append(pace)
+        return found
+
     def metrics(self, round_number: int) -> list[MetricRecord]:
         return [m for (number, _), record in self.rounds.items() if number == round_number for m in record.metrics]
 
@@ -91,9 +111,10 @@ class MemoryRunStore:
 
     async def take_up(self, run_id: int, owner: str) -> RunState | None:
         run = self.runs[run_id]
-        if run.held or run.outcome:
+        if run.held or run.outcome or run.paused:
             return None
         run.held, run.fencing = True, run.fencing + 1
+        run.spec = replace(run.spec, num_rounds=max(run.spec.num_rounds, run.wanted_rounds))
         attempts = [attempt for number, attempt in run.rounds if number == run.rounds_done + 1]
         return RunState(
             spec=run.spec,
@@ -104,6 +125,8 @@ class MemoryRunStore:
             deciding=run.deciding(),
             counted=run.counted(),
             attendance=run.attendance(),
+            paces=run.paces(),
+            origin=run.origin,
         )
 
     async def renew(self, lease: Lease) -> Directive:
@@ -128,9 +151,19 @@ class MemoryRunStore:
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
         self._fence(lease).rounds[record.number, record.attempt] = record
 
-    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None:
+    async def pause(self, lease: Lease, reason: str) -> None:
         run = self._fence(lease)
-        run.outcome, run.reason, run.held = outcome, reason, False
+        run.held, run.reason = False, reason
+        run.paused = bool(reason) or run.directive is not Directive.GO_ON
+        run.directive = Directive.GO_ON
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
+        run = self._fence(lease)
+        run.held = False
+        if all_rounds is not None and run.wanted_rounds > all_rounds:
+            return Ending.EXTENDED
+        run.outcome, run.reason = outcome, reason
+        return Ending.ENDED
 
     def _fence(self, lease: Lease) -> StoredRun:
         run = self.runs[lease.run_id]
@@ -226,6 +259,9 @@ class MemoryClientRegistry:
         self.clients: dict[str, ClientIdentity] = {}
         self.refusals: dict[str, str] = {}
         self.online: dict[str, AgentInfo] = {}
+        self.sessions: dict[str, str] = {}
+        self.left: set[str] = set()
+        """Whose agents said that they end."""
         self.signs: dict[str, Sign] = {}
         self.bars: list[Barred] = []
         self.certify: Callable[[str, str], Renewal] | None = None
@@ -238,7 +274,7 @@ class MemoryClientRegistry:
         if client_id in self.refusals:
             raise ClientRefused(self.refusals[client_id])
         if client_id not in self.clients:
-            raise ClientRefused("The server doesn't know this client.")
+            raise ClientRefused("The server doesn't know this client.", for_good=True)
         return self.clients[client_id]
 
     async def barred(self, since: datetime) -> Sequence[Barred]:
@@ -249,14 +285,21 @@ class MemoryClientRegistry:
             raise RenewalRefused("This server renews no certificates.")
         return self.certify(client_id, csr_pem)
 
-    async def connected(self, client_id: str, info: AgentInfo) -> None:
-        self.online[client_id] = info
+    async def connected(self, client_id: str, session_id: str, info: AgentInfo) -> None:
+        self.online[client_id], self.sessions[client_id] = info, session_id
+        self.left.discard(client_id)
 
-    async def disconnected(self, client_id: str) -> None:
-        self.online.pop(client_id, None)
+    async def disconnected(self, client_id: str, session_id: str, *, left: bool) -> None:
+        if self.sessions[client_id] == session_id:
+            self.online.pop(client_id, None)
+            if left:
+                self.left.add(client_id)
 
-    async def availability(self, client_id: str, unavailable: str) -> None:
-        self.online[client_id] = replace(self.online[client_id], unavailable=unavailable)
+    async def availability(self, client_id: str, session_id: str, unavailable: str) -> None:
+        if self.sessions[client_id] == session_id:
+            self.online[client_id] = replace(self.online[client_id], unavailable=unavailable)
 
-    async def seen(self, signs: Sequence[Sign]) -> None:
-        self.signs.update({sign.client_id: sign for sign in signs})
+    async def seen(self, signs: Sequence[Sign]) -> Collection[str]:
+        newest = [sign for sign in signs if self.sessions[sign.client_id] == sign.session_id]
+        self.signs.update({sign.client_id: sign for sign in newest})
+        return [sign.client_id for sign in newest]

@@ -4,7 +4,7 @@ tests and simulations bring their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from aggregator.core.analytics import QueryConfig
 from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
+from aggregator.core.history import Pace
 from aggregator.core.round import ParticipationReport
 from protos.convert import Scalars
 from protos.tensors import Parameters, Signature
@@ -47,6 +48,15 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The model of another run that a run begins with, and the strategy that made it."""
+
+    run_name: str
+    model: ModelRecord
+    strategy: StrategyConfig
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to drive a run. Writes carry `fencing`; a store refuses those with an old number by `LeaseLost`."""
 
@@ -72,12 +82,20 @@ class RunState:
     counted: Mapping[str, int] = field(default_factory=dict)
     """Of each client the round in which it was asked for the update of its that was counted last."""
     attendance: Mapping[str, Attendance] = field(default_factory=dict)
+    paces: Mapping[str, Sequence[Pace]] = field(default_factory=dict)
+    """Of each client what its last completed parts took, the newest last, in runs of this app and strategy in the federation."""
+    origin: Origin | None = None
+    """None: the run begins with a model that a client makes."""
 
 
 class Directive(StrEnum):
     """What the operator wants of a run, read with each renewal of the lease."""
 
     GO_ON = "go_on"
+    PAUSE = "pause"
+    """After the round in progress."""
+    PAUSE_NOW = "pause_now"
+    """Without it: its work is dropped."""
     STOP = "stop"
 
 
@@ -89,6 +107,16 @@ class RunOutcome(StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+class Ending(StrEnum):
+    """What became of a run whose engine is done with it."""
+
+    ENDED = "ended"
+    RETRIED = "retried"
+    """It has failed, and will be taken up again."""
+    EXTENDED = "extended"
+    """More rounds are wanted than when the engine took it up: it can be taken up again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +167,23 @@ class RunStore(Protocol):
 
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None: ...
 
-    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None: ...
+    async def pause(self, lease: Lease, reason: str) -> None:
+        """Let the run rest until somebody resumes it. With an empty reason it was the operator's wish, and one that they have
+        taken back meanwhile leaves the run free for the next engine."""
+        ...
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
+        """`all_rounds`: a run that is complete for it has done so many; None: it ended for another reason."""
+        ...
+
+
+class StoreUnavailable(Exception):
+    """The model store can't be written or read now: its disk is full, or it can't be reached. The text is for the operator."""
 
 
 class ModelStore(Protocol):
+    """All methods raise `StoreUnavailable`."""
+
     async def save(
         self, run_id: int, round_number: int, parameters: Parameters, state: Parameters, manifest: Mapping[str, Any]
     ) -> ModelRecord:
@@ -266,6 +307,44 @@ class AppOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an agent's machine has; 0 and empty: not told."""
+
+    cores: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DataCard:
+    """What an owner publishes of an app's data; None: not that. `labels`: counts of examples, in multiples of `label_floor`."""
+
+    app: str
+    app_version: str
+    data_set: str
+    examples: int | None = None
+    features: int | None = None
+    labels: tuple[tuple[str, int], ...] = ()
+    label_floor: int = 0
+
+
+Vitals = Mapping[str, float]
+"""What a heartbeat tells, finite: agent_cpu, cpu, gpu (shares), agent_memory, memory_used, gpu_memory_used, disk_free (bytes), round_trip
+(seconds), clock_skew (seconds that the agent's clock is ahead), up_rate, down_rate (bytes a second). What isn't told is left out."""
+VITALS = (
+    "agent_cpu", "cpu", "gpu", "agent_memory", "memory_used", "gpu_memory_used", "disk_free", "round_trip", "clock_skew", "up_rate",
+    "down_rate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class AgentInfo:
     """What an agent says of itself when it connects."""
 
@@ -276,25 +355,37 @@ class AgentInfo:
     protocol_minor: int = 0
     unavailable: str = ""
     """Why it takes no tasks now, in its owner's words; empty: it takes them."""
+    max_tasks: int = 1
+    """That it works on at once."""
+    machine: Machine = Machine()
+    cards: tuple[DataCard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A client's last sign of life."""
+    """A client's last sign of life on one of its streams."""
 
     client_id: str
-    at: datetime
-    cpu_fraction: float
-    memory_bytes: int
+    session_id: str
+    age_seconds: float
+    """How long ago it came."""
+    vitals: Vitals = field(default_factory=dict)
+    """Of the last heartbeat; empty before the first."""
+    cards: tuple[DataCard, ...] | None = None
+    """Where they have changed."""
 
 
 class ClientRefused(Exception):
-    """The client may not connect (any more). The text is for its owner."""
+    """The client may not connect: now, or with this certificate ever. The text is for its owner."""
+
+    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+        super().__init__(reason)
+        self.for_good = for_good
 
 
 @dataclass(frozen=True, slots=True)
 class Barred:
-    """A client whose connections must end: all of them, or if it is `active` those from before `at`."""
+    """A client whose connections must end: all of them, or if it is `active` those with other certificates than `keep`."""
 
     client_id: str
     at: datetime
@@ -302,6 +393,8 @@ class Barred:
     active: bool
     may_return: bool
     """Whether its agent should try again by itself."""
+    keep: frozenset[str] = frozenset()
+    """Serial numbers of an active client's certificates that are not revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,16 +425,21 @@ class ClientRegistry(Protocol):
         """A certificate for the key in the request, for a client that has been authenticated. Raises `RenewalRefused`."""
         ...
 
-    async def connected(self, client_id: str, info: AgentInfo) -> None: ...
+    async def connected(self, client_id: str, session_id: str, info: AgentInfo) -> None:
+        """An agent has opened a stream, here. It takes the place of any other that the client had, on whatever engine."""
+        ...
 
-    async def disconnected(self, client_id: str) -> None: ...
+    async def disconnected(self, client_id: str, session_id: str, *, left: bool) -> None:
+        """The stream has ended. `left`: on purpose, so that nothing is to be expected of the agent. Nothing if it is no longer the
+        client's newest."""
+        ...
 
-    async def availability(self, client_id: str, unavailable: str) -> None:
+    async def availability(self, client_id: str, session_id: str, unavailable: str) -> None:
         """A connected agent takes no tasks any more, for this reason; or takes them again, if it is empty."""
         ...
 
-    async def seen(self, signs: Sequence[Sign]) -> None:
-        """Many signs of life in one write."""
+    async def seen(self, signs: Sequence[Sign]) -> Collection[str]:
+        """Many signs of life in one write. Tells whose streams are their newest; the clients of the others are connected elsewhere."""
         ...
 
 

@@ -174,8 +174,11 @@ class Pass:
             async with asyncio.timeout(self._spec.config.deadline_seconds):
                 await self._all_said.wait()
         except TimeoutError:
-            for client_id in self._open:
-                self._reasons[client_id] = "The deadline has passed."
+            for client_id, assignment in self._open.items():
+                busy = self._hub.waits(assignment)
+                self._reasons[client_id] = (
+                    "It was busy in a run until the deadline." if busy else "The deadline has passed."
+                )
         finally:
             for assignment in self._open.values():
                 self._hub.cancel(assignment, "The query no longer waits for this answer.")
@@ -200,7 +203,7 @@ class Pass:
                 column=config.column, moments=self._ask.moments, extremes=self._ask.extremes, edges=self._ask.edges
             ),
         )
-        return Assignment(client_id, task, self)
+        return Assignment(client_id, task, self, federation_id=spec.federation_id)
 
     def on_phase(self, assignment: Assignment, phase: task_pb2.Phase.ValueType) -> None:
         """Of no interest."""
@@ -221,6 +224,9 @@ class Pass:
         if assignment.client_id in self._open:
             self._answers[assignment.client_id] = answer
         self._close(assignment)
+
+    def on_handed(self, assignment: Assignment) -> None:
+        """Of no interest: the pass's deadline goes on while clients work for others."""
 
     def on_lost(self, assignment: Assignment) -> None:
         self._close(assignment, "The connection was lost.")

@@ -11,20 +11,23 @@ from typing import Any, TypeVar
 
 from aggregator.buffered_driver import BufferedRoundDriver, Fleet
 from aggregator.context import RunContext
-from aggregator.core.cohort import Attendance, select_cohort, updates_wanted
+from aggregator.core.cohort import Attendance, select, updates_wanted
 from aggregator.core.modes import Buffered
 from aggregator.core.stopping import reason_to_stop
+from aggregator.core.strategy import carried
 from aggregator.initialisation import Initialisation, InitialisationFailed
 from aggregator.models import GlobalModel
 from aggregator.ports import (
     ClientIdentity,
     Directive,
+    Ending,
     LeaseLost,
     Level,
     MetricRecord,
     RoundRecord,
     RunOutcome,
     RunState,
+    StoreUnavailable,
 )
 from aggregator.round_driver import Cohort, CommittedRound, RoundDriver
 from protos.tensors import Parameters
@@ -39,12 +42,24 @@ RENEW_SECONDS = 5.0
 """How often the lease is renewed, and the operator's wish read; a nudge makes it sooner."""
 
 
+_WISHES = {
+    Directive.PAUSE: ("run.pausing", "pauses the run after this round", ""),
+    Directive.PAUSE_NOW: ("run.pausing", "pauses the run now", "The run was paused."),
+    Directive.STOP: ("run.stopping", "stops the run", "The run was stopped."),
+}
+"""Of each wish the kind of its event, what it says, and why the round in progress ends; empty: it doesn't."""
+
+
 class RunFailed(Exception):
     """The run can't go on; the text is for the operator."""
 
 
 class RunStopped(Exception):
     """The operator wants the run to end."""
+
+
+class RunPaused(Exception):
+    """The operator wants the run to rest; or something must be put right before it goes on, as the text says."""
 
 
 class RunDriver:
@@ -58,7 +73,8 @@ class RunDriver:
         self._attendance = dict(state.attendance)
         self._round: RoundDriver | None = None
         self._fleet = Fleet(self._eligible)  # of a buffered run alone
-        self._stopping = asyncio.Event()
+        self._wish = Directive.GO_ON
+        self._interrupted = asyncio.Event()  # while the wish is another one
         self._nudged = asyncio.Event()
 
     async def drive(self) -> None:
@@ -67,6 +83,7 @@ class RunDriver:
         assert main is not None  # a coroutine runs in a task
         keeper = asyncio.create_task(self._keep_lease(main), name=f"lease of run {self._context.spec.run_id}")
         try:
+            self._heed(await self._context.store.renew(self._context.lease))
             await self._drive_to_an_end()
         except LeaseLost:
             logger.warning("Another engine has taken the run over", extra={"run_id": self._context.spec.run_id})
@@ -77,6 +94,7 @@ class RunDriver:
             main.uncancel()
         finally:
             keeper.cancel()
+            self._context.hub.forget_run(str(self._context.spec.run_id))
             await self._context.events.close()
 
     def nudge(self) -> None:
@@ -94,25 +112,42 @@ class RunDriver:
             except Exception:
                 # Fencing protects the run if the lease expires meanwhile; a database that is away is no reason to end it.
                 logger.exception("The lease could not be renewed", extra={"run_id": self._context.spec.run_id})
-                directive = Directive.GO_ON
-            if directive is Directive.STOP and not self._stopping.is_set():
-                self._stop()
+                directive = self._wish
+            self._heed(directive)
             try:
                 await asyncio.wait_for(self._nudged.wait(), RENEW_SECONDS)
                 self._nudged.clear()
             except TimeoutError:
                 pass
 
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._context.events.emit("run.stopping", "The operator stops the run", level=Level.WARNING)
-        if self._round:
-            self._round.stop()
+    def _heed(self, directive: Directive) -> None:
+        """A stop is final; a pause can be taken back as long as the run has not come to rest."""
+        if directive is self._wish or self._wish is Directive.STOP:
+            return
+        self._wish = directive
+        if directive is Directive.GO_ON:
+            self._interrupted.clear()
+            self._context.events.emit("run.unpaused", "The operator has taken the pause back", level=Level.WARNING)
+            return
+        self._interrupted.set()
+        kind, words, ends_round = _WISHES[directive]
+        self._context.events.emit(kind, f"The operator {words}", level=Level.WARNING)
+        if self._round and ends_round:
+            self._round.stop(ends_round)
 
     async def _drive_to_an_end(self) -> None:
         spec = self._context.spec
+        all_rounds = None
         try:
             outcome, reason = RunOutcome.COMPLETED, await self._train()
+            if not reason:
+                reason, all_rounds = f"All {spec.num_rounds} rounds are done.", spec.num_rounds
+        except RunPaused as pause:
+            await self._rest(str(pause))
+            return
+        except StoreUnavailable as error:
+            await self._rest(f"{error} Put that right and resume the run.")
+            return
         except RunStopped:
             outcome, reason = RunOutcome.STOPPED, "Stopped by the operator."
         except (RunFailed, InitialisationFailed) as failure:
@@ -122,11 +157,26 @@ class RunDriver:
         except Exception as error:
             logger.exception("The run has failed", extra={"run_id": spec.run_id})
             outcome, reason = RunOutcome.FAILED, f"The engine failed: {type(error).__name__}: {error}"
-        await self._context.store.finish(self._context.lease, outcome, reason)
-        level = Level.ERROR if outcome is RunOutcome.FAILED else Level.ROUND
-        self._context.events.emit(
-            "run.finished", f"Run {outcome}. {reason}", level=level, data={"outcome": outcome, "reason": reason}
-        )
+        match await self._context.store.finish(self._context.lease, outcome, reason, all_rounds):
+            case Ending.EXTENDED:
+                self._context.events.emit("run.extended", "More rounds are wanted by now", level=Level.ROUND)
+            case Ending.RETRIED:
+                message = f"Run failed. {reason} It will be tried again from its last committed round."
+                self._context.events.emit("run.retried", message, level=Level.ERROR, data={"reason": reason})
+            case Ending.ENDED:
+                self._context.events.emit(
+                    "run.finished",
+                    f"Run {outcome}. {reason}",
+                    level=Level.ERROR if outcome is RunOutcome.FAILED else Level.ROUND,
+                    data={"outcome": outcome, "reason": reason},
+                )
+
+    async def _rest(self, reason: str) -> None:
+        """Without a reason, as the operator wants it."""
+        await self._context.store.pause(self._context.lease, reason)
+        level = Level.ERROR if reason else Level.WARNING
+        message = f"Run paused. {reason or 'The operator wanted it.'}"
+        self._context.events.emit("run.paused", message, level=level, data={"reason": reason})
 
     async def _train(self) -> str:
         try:
@@ -135,7 +185,7 @@ class RunDriver:
             self._fleet.close(self._context)
 
     async def _run_rounds(self) -> str:
-        """Why the run is complete."""
+        """Why the run is complete; empty when all its rounds are done."""
         spec = self._context.spec
         if refusal := spec.strategy.aggregation.refusal(spec.signature):
             raise RunFailed(refusal)
@@ -144,11 +194,11 @@ class RunDriver:
             if reason := reason_to_stop(spec.strategy.stopping, self._deciding):
                 return reason
             attempt = self._state.last_attempt if number == done + 1 else 0
-            self._raise_if_stopping()
+            self._raise_if_interrupted()
             committed = await self._complete_round(number, attempt, model)
             model, self._last_stored = committed.model, committed.stored
             self._note_deciding(number, committed.metrics)
-        return f"All {spec.num_rounds} rounds are done."
+        return ""
 
     def _note_deciding(self, number: int, metrics: Sequence[MetricRecord]) -> None:
         stopping = self._context.spec.strategy.stopping
@@ -173,7 +223,7 @@ class RunDriver:
             if committed:
                 self._counted |= committed.counted
                 return committed
-            self._raise_if_stopping()
+            self._raise_if_interrupted()
             await self._forget_failed_round()
         raise RunFailed(f"Round {number} was abandoned {allowed} times. The last time: {reason}")
 
@@ -183,7 +233,7 @@ class RunDriver:
             await self._wait_for_clients()
             return BufferedRoundDriver(self._context, number, attempt, model, self._counted, mode, self._fleet)
         cohort = await self._select_cohort(number, failed)
-        return RoundDriver(self._context, number, attempt, cohort, model, self._counted)
+        return RoundDriver(self._context, number, attempt, cohort, model, self._counted, self._eligible)
 
     async def _forget_failed_round(self) -> None:
         """The strategy may have changed its state on the way to a model that was not committed."""
@@ -192,9 +242,11 @@ class RunDriver:
 
     async def _select_cohort(self, number: int, failed: int) -> Cohort:
         spec, clients = self._context.spec, await self._wait_for_clients()
-        chosen = select_cohort(spec.strategy.cohort, spec.seed, number, clients, self._attendance, failed)
-        names = {client_id: clients[client_id].name for client_id in chosen}
-        return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients))
+        chosen = select(spec.strategy.cohort, spec.seed, number, clients, self._attendance, failed)
+        names, reserve = (
+            {client_id: clients[client_id].name for client_id in those} for those in (chosen.cohort, chosen.reserve)
+        )
+        return Cohort(names, updates_wanted(spec.strategy.cohort, len(clients)), len(clients), reserve)
 
     async def _starting_point(self) -> tuple[GlobalModel, int]:
         """The last committed model and its round, or the initial model and 0."""
@@ -219,12 +271,10 @@ class RunDriver:
 
     async def _initial_model(self) -> GlobalModel:
         spec, started_at = self._context.spec, datetime.now(UTC)
-        clients = await self._wait_for_clients()
-        names = {client_id: client.name for client_id, client in clients.items()}
-        parameters = await self._unless_stopped(Initialisation(self._context).first_of(names))
+        parameters, state, parent = await (self._inherited() if self._state.origin else self._made_by_a_client())
         model = await self._global_model(parameters)
-        manifest = {"app": f"{spec.app} {spec.app_version}", "seed": spec.seed, "parent": None}
-        stored = await self._context.models.save(spec.run_id, 0, parameters, {}, manifest)
+        manifest = {"app": f"{spec.app} {spec.app_version}", "seed": spec.seed, "parent": parent}
+        stored = await self._context.models.save(spec.run_id, 0, parameters, state, manifest)
         metrics = await self._context.evaluate_on_server(parameters)
         now = datetime.now(UTC)
         record = RoundRecord(0, 1, started_at, closed_at=now, committed_at=now, ended_at=now, metrics=metrics)
@@ -233,7 +283,9 @@ class RunDriver:
         self._note_deciding(0, metrics)
         self._context.events.emit(
             "model.initialised",
-            f"Initial model of {stored.size:,} bytes"
+            f"The model of round {self._state.origin.model.round_number} of {self._state.origin.run_name}"
+            if self._state.origin
+            else f"Initial model of {stored.size:,} bytes"
             if spec.signature.is_open
             else f"Initial model of {spec.signature.num_parameters:,} parameters",
             level=Level.ROUND,
@@ -246,8 +298,29 @@ class RunDriver:
         )
         return model
 
+    async def _made_by_a_client(self) -> tuple[Parameters, Parameters, None]:
+        clients = await self._wait_for_clients()
+        names = {client_id: client.name for client_id, client in clients.items()}
+        parameters = await self._unless_interrupted(Initialisation(self._context).first_of(names))
+        return parameters, {}, None
+
+    async def _inherited(self) -> tuple[Parameters, Parameters, dict[str, Any]]:
+        """The model of another run, the strategy's state with it, and what the manifest says of where they are from."""
+        spec, origin = self._context.spec, self._state.origin
+        assert origin is not None  # else a client makes the model
+        parameters = await self._context.models.load(origin.model)
+        stored = await self._context.models.load_state(origin.model)
+        state = carried(stored, spec.signature, origin.strategy, spec.strategy)
+        try:
+            self._context.strategy.load(state)
+        except Exception as error:  # a part of the strategy may be anybody's code
+            raise RunFailed(f"The state of {origin.run_name} can't be gone on from: {error}") from error
+        record = origin.model
+        return parameters, state, {"run": record.run_id, "round": record.round_number, "sha256": record.sha256}
+
     async def _global_model(self, parameters: Parameters) -> GlobalModel:
-        return await asyncio.to_thread(GlobalModel.of, parameters, self._context.strategy.shared_of(parameters))
+        shared, packing = self._context.strategy.shared_of(parameters), self._context.spec.strategy.update.packing
+        return await asyncio.to_thread(GlobalModel.of, parameters, shared, packing)
 
     async def _wait_for_clients(self) -> dict[str, ClientIdentity]:
         """The eligible clients, when there are enough for a round. Raises `RunFailed` if they don't come in time."""
@@ -255,7 +328,7 @@ class RunDriver:
         give_up_at = time.monotonic() + faults.wait_for_clients_seconds
         announced = -1
         while True:
-            self._raise_if_stopping()
+            self._raise_if_interrupted()
             changed = self._context.hub.changed
             clients = self._eligible()
             if len(clients) >= need:
@@ -270,7 +343,7 @@ class RunDriver:
                 )
             try:
                 async with asyncio.timeout(give_up_at - time.monotonic()):
-                    await self._unless_stopped(changed.wait())
+                    await self._unless_interrupted(changed.wait())
             except TimeoutError:
                 raise RunFailed(
                     f"Only {len(clients)} of {need} clients that offer {self._context.spec.app} "
@@ -300,17 +373,22 @@ class RunDriver:
         wanted = spec.strategy.cohort.labels.items()
         return {client_id: client for client_id, client in clients.items() if wanted <= client.labels.items()}
 
-    def _raise_if_stopping(self) -> None:
-        if self._stopping.is_set():
-            raise RunStopped
+    def _raise_if_interrupted(self) -> None:
+        match self._wish:
+            case Directive.STOP:
+                raise RunStopped
+            case Directive.PAUSE | Directive.PAUSE_NOW:
+                raise RunPaused
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Raises `RunStopped` as soon as the operator stops the run."""
-        tasks = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+    async def _unless_interrupted(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises `RunStopped` or `RunPaused` as soon as the operator wants it."""
+        task = asyncio.create_task(work)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            self._raise_if_stopping()
-            return tasks[0].result()
+            while not task.done():
+                interrupted = asyncio.create_task(self._interrupted.wait())
+                await asyncio.wait((task, interrupted), return_when=asyncio.FIRST_COMPLETED)
+                interrupted.cancel()
+                self._raise_if_interrupted()
+            return task.result()
         finally:
-            for task in tasks:
-                task.cancel()
+            task.cancel()

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import fleet_flower, fleet_idle_agent, fleet_transfers
+from benchmarks import fleet_agents, fleet_flower, fleet_idle_agent, fleet_transfers
 
 MEASUREMENTS: Mapping[str, Callable[[], None]] = {
     "idle_agent": fleet_idle_agent.measure,
+    "agents_1000": fleet_agents.measure,
     "noop_round": fleet_transfers.noop_round,
     "upload_1gb": fleet_transfers.upload_1gb,
     "round_100mb": fleet_transfers.round_100mb,

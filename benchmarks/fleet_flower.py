@@ -24,8 +24,8 @@ MAX_SECONDS = 300
 
 
 @contextmanager
-def flower_clients(address: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    command = [str(python_with_flower()), "-m", "benchmarks.flower_client", address, str(SIZE)]
+def flower_clients(address: str, size: int = SIZE) -> Iterator[list[subprocess.Popen[bytes]]]:
+    command = [str(python_with_flower()), "-m", "benchmarks.flower_client", address, str(size)]
     clients = [
         subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(CLIENTS)
@@ -38,19 +38,22 @@ def flower_clients(address: str) -> Iterator[list[subprocess.Popen[bytes]]]:
             client.wait()
 
 
-def legacy_rounds() -> list[float]:
+def legacy_rounds(
+    size: int = SIZE, rounds: int = ROUNDS, warm_up: int = WARM_UP, *, evaluate: bool = True
+) -> list[float]:
+    """The seconds of each round of Flower's own server with unmodified clients, those of the warm-up left out."""
     address = _free_address()
-    arguments = [address, str(CLIENTS), str(ROUNDS + WARM_UP)]
+    arguments = [address, str(CLIENTS), str(rounds + warm_up), str(float(evaluate))]
     server = subprocess.Popen(
         [str(python_with_flower()), "-m", "benchmarks.flower_server", *arguments],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         _wait_for(address, server)
-        with flower_clients(address):
+        with flower_clients(address, size):
             said, _ = server.communicate(timeout=MAX_SECONDS)
         times: list[float] = json.loads(said.splitlines()[-1])
-        return times[WARM_UP:]
+        return times[warm_up:]
     finally:
         server.kill()
         server.wait()

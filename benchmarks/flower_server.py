@@ -1,4 +1,7 @@
-"""Flower's own server of the legacy stream; prints the seconds that each round took, as a JSON list."""
+"""Flower's own server of the legacy stream; prints the seconds that each round took, as a JSON list.
+
+Arguments: address, number of clients, number of rounds, the fraction of clients that evaluate.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from flwr.server.strategy import FedAvg
 
 
 class Timed(FedAvg):
-    """A round begins with the choice of its clients, and the last one ends with its evaluation."""
+    """A round begins with the choice of its clients, and the last one ends with its evaluation, or its aggregate where there is none."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -24,18 +27,28 @@ class Timed(FedAvg):
         self.moments.append(time.perf_counter())
         return chosen
 
+    def aggregate_fit(self, *arguments: Any, **named: Any) -> Any:
+        result = super().aggregate_fit(*arguments, **named)
+        self.last = time.perf_counter()
+        return result
+
     def aggregate_evaluate(self, *arguments: Any, **named: Any) -> Any:
         result = super().aggregate_evaluate(*arguments, **named)
         self.last = time.perf_counter()
         return result
 
 
-def main(address: str, clients: int, rounds: int) -> None:
-    strategy = Timed(min_fit_clients=clients, min_evaluate_clients=clients, min_available_clients=clients)
+def main(address: str, clients: int, rounds: int, evaluating: float) -> None:
+    strategy = Timed(
+        fraction_evaluate=evaluating,
+        min_fit_clients=clients,
+        min_evaluate_clients=clients if evaluating else 0,
+        min_available_clients=clients,
+    )
     start_server(server_address=address, config=ServerConfig(num_rounds=rounds), strategy=strategy)
     moments = [*strategy.moments, strategy.last]
     print(json.dumps([after - before for before, after in pairwise(moments)]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 
@@ -21,3 +22,8 @@ def report(name: str, value: float, unit: str, reference: float, *, ok: bool | N
         "settings": settings,
     }
     print(json.dumps(line), flush=True)
+
+
+def load() -> float:
+    """Processes that wanted to run in the last minute, for each processor: much above 1, seconds are those of a machine that others use."""
+    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 1)

@@ -1,4 +1,6 @@
-"""A server in a process of its own: the engine's transfer service with one upload to take, and a bare stream of the same chunks."""
+"""A server in a process of its own: the engine's transfer service with one model to send and one upload to take, and a bare stream of
+the same chunks.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import psutil
 from grpc import aio
 
@@ -44,11 +47,11 @@ class TransferServer:
 
 
 @contextmanager
-def transfer_server(tls: TLSMaterial, size: int) -> Iterator[TransferServer]:
-    """For one client whose update has `size` bytes of float32."""
+def transfer_server(tls: TLSMaterial, size: int, *, with_model: bool = False) -> Iterator[TransferServer]:
+    """For one client whose update has `size` bytes of float32; and whose task has a model of `sparse_content`."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_main, args=(theirs, tls, size), daemon=True)
+    process = context.Process(target=_main, args=(theirs, tls, size, with_model), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -57,6 +60,14 @@ def transfer_server(tls: TLSMaterial, size: int) -> Iterator[TransferServer]:
     finally:
         ours.close()
         process.join(10)
+
+
+def sparse_content(size: int) -> bytearray:
+    """Zeros, which take no memory until they are written, but for a few float32 in places that tell offsets of 31 and 32 bits apart."""
+    content = bytearray(size)
+    for number, place in enumerate((0, size // 4, size // 2, size - 4), start=1):
+        content[place : place + 4] = np.float32(number).tobytes()
+    return content
 
 
 def signature_of(size: int) -> Signature:
@@ -78,16 +89,18 @@ class _Round:
 
     def on_lost(self, assignment: Assignment) -> None: ...
 
+    def on_handed(self, assignment: Assignment) -> None: ...
+
     async def on_update(self, assignment: Assignment, update: Update) -> None:
         await checked_parameters(update, self._signature)
         self.sha256 = update.sha256
 
 
-def _main(commands: Connection, tls: TLSMaterial, size: int) -> None:
-    asyncio.run(_serve(commands, tls, size))
+def _main(commands: Connection, tls: TLSMaterial, size: int, with_model: bool) -> None:
+    asyncio.run(_serve(commands, tls, size, with_model))
 
 
-async def _serve(commands: Connection, tls: TLSMaterial, size: int) -> None:
+async def _serve(commands: Connection, tls: TLSMaterial, size: int, with_model: bool) -> None:
     registry = MemoryClientRegistry()
     registry.add(CLIENT)
     hub, listener = Hub(registry, heartbeat_seconds=5, lost_after_seconds=3600), _Round(size)
@@ -99,7 +112,9 @@ async def _serve(commands: Connection, tls: TLSMaterial, size: int) -> None:
         await server.start()
         await bare.start()
         task = task_pb2.Task(task_id=TASK, run_id="1", kind=task_pb2.TASK_KIND_FIT)
-        hub.assign(Assignment(CLIENT, task, listener))
+        model = sparse_content(size) if with_model else b""
+        task.model.size = len(model)
+        hub.assign(Assignment(CLIENT, task, listener, model))
         commands.send((port, bare_port))
         answers: dict[str, Callable[[], object]] = {
             "reset peak": partial(reset_peak, psutil.Process()),

@@ -16,7 +16,7 @@ from client_agent.errors import (
     TaskRefused,
     TransferError,
 )
-from client_agent.sdk import App, ClientLike, Context, NumPyClient, Progress
+from client_agent.sdk import App, ClientLike, Context, DataCard, NumPyClient, Progress
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "ClientLike",
     "ConfigurationError",
     "Context",
+    "DataCard",
     "Dismissed",
     "EnrolmentError",
     "FalseServer",

@@ -10,21 +10,24 @@ import signal
 from collections.abc import Coroutine
 
 import client_agent
-from client_agent import backoff, scalars
+from client_agent import backoff, cards, scalars
 from client_agent.connection import Connection
 from client_agent.departures import Departures
 from client_agent.errors import ConfigurationError
 from client_agent.hosting import HostedApp, HostedApps
 from client_agent.identity import Home, Identities, Identity
 from client_agent.ledger import Ledger
+from client_agent.memory import Memory
 from client_agent.method_state import MethodStates
 from client_agent.outbox import Outbox
 from client_agent.owner import Owner
 from client_agent.renewal import Renewal
 from client_agent.shared_models import SharedModels
+from client_agent.speed import Speed
 from client_agent.state import StateFile, now
 from client_agent.tasks import Tasks
 from client_agent.transfer import Transfer
+from client_agent.vitals import Vitals
 from protos import limits
 from protos.convert import signature_to_proto
 from protos.fedui.v1 import fleet_pb2, task_pb2
@@ -32,10 +35,17 @@ from protos.fedui.v1 import fleet_pb2, task_pb2
 log = logging.getLogger(__name__)
 
 
-def run(home: Home, identity: Identity, apps: HostedApps, owner: Owner, max_delay: float = backoff.MAX_SECONDS) -> None:
+def run(
+    home: Home,
+    identity: Identity,
+    apps: HostedApps,
+    owner: Owner,
+    max_delay: float = backoff.MAX_SECONDS,
+    max_tasks: int = 1,
+) -> None:
     """`serve` until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
-        asyncio.run(until_signalled(serve(home, identity, apps, max_delay, owner)))
+        asyncio.run(until_signalled(serve(home, identity, apps, max_delay, owner, max_tasks=max_tasks)))
 
 
 async def until_signalled(serving: Coroutine[None, None, None]) -> None:
@@ -55,22 +65,32 @@ async def serve(
     max_delay: float = backoff.MAX_SECONDS,
     owner: Owner | None = None,
     models: SharedModels | None = None,
+    max_tasks: int = 1,
 ) -> None:
-    """Work for the federation until cancelled. Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what
-    leaves can't be listed."""
+    """Work for the federation until cancelled, on `max_tasks` tasks at once.
+
+    Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what leaves can't be listed.
+    """
     federation = identity.enrolment.federation
     owner = owner or Owner(home, federation)
     state = StateFile(home.state_file)
     outbox = Outbox()
     identities = Identities(home, identity)
     departures = Departures(Ledger(home.log_file), owner.leave, federation)
-    transfer = Transfer(identities, departures, max_delay, models)
+    speed = Speed()
+    transfers = [Transfer(identities, departures, max_delay, models, speed) for _ in range(max_tasks)]
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
-    tasks = Tasks(apps, transfer, outbox, lambda task: state.working_on(_summary(task)), states, owner)
+    memory = Memory(home.path / "updates" / identity.enrolment.client_id)
+    tasks = Tasks(apps, transfers, outbox, lambda task: state.working_on(_summary(task)), states, owner, memory)
+    vitals = Vitals(home.path, speed)
+    await vitals.look_at_gpus()
     greeting = hello(apps)
+    greeting.max_tasks = max_tasks
 
     def hello_now() -> fleet_pb2.Hello:
-        fresh = fleet_pb2.Hello(tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable())
+        fresh = fleet_pb2.Hello(
+            tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable(), machine=vitals.machine()
+        )
         fresh.MergeFrom(greeting)
         return fresh
 
@@ -81,14 +101,20 @@ async def serve(
             tasks.stand_down(unavailable)
         log.info("No tasks from now on. %s" if unavailable else "Tasks are taken again%s", unavailable)
 
-    connection = Connection(identities, hello_now, tasks, outbox, state, departures, max_delay)
+    connection = Connection(identities, hello_now, tasks, outbox, state, departures, vitals, max_delay)
     renewal = Renewal(identities, departures, max_delay=max_delay)
     try:
         await _first_failure(
-            connection.run(), tasks.run(), renewal.run(), owner.watch(obey_owner), departures.until_failure()
+            connection.run(),
+            tasks.run(),
+            renewal.run(),
+            owner.watch(obey_owner),
+            vitals.watch(),
+            departures.until_failure(),
         )
     finally:
-        await transfer.close()
+        for transfer in transfers:
+            await transfer.close()
         state.ended()
         with contextlib.suppress(ConfigurationError):  # it has been told, or the agent ends anyway
             departures.close()
@@ -103,6 +129,7 @@ def hello(apps: HostedApps) -> fleet_pb2.Hello:
         agent_version=client_agent.__version__,
         platform=platform.platform(),
         apps=[_offer(hosted) for hosted in offered],
+        cards=cards.of(offered),
     )
     if offered:
         for name, scalar in _properties(offered[0]).items():
@@ -138,10 +165,12 @@ def _summary(task: task_pb2.Task | None) -> dict[str, str | int] | None:
 
 
 async def _first_failure(*endless: Coroutine[None, None, None]) -> None:
-    """Run them together; when one fails, cancel the others and raise its error."""
+    """Run them together; when one fails, cancel the others and raise its error. Each is cancelled only once, and may say farewell."""
     running = [asyncio.ensure_future(coroutine) for coroutine in endless]
     try:
-        await asyncio.gather(*running)
+        ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+        for one in ended:
+            one.result()
     finally:
         for one in running:
             one.cancel()

@@ -24,6 +24,7 @@ from client_agent.options import (
     FlowerOption,
     HomeOption,
     JsonOption,
+    MaxTasksOption,
     MinValuesOption,
     PolicyOption,
     ProxyOption,
@@ -90,6 +91,7 @@ def run(
     min_values: MinValuesOption = None,
     policy: PolicyOption = None,
     proxy: ProxyOption = None,
+    max_tasks: MaxTasksOption = None,
     flower: FlowerOption = None,
     flower_model: FlowerModelOption = None,
 ) -> None:
@@ -100,14 +102,15 @@ def run(
 
     place = Home(home)
     flags = {"app": app, "set": options, "log_format": log_format, "min_values": min_values}
-    settings = _settings(place, **flags, policy=policy, proxy=proxy, flower=flower, flower_model=flower_model)
+    flags |= {"max_tasks": max_tasks, "flower": flower, "flower_model": flower_model}
+    settings = _settings(place, **flags, policy=policy, proxy=proxy)
     logs.configure(settings.log_format)
     identity = place.load()
     owner = Owner(place, identity.enrolment.federation, settings.policy)
     owner.policy()  # a broken one ends the agent before it begins, and libraries see only the processors that it allows
     context = Context(identity.enrolment.client_name, settings.set)
     apps = hosting.host_all(settings.app, context, settings.min_values, hosting.flower_apps(settings))
-    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds)
+    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds, settings.max_tasks)
 
 
 @cli.command()
@@ -137,17 +140,24 @@ def bridge(
         typer.Option("--allow-remote", help="Listen where other machines can connect, without any authentication."),
     ] = False,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="The owner's policy, for all places.", show_default="policy.toml in each agent's folder"),
+    ] = None,
+    proxy: ProxyOption = None,
 ) -> None:
     """Let clients written for Flower (start_client, start_numpy_client) take part, until interrupted."""
     from client_agent.flower import bridge as flower_bridge
     from client_agent.flower.offer import Offer
 
     homes = [Home(path) for path in dict.fromkeys(home or [DEFAULT_HOME])]
-    settings = _settings(homes[0], log_format=log_format)
+    settings = _settings(homes[0], log_format=log_format, proxy=proxy)
     logs.configure(settings.log_format)
     offer = Offer.of(app_name, app_version, tensors, initial_model)
     where = flower_bridge.Listen.parse(listen, allow_remote=allow_remote)
-    flower_bridge.run(where, homes, offer, settings.reconnect_max_seconds)
+    flags = {"policy": policy} if policy else {}
+    places = [flower_bridge.Place(place, config.load(flags, os.environ, place.settings_file).policy) for place in homes]
+    flower_bridge.run(where, places, offer, settings.reconnect_max_seconds)
 
 
 @cli.command()

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from client_agent.backoff import MAX_SECONDS
 from client_agent.errors import ConfigurationError
 from client_agent.queries import DEFAULT_MIN_VALUES
+from protos import limits
 
 DEFAULT_APPS = ("digits-mlp",)
 
@@ -32,6 +33,7 @@ class Settings:
     min_values: int = DEFAULT_MIN_VALUES
     policy: Path | None = None
     proxy: str | None = None
+    max_tasks: int = 1
     flower: str = ""
     """A Flower `ClientApp`, as "module:attribute"."""
     flower_model: str = ""
@@ -42,6 +44,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
     values: dict[str, Any] = {"app": (), "set": {}, "log_format": "text", "flower": "", "flower_model": ""}
     values["reconnect_max_seconds"] = MAX_SECONDS
     values["min_values"] = DEFAULT_MIN_VALUES
+    values["max_tasks"] = 1
     values["policy"] = values["proxy"] = None
     for source in (_from_file(file, values.keys()), _from_environment(environment, values.keys()), flags):
         values.update(source)
@@ -54,6 +57,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
         log_format=_log_format(values["log_format"]),
         reconnect_max_seconds=_seconds(values["reconnect_max_seconds"]),
         min_values=_min_values(values["min_values"]),
+        max_tasks=_max_tasks(values["max_tasks"]),
         policy=Path(values["policy"]).expanduser() if values["policy"] else None,
         proxy=_proxy(values["proxy"]),
         flower=str(values["flower"]),
@@ -63,7 +67,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
 
 def _from_file(file: Path, known: Iterable[str]) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -115,6 +119,16 @@ def _min_values(value: Any) -> int:
         number = 0
     if number < 2:
         raise ConfigurationError(f"min_values is a whole number from 2 on, not {value!r}.")
+    return number
+
+
+def _max_tasks(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number <= limits.MAX_TASKS:
+        raise ConfigurationError(f"max_tasks is a whole number from 1 to {limits.MAX_TASKS}, not {value!r}.")
     return number
 
 

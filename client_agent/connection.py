@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 
 from client_agent import backoff
 from client_agent.channel import open_channel
 from client_agent.departures import Departures
-from client_agent.errors import Dismissed
+from client_agent.errors import ConfigurationError, Dismissed
 from client_agent.identity import Identities, Identity
 from client_agent.outbox import Outbox
 from client_agent.state import StateFile
@@ -24,8 +27,11 @@ log = logging.getLogger(__name__)
 
 GREETING_SECONDS = 30.0
 """How long the server may take to answer the first message."""
+LONGEST_HEARTBEAT = 3600.0
 SILENT_HEARTBEATS = 3
 """After so many intervals without a word the server is taken for lost."""
+FAREWELL_SECONDS = 1.0
+"""How long the server may take to hear that the agent ends."""
 
 Stream = grpc.aio.StreamStreamCall[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
 
@@ -49,6 +55,7 @@ class Connection:
         outbox: Outbox,
         state: StateFile,
         departures: Departures,
+        vitals: Vitals,
         max_delay: float = backoff.MAX_SECONDS,
     ) -> None:
         self._identities = identities
@@ -57,6 +64,9 @@ class Connection:
         self._outbox = outbox
         self._state = state
         self._departures = departures
+        self._vitals = vitals
+        self._cards = fleet_pb2.DataCards()
+        """Of all apps, as they are; what the owner publishes of them leaves."""
         self._max_delay = max_delay
         self._delays = backoff.delays(max_delay)
 
@@ -79,6 +89,8 @@ class Connection:
                 welcome = await self._greet(stream)
                 await self._serve(stream, welcome.heartbeat_seconds)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED and identity is self._identities.current:
+                raise Dismissed(f"The server refuses this client: {error.details()}") from error
             return _StreamEnded(f"{error.code().name}: {error.details()}")
         except TimeoutError:
             return _StreamEnded("the server fell silent")
@@ -88,11 +100,15 @@ class Connection:
 
     async def _greet(self, stream: Stream) -> fleet_pb2.Welcome:
         async with asyncio.timeout(GREETING_SECONDS):
-            await stream.write(self._departures.hello(self._hello()))
+            hello = self._hello()
+            self._cards = fleet_pb2.DataCards(cards=hello.cards.cards)
+            await stream.write(self._departures.hello(hello))
             answer = await _read(stream)
         if not answer.HasField("welcome"):
             self._obey(answer)
             raise _StreamEnded("the server didn't answer with a welcome")
+        if not 0 < answer.welcome.heartbeat_seconds <= LONGEST_HEARTBEAT:
+            raise _StreamEnded(f"the server wants a heartbeat each {answer.welcome.heartbeat_seconds:g} s")
         self._delays = backoff.delays(self._max_delay)
         self._state.connected()
         self._tasks.server_is_back()
@@ -101,20 +117,43 @@ class Connection:
 
     async def _serve(self, stream: Stream, interval: float) -> None:
         """Listen, with sending and beating beside it. What breaks the sending breaks the listening too."""
+        self._vitals.begin_stream()
         helpers = [asyncio.create_task(self._send(stream)), asyncio.create_task(self._beat(interval))]
+        reading = asyncio.create_task(_read(stream))
         try:
             while True:
-                async with asyncio.timeout(SILENT_HEARTBEATS * interval):
-                    message = await _read(stream)
-                self._obey(message)
+                # Not by a timeout around the reading: a reading that is cancelled ends the whole stream.
+                if not (await asyncio.wait({reading}, timeout=SILENT_HEARTBEATS * interval))[0]:
+                    raise TimeoutError
+                self._obey(reading.result())
+                reading = asyncio.create_task(_read(stream))
+        except asyncio.CancelledError:
+            await _end(helpers)
+            await self._say_farewell(stream, reading)
+            raise
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await _end([*helpers, reading])
+
+    async def _say_farewell(self, stream: Stream, reading: asyncio.Task[fleet_pb2.ServerMessage]) -> None:
+        """Tell the server that this agent ends, so that it need not wait for it."""
+        with contextlib.suppress(
+            grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, _StreamEnded, ConfigurationError
+        ):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                farewell = fleet_pb2.AgentMessage(heartbeat=self._vitals.heartbeat())
+                farewell.heartbeat.leaving = True
+                await stream.write(self._departures.message(farewell))
+                await stream.done_writing()
+                while await reading:
+                    reading = asyncio.ensure_future(_read(stream))
 
     async def _send(self, stream: Stream) -> None:
         while True:
-            message = self._departures.message(await self._outbox.take())
+            message = await self._outbox.take()
+            if message.HasField("heartbeat"):
+                message.heartbeat.sent_at = time.time()
+                self._vitals.sent()
+            message = self._departures.message(message)
             try:
                 await stream.write(message)
             except BaseException:
@@ -122,22 +161,29 @@ class Connection:
                 raise
 
     async def _beat(self, interval: float) -> None:
-        vitals = Vitals()
         while True:
+            beat = self._vitals.heartbeat()
+            beat.cards.CopyFrom(self._cards)
+            self._outbox.put_heartbeat(beat)
             await asyncio.sleep(interval)
-            self._outbox.put_heartbeat(
-                fleet_pb2.Heartbeat(cpu_fraction=vitals.cpu_fraction(), memory_bytes=vitals.memory_bytes())
-            )
 
     def _obey(self, message: fleet_pb2.ServerMessage) -> None:
         match message.WhichOneof("body"):
             case "task":
                 self._departures.expect(message.task)
                 self._tasks.accept(message.task)
+            case "heartbeat_ack":
+                self._vitals.answered(message.heartbeat_ack)
             case "cancel":
-                self._tasks.cancel(message.cancel.task_id, message.cancel.reason)
+                self._tasks.cancel(message.cancel.task_id, message.cancel.reason, finish=message.cancel.finish)
             case "goodbye":
                 _leave(message.goodbye)
+
+
+async def _end(helpers: Sequence[asyncio.Task[Any]]) -> None:
+    for helper in helpers:
+        helper.cancel()
+    await asyncio.gather(*helpers, return_exceptions=True)
 
 
 def _leave(goodbye: fleet_pb2.Goodbye) -> None:
@@ -146,7 +192,8 @@ def _leave(goodbye: fleet_pb2.Goodbye) -> None:
             f"The server said goodbye: {goodbye.reason} Ask the federation's operator before starting again."
         )
     # All agents hear this at the same moment, and must not all come back in the same one.
-    raise _StreamEnded(goodbye.reason, pause=goodbye.reconnect_after_seconds * random.uniform(1, 1.5))
+    seconds = min(backoff.MAX_SECONDS, goodbye.reconnect_after_seconds)  # in this order: what is no number is the most
+    raise _StreamEnded(goodbye.reason, pause=seconds * random.uniform(1, 1.5))
 
 
 async def _read(stream: Stream) -> fleet_pb2.ServerMessage:

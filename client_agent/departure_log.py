@@ -40,7 +40,8 @@ def as_text(entry: Entry) -> str:
     about += [f"{entry['examples']} examples"] if entry.get("examples") else []
     about += [_pairs(entry["metrics"])] if entry.get("metrics") else []
     about += [str(entry["detail"])] if entry.get("detail") else []
-    words = "  ".join(about)
+    # The server names runs and apps: nothing of that may give orders to the owner's terminal.
+    words = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in "  ".join(about))
     return f"{entry['at']}  {entry['kind']:13}{entry['bytes']:>12,} B  {entry['sha256'][:12]}  {words}".rstrip()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from client_agent import cards, facts
 from client_agent.errors import ConfigurationError
 from client_agent.execution import Update
 from client_agent.ledger import Ledger
@@ -60,6 +61,9 @@ class Departures:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: dict[str, task_pb2.Task] = {}
         self._gathered: dict[tuple[str, str], _Gathered] = {}
+        self._due: list[dict[str, Any]] = []
+        self._published = fleet_pb2.DataCards()
+        """The data cards that the server has."""
 
     def expect(self, task: task_pb2.Task) -> None:
         """What leaves for this task is listed under its run and round."""
@@ -69,10 +73,16 @@ class Departures:
             del self._tasks[next(iter(self._tasks))]
 
     def hello(self, hello: fleet_pb2.Hello) -> fleet_pb2.AgentMessage:
-        allowed = self._leave().properties
-        _keep(hello.properties, lambda name: matches(allowed, name))
+        leave = self._leave()
+        _keep(hello.properties, lambda name: matches(leave.properties, name))
+        for app in hello.apps:
+            app.columns[:] = [name for name in app.columns if matches(leave.columns, name)]
+        facts.keep(hello.machine, leave.machine)
+        self._published = cards.published(hello.cards, leave)
+        hello.cards.CopyFrom(self._published)
         message = fleet_pb2.AgentMessage(hello=hello)
-        self._list("hello", message.SerializeToString(), metrics=_plain(hello.properties))
+        told = _plain(hello.properties)
+        self._list("hello", message.SerializeToString(), metrics=told, cards=cards.plain(self._published))
         return message
 
     def renewal(self, request: identity_pb2.RenewRequest) -> None:
@@ -82,7 +92,11 @@ class Departures:
         """The message, as it may be sent."""
         match message.WhichOneof("body"):
             case "heartbeat":
-                self._gather("heartbeats", "", HEARTBEAT_SECONDS, message, {})
+                self._strip_heartbeat(message.heartbeat)
+                if message.heartbeat.HasField("cards"):
+                    self._list("card", message.SerializeToString(), cards=cards.plain(self._published))
+                else:
+                    self._gather("heartbeats", "", HEARTBEAT_SECONDS, message, {})
             case "progress":
                 self._strip(message.progress.metrics)
                 metrics, task_id = _plain(message.progress.metrics), message.progress.task_id
@@ -99,6 +113,8 @@ class Departures:
         """The update, as it may be sent. `offset`: what of it the server has already."""
         metrics, resumed = dict(update.metrics), {"from": offset} if offset else {}
         about: dict[str, Any] = self._about(task_id) | resumed
+        if update.steps and update.steps[0] < update.steps[1]:
+            about["steps"] = f"{update.steps[0]} of {update.steps[1]}"
         self._strip(metrics)
         self._flush("progress", task_id)
         self._list(
@@ -119,9 +135,20 @@ class Departures:
         """List what is still gathered."""
         for kind, task_id in list(self._gathered):
             self._flush(kind, task_id)
+        self._write()
 
     def _strip(self, metrics: ProtoScalars) -> None:
         _keep(metrics, self._leave().allows_metric)
+
+    def _strip_heartbeat(self, beat: fleet_pb2.Heartbeat) -> None:
+        """Of the cards that every heartbeat brings, only changed ones leave."""
+        leave = self._leave()
+        facts.keep(beat, leave.machine)
+        fresh = cards.published(beat.cards, leave)
+        beat.ClearField("cards")
+        if fresh != self._published:
+            self._published = fresh
+            beat.cards.CopyFrom(fresh)
 
     def _list_result(self, message: fleet_pb2.AgentMessage) -> None:
         result = message.result
@@ -144,19 +171,29 @@ class Departures:
         moment = time.monotonic()
         if (older := self._gathered.get((kind, task_id))) and moment - older.begun >= seconds:
             self._flush(kind, task_id)
+            self._write()
         new = _Gathered({"since": now(), **self._about(task_id)}, moment)
         self._gathered.setdefault((kind, task_id), new).add(message.SerializeToString(), metrics)
 
     def _flush(self, kind: str, task_id: str) -> None:
+        """Of what was gathered there will be an entry, with the next that is written: each writing waits for the disk."""
         if gathered := self._gathered.pop((kind, task_id), None):
             about: dict[str, Any] = {"messages": gathered.messages, **gathered.about}
             if gathered.metrics:
                 about["metrics"] = gathered.metrics
-            self._list(kind, sha256=gathered.digest.hexdigest(), size=gathered.size, **about)
+            sha256, size = gathered.digest.hexdigest(), gathered.size
+            self._due.append(entry(kind, self._federation, sha256=sha256, size=size, **about))
 
     def _list(self, kind: str, content: bytes = b"", *, sha256: str = "", size: int = 0, **more: Any) -> None:
+        self._due.append(entry(kind, self._federation, content, sha256=sha256, size=size, **more))
+        self._write()
+
+    def _write(self) -> None:
+        if not self._due:
+            return
         try:
-            self._ledger.append(entry(kind, self._federation, content, sha256=sha256, size=size, **more))
+            self._ledger.append(*self._due)
+            self._due.clear()
         except ConfigurationError as error:
             if not self._failure.done():
                 self._failure.set_exception(error)

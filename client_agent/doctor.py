@@ -173,6 +173,9 @@ async def _greet(patient: _Patient) -> fleet_pb2.ServerMessage:
         stream = fleet_pb2_grpc.FleetStub(channel).Connect()
         await stream.write(departures.hello(agent.hello({})))
         answer = await stream.read()
+        await stream.write(departures.message(fleet_pb2.AgentMessage(heartbeat=fleet_pb2.Heartbeat(leaving=True))))
+        await stream.done_writing()
+        departures.close()
         return answer if isinstance(answer, fleet_pb2.ServerMessage) else fleet_pb2.ServerMessage()
 
 

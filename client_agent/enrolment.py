@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
 import platform
@@ -95,7 +96,8 @@ def enrol(
     except EnrolmentError:
         home.drop_pending()
         raise
-    identity = _identity(url, key, authorities, answer)
+    # Again: during the wait a rotation may have brought an authority that issued the certificate, or soon will.
+    identity = _identity(url, key, _fetch_authorities(url, token), answer)
     home.save(identity)
     home.drop_pending()
     return identity
@@ -242,7 +244,9 @@ def _request(
     except urllib.error.HTTPError as error:
         with error:
             raise _refusal(url, error) from error
-    except OSError as error:
+    except http.client.InvalidURL as error:
+        raise EnrolmentError(f"{url!r} is not an address: {error}") from error
+    except (OSError, http.client.HTTPException) as error:
         raise ServerUnreachable(f"No answer from {url}: {getattr(error, 'reason', error)}") from error
     except ValueError as error:
         raise EnrolmentError(f"{url} doesn't answer like FedUI. Is the address right?") from error

@@ -13,6 +13,7 @@
     ├── CertificateExpired              8   enrol again
     ├── TaskRefused                     -   this agent can't take the task; told to the server, the agent goes on
     └── TransferError                   -   the server refused a transfer for good; likewise
+        └── UpdateTooLate               -   the round was closed before the update was there; nobody's fault
 
     TaskCancelled                       -   raised inside a client's training loop
 
@@ -89,6 +90,10 @@ class TaskRefused(AgentError):
 
 
 class TransferError(AgentError):
+    pass
+
+
+class UpdateTooLate(TransferError):
     pass
 
 

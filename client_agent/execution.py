@@ -17,10 +17,14 @@ from client_agent.sdk import Arrays, NumPyClient
 from protos import limits, tensors
 from protos.convert import Scalars
 from protos.encodings import PLAIN, Encoding, encode
+from protos.packing import Packing, pack
 from protos.tensors import CodecError, Parameters, Signature
 
 LOCAL = "local/"
 """What the names of a client's own tensors begin with among what it keeps."""
+RESIDUAL = "residual/"
+"""Likewise those of what top_k has not sent. As all that is kept, it is that of the last update that counted: what was trained for one
+that didn't count is gone, with all that it took from the residual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,10 @@ class Update:
     num_examples: int
     metrics: ProtoScalars
     encoding: Encoding = PLAIN
+    packing: Packing = "none"
+    """How `content` is packed; the hash is of it as it is sent."""
+    steps: tuple[int, int] | None = None
+    """Of the training: done, and planned. None where the app doesn't tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +87,26 @@ def initialise(hosted: HostedApp, config: Scalars) -> Update:
 
 
 def fit(
-    hosted: HostedApp, given: Given, config: Scalars, encoding: Encoding = PLAIN, rounding_seed: int = 0
+    hosted: HostedApp,
+    given: Given,
+    config: Scalars,
+    encoding: Encoding = PLAIN,
+    rounding_seed: int = 0,
+    packing: Packing = "none",
 ) -> Trained:
-    """The update travels as `encoding` says; what that rounds at random, `rounding_seed` decides.
+    """The update travels as `encoding` says; what that rounds at random, `rounding_seed` decides. It is packed if that is worthwhile.
 
     Raises `TaskRefused` if the app can't train by the run's method.
     """
     before = {name: array.copy() for name, array in given.shared.items()} if encoding.delta else None
+    residual = {n.removeprefix(RESIDUAL): a for n, a in given.kept.items() if n.startswith(RESIDUAL)}
     model = given.model(hosted, config)
     method = _method(hosted, given, model, config)
     sent, kept, num_examples, metrics = _trained(hosted, given, method, _fit(hosted, method, model, config))
-    content = encode(sent, encoding, before, rounding_seed)
-    return Trained(_update(content, Signature.of(sent), num_examples, metrics, encoding), kept)
+    content = encode(sent, encoding, before, rounding_seed, residual)
+    if encoding.compression == "top_k":
+        kept = kept | {RESIDUAL + name: array for name, array in residual.items()}
+    return Trained(_update(content, Signature.of(sent), num_examples, metrics, encoding, packing), kept)
 
 
 def _fit(hosted: HostedApp, method: Method, model: Parameters, config: Scalars) -> object:
@@ -168,9 +184,17 @@ def _raise_if_not_finite(parameters: Parameters) -> None:
 
 
 def _update(
-    content: bytearray, signature: Signature, num_examples: int, metrics: ProtoScalars, encoding: Encoding
+    content: bytearray,
+    signature: Signature,
+    num_examples: int,
+    metrics: ProtoScalars,
+    encoding: Encoding,
+    packing: Packing = "none",
 ) -> Update:
-    return Update(content, hashlib.sha256(content).hexdigest(), signature, num_examples, metrics, encoding)
+    if packing != "none":
+        packed = pack(content)
+        content, packing = (content, "none") if packed is None else (packed, packing)
+    return Update(content, hashlib.sha256(content).hexdigest(), signature, num_examples, metrics, encoding, packing)
 
 
 def _writable(parameters: Parameters) -> Arrays:

@@ -37,6 +37,16 @@ def explain(policy: Policy) -> Iterator[tuple[str, str]]:
     yield "columns to queries", "all that the app opens" if leave.columns is None else _listed(leave.columns)
     statistics = STATISTICS if leave.statistics is None else leave.statistics
     yield "told of a column", _listed(["the number of values", *statistics])
+    yield "facts of the machine", "all" if leave.machine is None else _listed(leave.machine)
+    for name, rule in leave.cards.items():
+        floor = (
+            f"; labels with at least {rule.label_floor:,} examples, in steps of that"
+            if "labels" in rule.publish
+            else ""
+        )
+        yield f"data card of {name}", _listed(rule.publish) + floor
+    if not leave.cards:
+        yield "data cards", "none"
     yield "an app's errors", "with their text" if leave.errors == "text" else "only their type"
 
 

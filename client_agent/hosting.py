@@ -11,7 +11,8 @@ from client_agent.config import Settings
 from client_agent.digests import digest_of
 from client_agent.errors import BrokenApp
 from client_agent.queries import DEFAULT_MIN_VALUES, OpenColumns
-from client_agent.sdk import App, ClientLike, Context
+from client_agent.sdk import App, ClientLike, Context, DataCard
+from protos import limits
 from protos.tensors import CodecError, Signature
 
 ENTRY_POINT_GROUP = "fedui.apps"
@@ -32,6 +33,7 @@ class HostedApp:
     signature: Signature
     columns: OpenColumns
     sha256: str = ""
+    card: DataCard | None = None
 
 
 HostedApps = Mapping[AppKey, HostedApp]
@@ -72,9 +74,23 @@ def host(app: App, context: Context, min_values: int = DEFAULT_MIN_VALUES) -> Ho
             "evaluate and get_properties."
         )
     try:
-        return HostedApp(app, client, app.signature_of(client), OpenColumns.of(app, context, min_values))
+        columns = OpenColumns.of(app, context, min_values)
+        return HostedApp(app, client, app.signature_of(client), columns, card=_card(app, context))
     except CodecError as error:
         raise BrokenApp(f"App {app.name!r} has a model that can't be sent: {error}") from error
+
+
+def _card(app: App, context: Context) -> DataCard | None:
+    """Raises `BrokenApp` for a card that can't be read or sent."""
+    try:
+        card = app.card(context) if app.card else None
+    except Exception as error:  # the app's own code
+        raise BrokenApp(f"App {app.name!r} can't make its data card: {type(error).__name__}: {error}") from error
+    if card and len(card.labels) > limits.MAX_LABELS:
+        raise BrokenApp(
+            f"The data card of app {app.name!r} has {len(card.labels):,} labels; at most {limits.MAX_LABELS} fit."
+        )
+    return card
 
 
 def flower_apps(settings: Settings) -> list[tuple[App, str]]:

@@ -7,11 +7,17 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from client_agent.errors import CertificateExpired, ConfigurationError, NotEnrolled
+
+BINARY: int = getattr(os, "O_BINARY", 0)
+"""For `os.open`: Windows would write other line ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ class Home:
             ) from error
 
     def save(self, identity: Identity) -> None:
-        """Write beside the old identity, then rename: a crash leaves the old one or the new one."""
+        """Write beside the old identity, then rename: a crash leaves the old one or the new one. On return the new one is on disk."""
         self.prepare()
         stale = self.path / "identity.old"
         shutil.rmtree(self._fresh, ignore_errors=True)
@@ -124,11 +130,13 @@ class Home:
         write_private(draft / "certificate.pem", identity.certificate_pem)
         write_private(draft / "ca.pem", identity.ca_pem)
         write_private(draft / "agent.json", json.dumps(asdict(identity.enrolment), indent=2).encode())
+        sync_folder(draft)
         draft.rename(self._fresh)
         if self.identity_folder.is_dir():
             shutil.rmtree(stale, ignore_errors=True)
             self.identity_folder.rename(stale)
         self._recover()
+        sync_folder(self.path)
         shutil.rmtree(stale, ignore_errors=True)
 
     def _recover(self) -> None:
@@ -146,9 +154,7 @@ class Home:
 
     def keep_pending(self, pending: Pending) -> None:
         self.prepare()
-        fresh = self._pending.with_suffix(".new")
-        write_private(fresh, json.dumps(asdict(pending) | {"key_pem": pending.key_pem.decode()}).encode())
-        fresh.replace(self._pending)
+        replace_private(self._pending, json.dumps(asdict(pending) | {"key_pem": pending.key_pem.decode()}).encode())
 
     def drop_pending(self) -> None:
         self._pending.unlink(missing_ok=True)
@@ -167,13 +173,38 @@ class Identities:
         self.current = identity
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, from the moment it exists, and have it on disk before returning."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file that only its owner can read, from the moment it exists, and that is on disk afterwards."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    with private_file(path) as file:
+        file.write(content)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """As `write_private`; a crash leaves the old file or the new one."""
+    fresh = path.with_suffix(".new")
+    write_private(fresh, content)
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 DEFAULT_HOME = Path.home() / ".fedagent"

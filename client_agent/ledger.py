@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from client_agent.errors import ConfigurationError
+from client_agent.identity import BINARY
 
 if os.name == "posix":
     import fcntl
 
 BEGINNING = "0" * 64
 """The `previous` of the first entry."""
-_TAIL_BYTES = 4 * 1024**2
-"""More than the longest entry."""
+_TAIL_BYTES = (64 * 1024, 4 * 1024**2)
+"""How much of the end is read for the last entry: mostly enough, and more than the longest."""
 
 Entry = dict[str, Any]
 
@@ -37,13 +38,13 @@ class Ledger:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def append(self, entry: Mapping[str, Any]) -> Entry:
-        """The entry as it stands in the log. Raises `ConfigurationError` if it can't be written: then nothing must leave."""
+    def append(self, *entries: Mapping[str, Any]) -> Entry:
+        """The last entry as it stands in the log. Raises `ConfigurationError` if they can't be written: then nothing must leave."""
         try:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
             with os.fdopen(descriptor, "rb+", buffering=0) as file:
                 _lock(file)  # `fedagent enroll` and `doctor` write too
-                return _append(file, entry)
+                return _append(file, entries)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigurationError(
                 f"{self._file} can't be added to ({error}), and nothing leaves this machine unlisted."
@@ -55,32 +56,42 @@ def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _append(file: BinaryIO, entry: Mapping[str, Any]) -> Entry:
-    last = _last_entry(file)
+def _append(file: BinaryIO, entries: Sequence[Mapping[str, Any]]) -> Entry:
+    last, lines = _last_entry(file), []
+    for entry in entries:
+        last = _chained(entry, last)
+        lines.append(_line(last) + b"\n")
+    file.write(b"".join(lines))
+    os.fsync(file.fileno())
+    assert last is not None  # one was given
+    return last
+
+
+def _chained(entry: Mapping[str, Any], last: Entry | None) -> Entry:
     chained = {
         "seq": last["seq"] + 1 if last else 1,
         **entry,
         "previous": last["hash"] if last else BEGINNING,
     }
     chained["hash"] = _hash(chained)
-    file.write(_line(chained) + b"\n")
-    os.fsync(file.fileno())
     return chained
 
 
 def _last_entry(file: BinaryIO) -> Entry | None:
     """Cuts off an entry that a crash has left half written: it was to be on the disk before what it lists left."""
     size = file.seek(0, os.SEEK_END)
-    begin = max(0, size - _TAIL_BYTES)
-    file.seek(begin)
-    tail = file.read(size - begin)
-    whole = tail[: tail.rfind(b"\n") + 1]
-    if begin and not whole:
+    for most in _TAIL_BYTES:
+        begin = file.seek(max(0, size - most))
+        tail = file.read(size - begin)
+        whole = tail[: tail.rfind(b"\n") + 1]
+        line = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+        if not begin or len(line) < len(whole):
+            break
+    else:
         raise ValueError("its last line is no entry")
     if len(whole) < len(tail):
         file.truncate(begin + len(whole))
-    lines = whole.splitlines()
-    return _parsed(lines[-1]) if lines else None
+    return _parsed(line) if line else None
 
 
 def entries(file: Path) -> Iterator[Entry]:

@@ -1,4 +1,5 @@
-"""What a client keeps from round to round for a run's method: control variates, personal tensors. It never leaves the machine.
+"""What a client keeps from round to round for a run's method and encoding: control variates, personal tensors, what top_k hasn't sent.
+It never leaves the machine.
 
 One file a run and round. The server says which round of this client was counted last, and training goes on from
 that one, whatever else was trained since and thrown away.
@@ -6,7 +7,6 @@ that one, whatever else was trained since and thrown away.
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import shutil
@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from client_agent.errors import TaskRefused
-from client_agent.identity import write_private
+from client_agent.identity import private_file
 from protos.tensors import Parameters
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,9 @@ class MethodStates:
         """Keep the state after a round beside that of the last counted one. Raises `OSError` when the disk is full."""
         folder = self._run(run_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez(buffer, **kept)  # type: ignore[arg-type]  # its own keyword comes after the arrays in the stubs
         fresh = folder / f"{round_number}.new"
-        write_private(fresh, buffer.getvalue())
+        with private_file(fresh) as file:
+            np.savez(file, **kept)  # type: ignore[arg-type]  # its own keyword comes after the arrays in the stubs
         fresh.replace(folder / f"{round_number}.npz")
         for path in folder.glob("*.npz"):
             if path.stem not in (str(round_number), str(counted_round)):

@@ -19,6 +19,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="An option fo
 MinValuesOption = Annotated[
     int | None, typer.Option(help="Answer no query of a column with fewer values.", show_default="10")
 ]
+MaxTasksOption = Annotated[
+    int | None,
+    typer.Option(help="Work on so many tasks at once; those of one app take turns to train.", show_default="1"),
+]
 PolicyOption = Annotated[
     Path | None, typer.Option(help="The owner's policy.", show_default="policy.toml in the agent's folder")
 ]

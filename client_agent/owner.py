@@ -12,7 +12,7 @@ from pathlib import Path
 
 from client_agent.errors import ConfigurationError, TaskRefused
 from client_agent.hosting import HostedApp
-from client_agent.identity import Home, write_private
+from client_agent.identity import Home, replace_private
 from client_agent.methods import METHODS, Setting
 from client_agent.pause import paused
 from client_agent.policy import NOTHING, Leave, Policy, matches, read
@@ -189,10 +189,8 @@ class RoundsOfToday:
             raise TaskRefused(f"The agent can't tell how many rounds it has trained today: {error}") from error
 
     def count(self, day: str) -> None:
-        fresh = self._file.with_suffix(".new")
         try:
-            write_private(fresh, json.dumps({day: self.of(day) + 1}).encode())
-            fresh.replace(self._file)
+            replace_private(self._file, json.dumps({day: self.of(day) + 1}).encode())
         except OSError as error:
             raise TaskRefused(f"The agent can't count the rounds of today: {error.strerror}") from error
 

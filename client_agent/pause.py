@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from client_agent.identity import write_private
+from client_agent.identity import replace_private
 from client_agent.state import now
 
 PAUSED = "Paused by its owner."
 
 
 def pause(file: Path, reason: str = "") -> None:
-    write_private(file, json.dumps({"since": now(), "reason": reason}).encode())
+    replace_private(file, json.dumps({"since": now(), "reason": reason}).encode())
 
 
 def resume(file: Path) -> bool:

@@ -24,6 +24,9 @@ T = TypeVar("T")
 TASKS = ("initialise", "train", "evaluate", "query")
 STATISTICS = ("moments", "extremes", "histogram")
 ERRORS = ("text", "type")
+MACHINE = ("processor", "memory", "gpu", "disk", "network", "clock")
+CARD = ("examples", "features", "labels")
+DEFAULT_LABEL_FLOOR = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,16 @@ class Requirements:
 
 
 @dataclass(frozen=True, slots=True)
+class CardRule:
+    """What is published of an app's data."""
+
+    publish: tuple[str, ...] = ()
+    label_floor: int = DEFAULT_LABEL_FLOOR
+    """Labels with fewer examples are left out, and counts are rounded down to its multiples: else what is left out could be told from
+    the number of all examples."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """What may leave the machine; None: everything. Names may hold `*`."""
 
@@ -65,12 +78,18 @@ class Leave:
     statistics: tuple[str, ...] | None = None
     errors: str = "text"
     """Of an app that fails: its error's text, or only the type."""
+    machine: tuple[str, ...] | None = None
+    cards: Mapping[str, CardRule] = field(default_factory=dict)
+    """By app, whose names may hold `*`; the data of others is not told of."""
+
+    def card_rule(self, app: str) -> CardRule:
+        return next((rule for pattern, rule in self.cards.items() if fnmatchcase(app, pattern)), CardRule())
 
     def allows_metric(self, name: str) -> bool:
         return matches(self.metrics, name)
 
 
-NOTHING = Leave((), (), (), (), "type")
+NOTHING = Leave((), (), (), (), "type", ())
 """What may leave while nobody can tell what the owner wants."""
 
 
@@ -96,7 +115,7 @@ def matches(patterns: Collection[str] | None, name: str) -> bool:
 def read(path: Path) -> Policy:
     """Raises `BrokenPolicy`."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BrokenPolicy(path, ["There is no such file. Without one everything is allowed."]) from None
     except (OSError, ValueError) as error:
@@ -135,6 +154,8 @@ def _policy(top: _Table) -> Policy:
             columns=leave.take("columns", _names, None),
             statistics=leave.take("statistics", _names_of(STATISTICS), None),
             errors=leave.take("errors", _one_of(ERRORS), "text"),
+            machine=leave.take("machine", _names_of(MACHINE), None),
+            cards=_cards(leave),
         ),
     )
     for table in (limits, require, leave, top):
@@ -151,6 +172,17 @@ def _apps(top: _Table) -> Mapping[str, AppRule] | None:
         app = tables.table(name)
         rules[name] = AppRule(app.take("versions", _names, ()), app.take("sha256", _sha256, ""))
         app.refuse_the_rest()
+    return rules
+
+
+def _cards(leave: _Table) -> Mapping[str, CardRule]:
+    tables, rules = leave.table("cards"), {}
+    for name in tables.values:
+        card = tables.table(name)
+        rules[name] = CardRule(
+            card.take("publish", _names_of(CARD), ()), card.take("label_floor", _whole, DEFAULT_LABEL_FLOOR)
+        )
+        card.refuse_the_rest()
     return rules
 
 

@@ -27,6 +27,9 @@ class TaskProgress:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._cancelled = threading.Event()
+        self._time_is_up = threading.Event()
+        self.steps: tuple[int, int] | None = None
+        """Of a training that tells: done, and planned."""
         self._lock = threading.Lock()
         self._phase: task_pb2.Phase.ValueType = task_pb2.PHASE_UNSPECIFIED
         self._latest: task_pb2.Progress | None = None
@@ -45,6 +48,15 @@ class TaskProgress:
     def sleep(self, seconds: float) -> None:
         self._cancelled.wait(seconds)
         self._raise_if_cancelled()
+
+    def may_go_on(self, done: int, planned: int) -> bool:
+        self._raise_if_cancelled()
+        self.steps = (done, planned)
+        return not (done and self._time_is_up.is_set())
+
+    def end_early(self) -> None:
+        """Let the training end after its present step, with what it has come to."""
+        self._time_is_up.set()
 
     def cancel(self) -> None:
         """Let the client's next call of `report` or `sleep` raise `TaskCancelled`."""

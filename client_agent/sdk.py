@@ -41,11 +41,13 @@ class ClientLike(Protocol):
 
 
 class Progress(Protocol):
-    """Where a client's progress goes while it works on a task. Both methods raise `TaskCancelled`."""
+    """Where a client's progress goes while it works on a task. All methods raise `TaskCancelled`."""
 
     def report(self, fraction: float, metrics: Mapping[str, ScalarValue]) -> None: ...
 
     def sleep(self, seconds: float) -> None: ...
+
+    def may_go_on(self, done: int, planned: int) -> bool: ...
 
 
 class Silent:
@@ -56,6 +58,9 @@ class Silent:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def may_go_on(self, done: int, planned: int) -> bool:
+        return True
 
 
 class NumPyClient:
@@ -95,6 +100,14 @@ class NumPyClient:
         """
         self._progress.report(fraction, metrics)
 
+    def may_go_on(self, done: int, planned: int) -> bool:
+        """Ask before each step of `fit`, and once after the last: `done` steps are made of those `planned`.
+
+        False when the time is up, and the run's strategy takes unfinished training (FedProx, FedNova): then leave the loop, end
+        the phase and return what there is. The server is told how many steps were made. Never False before the first step.
+        """
+        return self._progress.may_go_on(done, planned)
+
     def sleep(self, seconds: float) -> None:
         """Wait, but no longer than until the task is cancelled; then raise `TaskCancelled`."""
         self._progress.sleep(seconds)
@@ -118,6 +131,18 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class DataCard:
+    """What an app can tell of a site's data. The owner's policy says what of it is published; without a policy, nothing."""
+
+    examples: int
+    features: int | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Number of examples by label, at most 100."""
+    data_set: str = ""
+    """Its name and state, for example "ecg-12lead, revision 8"."""
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """Training code with a name and a version, and the names of the model's tensors.
 
@@ -138,6 +163,8 @@ class App:
     columns: Callable[[Context], Mapping[str, NDArray[Any]]] | None = None
     """What the owner opens to queries: numbers by column, one dimension each, NaN where one is missing. Aggregates of them may be
     told, the ends of their range rounded. Left out, there are no queries."""
+    card: Callable[[Context], DataCard] | None = None
+    """What the owner may publish of the data."""
 
     def signature_of(self, client: ClientLike) -> Signature:
         """The model's signature, read from the client's initial parameters. Raises `CodecError` for one that can't be sent."""

@@ -77,6 +77,39 @@ def database(url: str) -> dict[str, Any]:
     return config
 
 
+def single_sign_on(*, issuer: str, client_id: str, client_secret: str, name: str) -> dict[str, Any] | None:
+    """django-allauth's description of the OpenID Connect provider at `issuer`; None where none is named."""
+    if not issuer:
+        return None
+    parts = urlsplit(web_url("FEDUI_OIDC_ISSUER", issuer))
+    if parts.scheme != "https" and not is_loopback(str(parts.hostname)):
+        raise ImproperlyConfigured(f"FEDUI_OIDC_ISSUER is {issuer!r}: what it says is trusted, so it must be https.")
+    if not client_id:
+        raise ImproperlyConfigured("FEDUI_OIDC_ISSUER is set, but FEDUI_OIDC_CLIENT_ID is not: name the client there.")
+    return {
+        "provider_id": "sso",
+        "name": name,
+        "client_id": client_id,
+        "secret": client_secret,
+        "settings": {
+            "server_url": issuer.rstrip("/"),
+            "oauth_pkce_enabled": True,
+            "origin": f"{parts.scheme}://{parts.netloc}",
+        },
+    }
+
+
+def email(url: str) -> dict[str, Any]:
+    """Django's settings of the mail server at `url`: smtp+tls://user:password@host:587, or consolemail:// for the log."""
+    try:
+        config: dict[str, Any] = Environment.email_url_config(url)
+    except (KeyError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"FEDUI_EMAIL_URL can't be read ({error}): use smtp+tls://user:password@host:587 or consolemail://."
+        ) from error
+    return {name: value for name, value in config.items() if name.startswith("EMAIL_")} | {"EMAIL_TIMEOUT": 10}
+
+
 def broker_url(redis_url: str) -> str:
     """`redis_url` as Celery writes it: a Unix socket has a scheme of its own there."""
     parts = urlsplit(redis_url)
@@ -95,6 +128,24 @@ def transfer_limits(**values: Any) -> TransferLimits:
         raise ImproperlyConfigured(
             f"The limits of transfers (FEDUI_UPLOAD…, FEDUI_TRANSFER…) can't be: {error}"
         ) from error
+
+
+def model_store(name: str, value: str) -> str:
+    """`value` if it is empty or names a bucket."""
+    parts = urlsplit(value)
+    if value and not (parts.scheme == "s3" and parts.netloc and not parts.query):
+        raise ImproperlyConfigured(f"{name} is {value!r}: it must read s3://bucket or s3://bucket/prefix, or be empty.")
+    return value
+
+
+def kept_checkpoints(name: str, value: str) -> tuple[str, int]:
+    """Which models of a run are kept, and the n of every n-th: `all`, `best_and_last` or `every:10`."""
+    kind, _, number = value.partition(":")
+    if value in ("all", "best_and_last"):
+        return value, 1
+    if kind == "every" and number.isdecimal() and int(number) > 0:
+        return kind, int(number)
+    raise ImproperlyConfigured(f"{name} is {value!r}: it must be all, best_and_last, or every:n, such as every:10.")
 
 
 def address(name: str, value: str) -> str:
@@ -121,6 +172,13 @@ def web_url(name: str, value: str) -> str:
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} is {value!r}: it must be one of {', '.join(allowed)}.")
+    return value
+
+
+def not_negative(name: str, value: int) -> int:
+    """`value` if it is 0 or more."""
+    if value < 0:
+        raise ImproperlyConfigured(f"{name} is {value}: it must be 0 or more.")
     return value
 
 

@@ -12,9 +12,13 @@ DomainError
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
 ├── RunRefused              fedui.runs.services
+├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
 ├── ComparisonRefused       fedui.runs.comparison
-└── QueryRefused            fedui.analytics.services
+├── QueryRefused            fedui.analytics.services
+├── LastOwner               fedui.federations.services
+├── ClientsRefused          fedui.federations.services
+└── InvitationRefused       fedui.federations.invitations
 """
 
 from __future__ import annotations
@@ -38,12 +42,15 @@ class ErrorCode(StrEnum):
     ILLEGAL_TRANSITION = "illegal_transition"
     RUN_REFUSED = "run_refused"
     QUERY_REFUSED = "query_refused"
+    LAST_OWNER = "last_owner"
+    INVITATION_REFUSED = "invitation_refused"
     STRATEGY_INVALID = "strategy_invalid"
     INVALID_REQUEST = "invalid_request"
     UNAUTHENTICATED = "unauthenticated"
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
     THROTTLED = "throttled"
+    GONE = "gone"
     INTERNAL = "internal"
 
 

@@ -20,6 +20,10 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = environment.data_folder(Path(env.text("FEDUI_DATA_DIR", str(BASE_DIR / "var"))).resolve())
 MODEL_DIR = DATA_DIR / "models"
 PKI_DIR = DATA_DIR / "pki"
+MODEL_STORE = environment.model_store("FEDUI_MODEL_STORE", env.text("FEDUI_MODEL_STORE", ""))
+"""`s3://bucket/prefix`; empty: the folder `MODEL_DIR`."""
+MODEL_STORE_ENDPOINT = env.text("FEDUI_MODEL_STORE_ENDPOINT", "")
+"""The address of an S3-compatible server. Empty: that of S3."""
 REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 DATABASES = {"default": environment.database(env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'fedui.sqlite3'}"))}
@@ -32,6 +36,8 @@ _public = urlsplit(PUBLIC_URL)
 
 DEBUG: bool = env.bool("FEDUI_DEBUG", default=False)
 SECRET_KEY = env.text("FEDUI_SECRET_KEY", "") or environment.secret_key(DATA_DIR / "secret_key")
+SECRET_KEY_FALLBACKS = env.names("FEDUI_SECRET_KEY_FALLBACKS", [])
+"""Former keys, whose sessions and seals are still taken."""
 ALLOWED_HOSTS = env.names("FEDUI_ALLOWED_HOSTS", sorted({"127.0.0.1", "localhost", "[::1]", str(_public.hostname)}))
 CSRF_TRUSTED_ORIGINS = env.names("FEDUI_CSRF_TRUSTED_ORIGINS", [f"{_public.scheme}://{_public.netloc}"])
 
@@ -59,16 +65,77 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+# --- people ----------------------------------------------------------------------------------------------------------
+
+SECOND_FACTOR = environment.choice(
+    "FEDUI_SECOND_FACTOR", env.text("FEDUI_SECOND_FACTOR", "nobody"), ("nobody", "managers", "everybody")
+)
+"""Whose sign-in takes a second factor, in every federation; a federation may ask for it of more."""
+OIDC = environment.single_sign_on(
+    issuer=env.text("FEDUI_OIDC_ISSUER", ""),
+    client_id=env.text("FEDUI_OIDC_CLIENT_ID", ""),
+    client_secret=env.text("FEDUI_OIDC_CLIENT_SECRET", ""),
+    name=env.text("FEDUI_OIDC_NAME", "single sign-on"),
+)
+OIDC_SIGNUP: bool = env.bool("FEDUI_OIDC_SIGNUP", default=False)
+"""Whether whoever the provider knows gets an account. Otherwise the provider opens accounts that are linked to it, or invitations."""
+OIDC_SECOND_FACTOR: bool = env.bool("FEDUI_OIDC_SECOND_FACTOR", default=False)
+"""Whether the provider asks for a second factor, so that FedUI need not for accounts without a password."""
+if OIDC:
+    CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"].append(
+        OIDC["settings"]["origin"]
+    )  # browsers hold redirects to it
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": [OIDC] if OIDC else []}}
+SOCIALACCOUNT_ADAPTER = "fedui.accounts.adapters.SingleSignOnAdapter"
+SOCIALACCOUNT_QUERY_EMAIL = False
+SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
+
+vars().update(environment.email(env.text("FEDUI_EMAIL_URL", "consolemail://")))
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("FEDUI_EMAIL_FROM", f"FedUI <fedui@{_public.hostname}>")
+
 AUTH_USER_MODEL = "accounts.User"
 LOGIN_URL = "login"
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+ACCOUNT_ADAPTER = "fedui.accounts.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_UNIQUE_EMAIL = False  # Nothing is decided by an address: no account is found or linked by it.
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Nobody lets this server write to strangers.
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "FedUI: "
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "30/m/ip,10/5m/key"}
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = _public.scheme
+MFA_ADAPTER = "fedui.accounts.adapters.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_TOTP_ISSUER = f"FedUI {_public.hostname}"
+USERSESSIONS_TRACK_ACTIVITY = False
+
+# Five wrong passwords lock an account for a quarter of an hour for the address that they came from, and for no other: nobody can lock
+# somebody else out.
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "fedui.web.access.address_of"
+AXES_LOCKOUT_CALLABLE = "fedui.accounts.views.locked_out"
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 LOGIN_REDIRECT_URL = "/"
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
 # --- agents ----------------------------------------------------------------------------------------------------------
@@ -90,6 +157,18 @@ TRANSFER_LIMITS = environment.transfer_limits(
     most_rate=env.float("FEDUI_TRANSFER_MOST_BYTES_PER_SECOND", default=float("inf")),
     spool_bytes=env.int("FEDUI_UPLOAD_SPOOL_BYTES", default=64 * 1024**3),
 )
+MAX_RUNS = environment.not_negative("FEDUI_MAX_RUNS", env.int("FEDUI_MAX_RUNS", default=16))
+"""That run at once; the others wait in the queue. 0: no limit."""
+MAX_RUNS_PER_FEDERATION = environment.not_negative(
+    "FEDUI_MAX_RUNS_PER_FEDERATION", env.int("FEDUI_MAX_RUNS_PER_FEDERATION", default=0)
+)
+"""Where a federation sets no limit of its own. 0: no other limit than that of all."""
+KEEP_CHECKPOINTS = environment.kept_checkpoints("FEDUI_KEEP_CHECKPOINTS", env.text("FEDUI_KEEP_CHECKPOINTS", "all"))
+KEEP_PROGRESS_DAYS = environment.not_negative(
+    "FEDUI_KEEP_PROGRESS_DAYS", env.int("FEDUI_KEEP_PROGRESS_DAYS", default=0)
+)
+KEEP_LOG_DAYS = environment.not_negative("FEDUI_KEEP_LOG_DAYS", env.int("FEDUI_KEEP_LOG_DAYS", default=0))
+"""What is kept of runs where a federation doesn't say it; of events for so many days after a run's end, 0 for ever."""
 ENROLMENTS_PER_MINUTE: int = env.int("FEDUI_ENROLMENTS_PER_MINUTE", default=60)
 """From one address, refused ones included."""
 AGENT_PACKAGE = env.text("FEDUI_AGENT_PACKAGE", "")
@@ -109,6 +188,13 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.usersessions",
+    "axes",
     "channels",
     "csp",
     "django_htmx",
@@ -133,9 +219,12 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "fedui.audit.origin.OriginMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "fedui.urls"
@@ -224,5 +313,9 @@ CELERY_TASK_ROUTES = {"aggregation.*": {"queue": "aggregation"}}
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "take-up-ownerless-runs": {"task": "runs.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "apply-retention": {"task": "runs.apply_retention", "schedule": timedelta(hours=1)},
+    "expire-leases-of-clients": {"task": "clients.expire_leases", "schedule": timedelta(seconds=10)},
+    "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "verify-the-audit-log": {"task": "audit.verify", "schedule": timedelta(days=1)},
 }

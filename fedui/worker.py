@@ -7,6 +7,7 @@ serves all runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -21,7 +22,7 @@ from celery.exceptions import WorkerShutdown
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from aggregator.checkpoints import FolderModelStore
+from aggregator.checkpoints import CheckpointStore
 from aggregator.engine import Engine
 from aggregator.ports import Evaluator
 from aggregator.transport.server import PortTaken
@@ -30,6 +31,12 @@ from fedui.clients.registry import DatabaseClientRegistry
 from fedui.clients.server_tls import ServerTLS
 from fedui.runs import live
 from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
+from fedui.runs.store import model_files
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +62,7 @@ def build_engine() -> Engine:
         tls=ServerTLS(settings.GRPC_HOSTS),
         registry=DatabaseClientRegistry(),
         store=DatabaseRunStore(),
-        models=FolderModelStore(Path(settings.MODEL_DIR)),
+        models=CheckpointStore(model_files()),
         events=DatabaseEventSink(),
         find_evaluator=find_evaluator,
         queries=DatabaseQueryStore(),
@@ -73,6 +80,7 @@ class EngineHost:
 
     def start(self) -> None:
         """Ends the worker with one clear line if the port is taken."""
+        _allow_many_connections()
         threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
         engine = build_engine()
         try:
@@ -122,6 +130,14 @@ class EngineHost:
             except Exception as error:  # whatever the layer's transport raises
                 logger.warning("The channel layer is away: %s", error)
                 await asyncio.sleep(CONTROL_RETRY_SECONDS)
+
+
+def _allow_many_connections() -> None:
+    """As many as the system permits: an agent is a connection or two, and the usual limit of a shell is 1,024 files."""
+    if resource:
+        with contextlib.suppress(ValueError, OSError):  # some systems permit less than they say
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _log_failure(driven: Future[bool]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import cast, get_args
 
 from protos import limits
 from protos.encodings import PLAIN, Compression, Encoding
 from protos.fedui.v1 import tensor_pb2
+from protos.packing import Packing
 from protos.tensors import CodecError, Signature, TensorSpec
 
 ScalarValue = bool | int | float | str | bytes
@@ -22,20 +23,35 @@ def signature_to_proto(signature: Signature) -> tensor_pb2.ModelSignature:
 
 
 def signature_from_proto(message: tensor_pb2.ModelSignature) -> Signature:
-    """Raises `CodecError` for a signature that breaks a limit."""
-    return Signature(tuple(TensorSpec(t.name, t.dtype, tuple(t.shape)) for t in message.tensors))
+    """Raises `CodecError` for a signature that breaks a limit, before much is made of it."""
+    if len(message.tensors) > limits.MAX_TENSORS:
+        raise CodecError(f"A model has at most {limits.MAX_TENSORS} tensors, not {len(message.tensors)}.")
+    return Signature(tuple(_spec_from_proto(t) for t in message.tensors))
 
 
-def encoding_to_proto(encoding: Encoding) -> tensor_pb2.UpdateEncoding | None:
+def _spec_from_proto(message: tensor_pb2.TensorSpec) -> TensorSpec:
+    shape = tuple(message.shape[: limits.MAX_DIMENSIONS + 1])  # one too many is enough
+    return TensorSpec(message.name, message.dtype, shape)
+
+
+def encoding_to_proto(encoding: Encoding, packing: Packing = "none") -> tensor_pb2.UpdateEncoding | None:
     """None for the plain one, which peers of protocol 1.0 understand."""
-    if encoding == PLAIN:
+    if encoding == PLAIN and packing == "none":
         return None
-    return tensor_pb2.UpdateEncoding(compression=encoding.compression, delta=encoding.delta)
+    packed = "" if packing == "none" else packing
+    return tensor_pb2.UpdateEncoding(
+        compression=encoding.compression, delta=encoding.delta, keep=encoding.keep, packing=packed
+    )
 
 
 def encoding_from_proto(message: tensor_pb2.UpdateEncoding) -> Encoding:
     """Raises `CodecError` for one that isn't known here."""
-    return Encoding(cast(Compression, message.compression or "none"), message.delta)  # checks the name
+    return Encoding(cast(Compression, message.compression or "none"), message.delta, message.keep)  # checks the name
+
+
+def packing_from_proto(name: str) -> Packing | None:
+    """None of one that isn't known here."""
+    return next((packing for packing in get_args(Packing) if packing == (name or "none")), None)
 
 
 def scalars_to_proto(values: Mapping[str, ScalarValue]) -> dict[str, tensor_pb2.Scalar]:

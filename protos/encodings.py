@@ -3,7 +3,7 @@
 The bytes of an update are laid out as those of a model (`protos.tensors`): tensor after tensor in the order of the
 signature, each beginning at a multiple of `ALIGNMENT`. Integer and bool tensors, and those beside the model, travel raw,
 as the values themselves. What stands for a floating tensor of the model is its *wire form*, one class here for each, and is
-as long as shape and encoding say.
+as long as shape and encoding say (`protos.wire_forms`).
 
 With d what the wire form holds, the parameter is d rounded to the tensor's dtype, or of a difference
 
@@ -11,13 +11,19 @@ With d what the wire form holds, the parameter is d rounded to the tensor's dtyp
 
 with `current` the global model that the client was given. Whoever reads a tensor, whole or in parts, goes by that law, so
 that no result depends on the way. Rounding is to nearest, ties to even, except that int8 is rounded at random.
+
+Of a *top_k* update only the largest differences travel, the fraction `keep` of each tensor. What is not sent is not lost: it is
+the *residual*, which the client keeps and adds to the differences of its next update (Stich et al., "Sparsified SGD with
+memory", 2018, algorithm 1; Lin et al., "Deep gradient compression", 2018, section 3; Karimireddy et al., "Error feedback
+fixes SignSGD", 2019). With e the residual, in float32, and d the differences,
+
+    sent + e' = round(float64(e) + d)    bit for bit, as each coordinate is either sent or kept.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast, get_args
 
@@ -27,15 +33,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from protos import tensors
 from protos.tensors import ALIGNMENT, AUXILIARY, DTYPES, Array, CodecError, Parameters, Signature, TensorSpec
+from protos.top_k import TopK, num_kept
+from protos.wire_forms import CHUNK, BFloat16, Buffer, Int8, OutOfRange, Raw, Values, WireForm
 
-Compression = Literal["none", "float16", "bfloat16", "int8"]
+Compression = Literal["none", "float16", "bfloat16", "int8", "top_k"]
 
-SCALE_BLOCK = 1_024
-"""Values that share one scale in int8."""
-CHUNK = 128 * SCALE_BLOCK
-"""Values worked on at a time, here and in sums: they stay in the processor's cache, and memory doesn't grow with the model."""
-
-Buffer = bytes | bytearray | memoryview
+MOST_KEPT = 0.5
+"""Of the values of a tensor by top_k: more would be no smaller than the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,133 +48,28 @@ class Encoding:
 
     compression: Compression = "none"
     delta: bool = False
+    keep: float = 0.0
+    """Of top_k alone: the fraction of each tensor's values that is sent."""
 
     def __post_init__(self) -> None:
         if self.compression not in get_args(Compression):
             raise CodecError(
                 f"Updates can't travel as {self.compression!r}, which is not known here: update fedagent or the server."
             )
+        if self.compression != "top_k":
+            if self.keep:
+                raise CodecError("A fraction to keep is told of top_k alone.")
+        elif not (self.delta and 0 < self.keep <= MOST_KEPT):
+            raise CodecError(f"top_k sends differences, and more than 0 and at most {MOST_KEPT:.0%} of them.")
 
     def __str__(self) -> str:
         what = "differences from the global model" if self.delta else "parameters"
+        if self.compression == "top_k":
+            return f"the largest {self.keep:.2g} of the {what}"
         return what if self.compression == "none" else f"{self.compression} {what}"
 
 
 PLAIN = Encoding()
-
-
-class WireForm(ABC):
-    """What stands for one tensor of `size` values, in the order of the flat tensor. `attach` says where its bytes are."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    @property
-    @abstractmethod
-    def nbytes(self) -> int: ...
-
-    @abstractmethod
-    def attach(self, buffer: Buffer, offset: int) -> None: ...
-
-    @abstractmethod
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Exact, in whichever dtype holds them."""
-
-    @abstractmethod
-    def write(self, start: int, values: NDArray[Any], random: np.random.Generator) -> None:
-        """`start` is a multiple of `CHUNK`. What is out of range becomes an infinity."""
-
-    def check(self, name: str) -> None:  # noqa: B027  # most forms have nothing that could be wrong
-        """Raises `CodecError` for bytes that no encoder writes."""
-
-
-class _Raw(WireForm):
-    """The values themselves, in the tensor's dtype or as float16."""
-
-    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
-        super().__init__(size)
-        self._dtype = dtype
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self._dtype.itemsize
-
-    def attach(self, buffer: Buffer, offset: int) -> None:
-        self._values = np.frombuffer(buffer, self._dtype, self.size, offset)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self._values[start:stop]
-
-    def write(self, start: int, values: NDArray[Any], random: np.random.Generator) -> None:
-        self._values[start : start + values.size] = values
-
-
-class _BFloat16(WireForm):
-    """The upper 16 of the 32 bits of the value as float32: its range, and 8 bits of its significand."""
-
-    @property
-    def nbytes(self) -> int:
-        return 2 * self.size
-
-    def attach(self, buffer: Buffer, offset: int) -> None:
-        self._bits = np.frombuffer(buffer, "<u2", self.size, offset)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        return (self._bits[start:stop].astype("<u4") << 16).view("<f4")
-
-    def write(self, start: int, values: NDArray[Any], random: np.random.Generator) -> None:
-        bits = values.astype("<f4").view("<u4")
-        self._bits[start : start + values.size] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-
-
-class _Int8(WireForm):
-    """A float32 scale for each `SCALE_BLOCK` values, all scales first, then a signed byte q from −127 to 127 for each value: q · scale.
-
-    The scale is the largest size in the block over 127, rounded up. q is value / scale rounded down or up at random, so that
-    its expectation is the value (Alistarh et al., "QSGD: Communication-efficient SGD via gradient quantization and
-    encoding", 2017, section 3.1, with 127 levels and the largest size in place of the norm). It is off by less than a scale.
-    """
-
-    @property
-    def nbytes(self) -> int:
-        return 4 * self._num_scales + self.size
-
-    @property
-    def _num_scales(self) -> int:
-        return -(-self.size // SCALE_BLOCK)
-
-    def attach(self, buffer: Buffer, offset: int) -> None:
-        self._scales = np.frombuffer(buffer, "<f4", self._num_scales, offset)
-        self._codes = np.frombuffer(buffer, np.int8, self.size, offset + 4 * self._num_scales)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        first, last = start // SCALE_BLOCK, -(-stop // SCALE_BLOCK)
-        scales = self._scales[first:last].astype(np.float64).repeat(SCALE_BLOCK)
-        product: NDArray[np.float64] = scales[start - first * SCALE_BLOCK :][: stop - start] * self._codes[start:stop]
-        return product
-
-    def write(self, start: int, values: NDArray[Any], random: np.random.Generator) -> None:
-        first, count = start // SCALE_BLOCK, -(-values.size // SCALE_BLOCK)
-        blocks = np.zeros((count, SCALE_BLOCK))
-        blocks.reshape(-1)[: values.size] = values
-        scales = _rounded_up(np.abs(blocks).max(axis=1) / 127)
-        self._scales[first : first + count] = scales
-        if not np.isfinite(scales).all():
-            return
-        blocks /= np.where(scales > 0, scales, np.float32(1)).astype(np.float64)[:, np.newaxis]
-        blocks += random.random(blocks.shape, np.float32)
-        self._codes[start : start + values.size] = np.floor(blocks, out=blocks).reshape(-1)[: values.size]
-
-    def check(self, name: str) -> None:
-        if not (np.isfinite(self._scales) & (self._scales >= 0)).all():
-            raise CodecError(f"Tensor {name!r} of the update has an int8 scale that is negative, NaN or infinite.")
-        if self._codes.min(initial=0) == -128:
-            raise CodecError(f"Tensor {name!r} of the update holds −128: int8 values lie between −127 and 127.")
-
-
-def _rounded_up(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    nearest = values.astype("<f4")
-    return np.where(nearest < values, np.nextafter(nearest, np.float32(np.inf)), nearest)
 
 
 class EncodedTensor(NDArrayOperatorsMixin):
@@ -253,31 +152,59 @@ def encoded_size(signature: Signature, encoding: Encoding) -> int:
 
 
 def encode(
-    parameters: Mapping[str, Array], encoding: Encoding, current: Mapping[str, Array] | None = None, seed: int = 0
+    parameters: Mapping[str, Array],
+    encoding: Encoding,
+    current: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    residual: MutableMapping[str, Array] | None = None,
 ) -> bytearray:
     """The bytes of `parameters`, to be read back by `decode`. They are finite (the caller has checked).
 
     `current` is the global model, of the same signature, and needed for differences. `seed` decides what int8 rounds up.
+    `residual` is what top_k has not sent before, flat and in float32; afterwards it is what it hasn't sent now.
     Raises `CodecError` for a value that is out of the encoding's range.
     """
     if encoding == PLAIN:
         return tensors.encode(parameters)
     signature = Signature.of(parameters)
     buffer, random = bytearray(encoded_size(signature, encoding)), np.random.default_rng(seed)
+    residual = {} if residual is None else residual
     for spec, form, offset in _places(signature, encoding):
         values = np.ascontiguousarray(parameters[spec.name]).reshape(-1)
-        base = _base(spec, encoding, current)
+        source = _differences(values, _base(spec, encoding, current))
         form.attach(buffer, offset)
-        for start in range(0, values.size, CHUNK):
-            chunk = values[start : start + CHUNK]
-            if base is not None:
-                chunk = chunk.astype(np.float64) - base[start : start + CHUNK]
-            with np.errstate(over="ignore", invalid="ignore"):  # seen by what is read back
-                form.write(start, chunk, random)
-                back = form.read(start, start + chunk.size)
-            if not np.isfinite(back).all():
-                raise _out_of_range(spec, encoding, chunk)
+        try:
+            if isinstance(form, TopK):
+                residual[spec.name] = _added(residual.get(spec.name), source, values.size)
+                form.move_largest_from(residual[spec.name])
+            else:
+                form.fill(source, random)
+        except OutOfRange as error:
+            raise _out_of_range(spec, encoding, error.largest) from error
     return buffer
+
+
+def _differences(values: NDArray[Any], base: Array | None) -> Values:
+    """Of flat `values` from `base`, in float64; without one, the values."""
+
+    def source(start: int, stop: int) -> NDArray[Any]:
+        if base is None:
+            return values[start:stop]
+        difference: NDArray[np.float64] = values[start:stop].astype(np.float64) - base[start:stop]
+        return difference
+
+    return source
+
+
+def _added(residual: Array | None, differences: Values, size: int) -> NDArray[np.float32]:
+    """The residual and the differences, in float32. One of another shape is of another model, and begins anew."""
+    if residual is None or residual.shape != (size,) or residual.dtype != np.float32:
+        residual = np.zeros(size, np.float32)
+    for start in range(0, size, CHUNK):
+        stop = min(start + CHUNK, size)
+        with np.errstate(over="ignore"):  # infinities are the largest, and found when they are to be sent
+            residual[start:stop] = residual[start:stop].astype(np.float64) + differences(start, stop)
+    return residual
 
 
 def decode(
@@ -323,12 +250,15 @@ def _form_of(spec: TensorSpec, encoding: Encoding) -> WireForm:
     size, dtype = math.prod(spec.shape), DTYPES[spec.dtype]
     if _travels_encoded(spec):
         if encoding.compression == "int8":
-            return _Int8(size)
+            return Int8(size)
         if encoding.compression == "bfloat16" and dtype.itemsize > 2:
-            return _BFloat16(size)
+            return BFloat16(size)
         if encoding.compression == "float16":
-            return _Raw(size, DTYPES["float16"])
-    return _Raw(size, dtype)
+            return Raw(size, DTYPES["float16"])
+        largest = TopK(size, num_kept(size, encoding.keep))
+        if encoding.compression == "top_k" and largest.nbytes < size * dtype.itemsize:
+            return largest
+    return Raw(size, dtype)
 
 
 def _travels_encoded(spec: TensorSpec) -> bool:
@@ -358,9 +288,9 @@ def _padded(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _out_of_range(spec: TensorSpec, encoding: Encoding, values: NDArray[Any]) -> CodecError:
+def _out_of_range(spec: TensorSpec, encoding: Encoding, largest: float) -> CodecError:
     advice = "bfloat16 or int8" if encoding.compression == "float16" else "parameters"
     return CodecError(
-        f"Tensor {spec.name!r} of the update can't travel as {encoding}: it holds {np.abs(values).max():.3g}, which is out of "
+        f"Tensor {spec.name!r} of the update can't travel as {encoding}: it holds {largest:.3g}, which is out of "
         f"their range. Let the strategy send {advice}, or try a smaller learning rate."
     )

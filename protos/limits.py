@@ -1,9 +1,14 @@
 """Numbers that both sides of the wire hold each other to."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 2
+PROTOCOL_MINOR = 3
 METHODS_MINOR = 1
 """The first minor version whose agents know methods and can encode updates. Older ones train plainly and send parameters as they are."""
+TOP_K_MINOR = 3
+"""The first minor version whose agents can send the largest differences alone, and keep what they haven't sent."""
+
+PARTIAL_MINOR = 3
+"""The first minor version whose agents can end a training early and send what it has come to."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit for one message, kept as protection: everything larger is cut into chunks."""
@@ -18,6 +23,8 @@ MAX_MODEL_BYTES = 4 * 1024**3
 MAX_OPEN_BYTES = 64 * 1024**2
 """Length of a tensor whose signature leaves it open."""
 MAX_TENSORS = 10_000
+MAX_OFFERED_TENSORS = 20_000
+"""Of all apps together that one agent offers: each is looked at while others wait."""
 MAX_DIMENSIONS = 8
 MAX_NAME_LENGTH = 255
 NUL = "\0"
@@ -30,6 +37,17 @@ MAX_SCALAR_BYTES = 4_096
 MAX_REASON_LENGTH = 2_000
 MAX_UNAVAILABLE_LENGTH = 200
 MAX_APPS = 64
+MAX_TASKS = 16
+"""That one agent works on at once."""
+LATE_SECONDS = "fedui-late-seconds"
+"""In the trailing metadata of a refused transfer: the task's deadline passed so long ago."""
+MAX_STEPS = 2**31
+"""Of one training."""
+MAX_GPUS = 16
+MAX_HARDWARE_NAME_LENGTH = 80
+MAX_LABELS = 100
+"""Labels in the histogram of one data card."""
+MAX_LABEL_LENGTH = 80
 MAX_NUM_EXAMPLES = 10**9
 """More examples than this from one client are refused: no weight may drown the others by a false count."""
 MAX_COLUMNS = 256

@@ -89,7 +89,7 @@ class TensorSpec:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Signature:
     """The tensors of a model, in order. Raises `CodecError` on a repeated name or a model over the limits."""
 
@@ -200,7 +200,13 @@ def first_non_finite(parameters: Mapping[str, Array]) -> str | None:
 
 
 def _is_finite(values: Array) -> bool:
-    """In parts: what is found of each is a byte a value, which for the whole would be a quarter of the model."""
+    """A sum is finite only if all its terms are, and takes a tenth of the time. Of huge ones it may not be: then all are looked at,
+
+    in parts: what is found of each is a byte a value, which for the whole would be a quarter of the model.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):
+            return True
     return all(np.isfinite(values[i : i + FINITE_BLOCK]).all() for i in range(0, values.size, FINITE_BLOCK))
 
 

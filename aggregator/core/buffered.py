@@ -30,6 +30,8 @@ from aggregator.core.round import (
     RoundPhase,
     SendFit,
     SetDeadline,
+    TaskHanded,
+    TaskWaits,
 )
 
 TRIES = 3
@@ -127,6 +129,15 @@ class BufferMachine(RoundMachine):
         """In another order every round, so that a small `concurrency` keeps nobody out."""
         return hashlib.sha256(f"buffered|{self._seed}|{self._number}|{client}".encode()).digest()
 
+    def _on_waits(self, event: TaskWaits) -> list[Action]:
+        """There is no deadline that could stand still: each client's own begins when it is given its task."""
+        return []
+
+    def _on_handed(self, event: TaskHanded) -> list[Action]:
+        if self.phase is RoundPhase.FITTING and event.client_id in self.pending:
+            self._entered[event.client_id] = (ClientPhase.DOWNLOADING, event.at)
+        return []
+
     def _on_clients_changed(self, event: ClientsChanged) -> list[Action]:
         self._eligible = event.eligible
         return self._ask() if self.phase is RoundPhase.FITTING else []
@@ -135,7 +146,8 @@ class BufferMachine(RoundMachine):
         if self.phase is not RoundPhase.FITTING or event.client_id not in self.pending:
             return []
         self._tries[event.client_id] += 1
-        late: list[Action] = [Cancel((event.client_id,), event.reason)] if event.outcome is Outcome.LATE else []
+        is_late = event.outcome is Outcome.LATE
+        late: list[Action] = [Cancel((event.client_id,), event.reason, late=True)] if is_late else []
         return [*late, *super()._on_client_ended(event)]
 
     def _close_if_settled(self) -> list[Action]:
@@ -149,10 +161,10 @@ class BufferMachine(RoundMachine):
     def _so_far(self) -> str:
         return f"The buffer has {self.received} of {self._wanted} updates"
 
-    def _on_stop(self) -> list[Action]:
+    def _on_stop(self, reason: str) -> list[Action]:
         if self.phase is not RoundPhase.FITTING:
-            return super()._on_stop()
-        reason, open_clients = "The run was stopped.", self.pending
+            return super()._on_stop(reason)
+        open_clients = self.pending
         self._end(open_clients, Outcome.CANCELLED, reason)
         return [*([Cancel(open_clients, reason)] if open_clients else []), *self._abandon(reason)]
 

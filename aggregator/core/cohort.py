@@ -37,15 +37,23 @@ def cohort_size(config: CohortConfig, num_eligible: int) -> int:
     return min(num_eligible, math.ceil(config.over_selection * updates_wanted(config, num_eligible)))
 
 
-def select_cohort(
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The clients that are asked in a round, sorted, and those that could replace them, the first to be asked first."""
+
+    cohort: tuple[str, ...]
+    reserve: tuple[str, ...]
+
+
+def select(
     config: CohortConfig,
     seed: int,
     round_number: int,
     eligible: Iterable[str],
     attendance: Mapping[str, Attendance] | None = None,
     failed: int = 0,
-) -> tuple[str, ...]:
-    """The clients that are asked in a round, sorted; a function of nothing but the arguments.
+) -> Selection:
+    """A function of nothing but the arguments: cohort and reserve are one order of the eligible clients, cut in two.
 
     `attendance` is the run's record so far, which the order "available" alone looks at; `failed` counts the attempts
     at the round that came to nothing, which pass the turn on in the order "cyclic".
@@ -54,38 +62,51 @@ def select_cohort(
     size = cohort_size(config, len(clients))
     match config.order:
         case "random":
-            return _lowest_ranks(seed, round_number, clients, size)
+            order = _by_rank(seed, round_number, clients)
         case "cyclic":
-            return _next_in_turn(round_number + failed, clients, size)
+            order = _in_turn(round_number + failed, clients, size)
         case "available":
-            return _most_reliable(seed, round_number, clients, size, attendance or {})
+            order = _by_reliability(seed, round_number, clients, attendance or {})
+    return Selection(tuple(sorted(order[:size])), tuple(order[size:]))
 
 
-def _lowest_ranks(seed: int, round_number: int, clients: list[str], size: int) -> tuple[str, ...]:
+def select_cohort(
+    config: CohortConfig,
+    seed: int,
+    round_number: int,
+    eligible: Iterable[str],
+    attendance: Mapping[str, Attendance] | None = None,
+    failed: int = 0,
+) -> tuple[str, ...]:
+    """The cohort of `select`."""
+    return select(config, seed, round_number, eligible, attendance, failed).cohort
+
+
+def _by_rank(seed: int, round_number: int, clients: list[str]) -> list[str]:
     """Drawn without replacement and uniformly: each client gets a pseudo-random rank from seed, round and its id, and the
     lowest ranks win. So a client that comes or goes changes no other's rank.
     """
-    return tuple(sorted(sorted(clients, key=lambda client: _rank(seed, round_number, client))[:size]))
+    return sorted(clients, key=lambda client: _rank(seed, round_number, client))
 
 
-def _next_in_turn(turn: int, clients: list[str], size: int) -> tuple[str, ...]:
+def _in_turn(turn: int, clients: list[str], size: int) -> list[str]:
     """Turn t continues in the sorted ids where turn t - 1 ended, and begins again after the last.
 
     While the same clients are there and no attempt fails, each is asked as often as any other, to within one round.
     """
     first = (turn - 1) * size
-    return tuple(sorted(clients[(first + k) % len(clients)] for k in range(size)))
+    return [clients[(first + k) % len(clients)] for k in range(len(clients))]
 
 
-def _most_reliable(
-    seed: int, round_number: int, clients: list[str], size: int, attendance: Mapping[str, Attendance]
-) -> tuple[str, ...]:
+def _by_reliability(
+    seed: int, round_number: int, clients: list[str], attendance: Mapping[str, Attendance]
+) -> list[str]:
     """Those that completed most of what they were asked for; among equals as in a random order."""
 
     def place(client: str) -> tuple[float, bytes]:
         return -attendance.get(client, Attendance()).reliability, _rank(seed, round_number, client)
 
-    return tuple(sorted(sorted(clients, key=place)[:size]))
+    return sorted(clients, key=place)
 
 
 def _rank(seed: int, round_number: int, client: str) -> bytes:

@@ -19,7 +19,8 @@ from aggregator.core.strategies.base import MethodConfig, OptimizerConfig, Part,
 from aggregator.core.strategies.fedavg import Mean, NoMethod, NoOptimizer
 from protos import limits
 from protos.convert import ScalarValue
-from protos.encodings import PLAIN, Compression, Encoding
+from protos.encodings import MOST_KEPT, PLAIN, Compression, Encoding
+from protos.packing import Packing
 
 if TYPE_CHECKING:
     AnyRule = RuleConfig
@@ -110,10 +111,28 @@ class UpdateConfig(_Section):
         Compression,
         Field(
             title="Compression",
-            description="Of differences: 16 bits a value, or 8 with a scale for every 1,024 and random rounding.",
+            description=(
+                "Of differences: 16 bits a value, or 8 with a scale for every 1,024 and random rounding; top_k sends the largest alone, "
+                "and clients keep the rest for their next update (fedagent of protocol 1.3 or newer)."
+            ),
         ),
     ] = "none"
-
+    keep: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=MOST_KEPT,
+            title="Kept by top_k",
+            description="Which fraction of each tensor's differences top_k sends. Without top_k it says nothing.",
+        ),
+    ] = 0.01
+    packing: Annotated[
+        Packing,
+        Field(
+            title="Lossless packing",
+            description="zstd: of updates and models, where it makes them smaller. No bit changes; agents that don't know it do without.",
+        ),
+    ] = "none"
     clip_norm: Annotated[
         float | None,
         Field(
@@ -125,6 +144,8 @@ class UpdateConfig(_Section):
 
     @model_validator(mode="after")
     def _only_differences_are_compressed(self) -> UpdateConfig:
+        if self.compression == "top_k" and self.send != "delta":
+            raise ValueError("top_k sends the largest differences from the global model: choose send: delta with it.")
         if self.compression != "none" and self.send != "delta":
             raise ValueError(
                 f"{self.compression} would round the parameters themselves, and small steps of training would be lost: a weight "
@@ -134,7 +155,8 @@ class UpdateConfig(_Section):
 
     @property
     def encoding(self) -> Encoding:
-        return Encoding(self.compression, delta=self.send == "delta")
+        keep = self.keep if self.compression == "top_k" else 0.0
+        return Encoding(self.compression, delta=self.send == "delta", keep=keep)
 
 
 class StoppingConfig(_Section):
@@ -165,6 +187,31 @@ class FaultsConfig(_Section):
     wait_for_clients_seconds: Annotated[
         float, Field(gt=0, le=86_400 * 7, title="Longest wait for enough clients (seconds)")
     ] = 600.0
+    replace: Annotated[
+        bool,
+        Field(
+            title="Replace clients that drop out",
+            description="By others, as long as the round has time enough for them.",
+        ),
+    ] = True
+    own_deadlines: Annotated[
+        bool,
+        Field(
+            title="Deadlines from each client's history",
+            description="A client that takes far longer than it usually does counts as dropped out before the round's deadline.",
+        ),
+    ] = False
+    own_margin: Annotated[
+        float,
+        Field(ge=1, le=100, title="Margin on its usual time", description="Its own deadline is so many times that."),
+    ] = 2.0
+    partial_work: Annotated[
+        bool,
+        Field(
+            title="Take unfinished training",
+            description="Where the algorithm allows it (FedProx, FedNova): who runs out of time sends what it has.",
+        ),
+    ] = True
     aggregation_seconds: Annotated[float, Field(gt=0, le=86_400, title="Time limit of the aggregation (seconds)")] = (
         300.0
     )
@@ -270,8 +317,28 @@ class StrategyConfig(_Section):
     @property
     def agent_minor(self) -> int:
         """The protocol's oldest minor version whose agents can do what the strategy asks of them."""
+        if self.update.compression == "top_k":
+            return limits.TOP_K_MINOR
         plain = self.update.encoding == PLAIN and isinstance(self.method, NoMethod)
         return 0 if plain else limits.METHODS_MINOR
+
+    @property
+    def takes_partial_work(self) -> bool:
+        """Whether the update of a client that ended its training early counts."""
+        plain = isinstance(self.method, NoMethod)
+        return self.faults.partial_work and (self.method.partial_work or (plain and self.aggregation.partial_work))
+
+    @property
+    def depends_on_num_rounds(self) -> tuple[str, ...]:
+        """What would have been otherwise if the run had been given another number of rounds at its beginning."""
+        local, stopping = self.local, self.stopping
+        stops = stopping.target is not None or stopping.patience is not None
+        found = {
+            "the learning rate": local.schedule.depends_on_num_rounds,
+            "the number of epochs": local.epochs_schedule.depends_on_num_rounds,
+            "the early stop, for the last round is always measured": stops and self.evaluation.every > 1,
+        }
+        return tuple(words for words, depends in found.items() if depends)
 
     @property
     def fewest_updates(self) -> int:

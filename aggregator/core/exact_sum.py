@@ -47,7 +47,9 @@ from aggregator.core.kernels import Kernels
 from protos.tensors import Array
 
 CHUNK = 262_144
-"""Values worked on at a time, so that whoever looks at them next finds them in the processor's cache (of the last level)."""
+"""Values worked on at a time where somebody looks at them next, who finds them in the processor's cache (of the last level)."""
+ROOM = 65_536
+"""For what of the values is left over. When there is no more, the kernel stops, and goes on once it is settled."""
 CAPACITY_BITS = 61
 """|s| stays below 2^61. That leaves room for carries and for doubling when a sum is rounded."""
 DIGIT_BITS = 30
@@ -77,15 +79,15 @@ class ExactSum:
         self._digits: list[NDArray[np.int32]] = []
         self._exponent: int | None = None
         self._bound = 0.0
-        self._index, self._rest = np.empty(min(length, CHUNK), np.int64), np.empty(min(length, CHUNK), np.float64)
+        self._index, self._rest = np.empty(min(length, ROOM), np.int64), np.empty(min(length, ROOM), np.float64)
 
     def add(self, values: Array, weight: int, observe: Observer | None = None) -> None:
         """`values` are finite. Raises `TooLarge`, and is then unchanged."""
         if self._exponent is None:
             self._exponent = _first_exponent(values, weight)
-        largest = 0.0
-        for start in range(0, values.size, CHUNK):
-            chunk = values[start : start + CHUNK]
+        largest, stride = 0.0, CHUNK if observe else _stride(values)
+        for start in range(0, values.size, stride):
+            chunk = values[start : start + stride]
             try:
                 largest = max(largest, self._add_chunk(start, _workable(chunk), weight))
             except TooLarge:
@@ -97,8 +99,9 @@ class ExactSum:
 
     def subtract(self, values: Array, weight: int) -> None:
         """Undo `add`, of all values or of the first; as sums are exact, nothing of it remains."""
-        for start in range(0, values.size, CHUNK):
-            self._add_chunk(start, _workable(values[start : start + CHUNK]), -weight)
+        stride = _stride(values)
+        for start in range(0, values.size, stride):
+            self._add_chunk(start, _workable(values[start : start + stride]), -weight)
 
     def mean(self, weight: int, dtype: np.dtype[Any]) -> Array:
         """Σ / weight. Is written over the sums, which are gone: nothing can be added, nor a second mean be taken."""
@@ -166,7 +169,7 @@ class ExactSum:
         """The sums, rounded to the nearest float64."""
         rounded = self._sums[block].astype(np.float64)
         if self._digits:
-            (index,) = np.nonzero(reduce(np.bitwise_or, (digits[block] for digits in self._digits)))
+            index = np.flatnonzero(reduce(np.bitwise_or, (digits[block] for digits in self._digits)) != 0)
             if index.size:
                 rounded[index] = _nearest(self._sums[block][index], [digits[block][index] for digits in self._digits])
         rounded *= math.ldexp(1.0, self._exponent or 0)
@@ -187,6 +190,15 @@ def _first_exponent(values: Array, weight: int) -> int | None:
         return None
     bits = max(20, weight.bit_length() + 8)
     return max(FINEST, math.frexp(largest)[1] + bits - CAPACITY_BITS)
+
+
+def _stride(values: Array) -> int:
+    """How many to take at a time: all of them if the kernels take them as they are, for each call costs its time."""
+    is_array = type(values) is np.ndarray  # an encoded tensor is decoded in parts
+    as_they_are = (
+        is_array and values.dtype in (np.float32, np.float64) and values.flags.c_contiguous and values.flags.aligned
+    )
+    return max(values.size, 1) if as_they_are else CHUNK
 
 
 def _workable(chunk: Array) -> Array:

@@ -3,224 +3,114 @@
     FITTING ──all answered, or deadline with quorum──▶ AGGREGATING ──Committed──▶ EVALUATING ──all answered, or deadline──▶ DONE
        └──────quorum out of reach, stop──────────────▶ DONE (abandoned)
 
+A client that drops out is replaced by the next of the reserve, as long as the round would otherwise get fewer updates than it
+wants and the time left is enough for the next one. Where clients are busy in other runs, the deadline's clock stands still until as
+many have their task as the quorum needs.
+
 Each event carries the time at which it happened, in seconds on any monotonic clock. The driver (`aggregator.driver`) carries the actions
 out; a simulation can feed the same machine from virtual clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 
-from protos.convert import Scalars
-
-
-class RoundPhase(StrEnum):
-    FITTING = "fitting"
-    AGGREGATING = "aggregating"
-    EVALUATING = "evaluating"
-    DONE = "done"
-
-
-class ClientPhase(StrEnum):
-    DOWNLOADING = "downloading"
-    TRAINING = "training"
-    UPLOADING = "uploading"
-    EVALUATING = "evaluating"
-
-
-class Outcome(StrEnum):
-    """How a client's part in the round ended."""
-
-    PENDING = "pending"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REFUSED = "refused"
-    LOST = "lost"
-    LATE = "late"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-
-
-@dataclass(slots=True)
-class ParticipationReport:
-    """One client in the round. Durations in seconds of the server's clock."""
-
-    client_id: str
-    outcome: Outcome = Outcome.PENDING
-    reason: str = ""
-    download_seconds: float | None = None
-    train_seconds: float | None = None
-    upload_seconds: float | None = None
-    bytes_down: int = 0
-    bytes_up: int = 0
-    num_examples: int | None = None
-    metrics: Scalars = field(default_factory=dict)
-    update_sha256: str = ""
-    staleness: int = 0
-    """Rounds since the client was asked, which happens in a buffered run alone."""
-    update_norm: float | None = None
-    """L2 of the step from the global model, over all floating tensors; None also where it is beyond float32."""
-    update_largest: float | None = None
-    """Size of the step's largest coordinate."""
-    update_sketch: bytes = b""
-    """Packed, by `aggregator.core.statistics`."""
-    norm_ratio: float | None = None
-    """This and what follows of a round that has been aggregated: see `aggregator.core.statistics.ClientStatistics`."""
-    cosine_to_aggregate: float | None = None
-    z_norm: float | None = None
-    z_cosine: float | None = None
-    flagged: bool = False
-    flag_reason: str = ""
-    evaluation_loss: float | None = None
-    evaluation_num_examples: int | None = None
-    evaluation_metrics: Scalars = field(default_factory=dict)
-
-
-# --- events ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseEntered:
-    at: float
-    client_id: str
-    phase: ClientPhase
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateArrived:
-    """A whole update has been taken into the accumulator. Ask `RoundMachine.refusal` first."""
-
-    at: float
-    client_id: str
-    num_examples: int
-    metrics: Scalars
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationArrived:
-    at: float
-    client_id: str
-    loss: float
-    num_examples: int
-    metrics: Scalars
-
-
-@dataclass(frozen=True, slots=True)
-class ClientEnded:
-    """The client will not deliver: it failed, refused, was lost, or its update was rejected."""
-
-    at: float
-    client_id: str
-    outcome: Outcome
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class AggregationBroke:
-    """The strategy could not make a model of the updates, or has shown before that it never will."""
-
-    at: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClientsChanged:
-    """These are the clients that could be asked now. A round with a cohort has chosen already."""
-
-    at: float
-    eligible: frozenset[str]
-
-
-RoundEvent = (
-    PhaseEntered
-    | UpdateArrived
-    | EvaluationArrived
-    | ClientEnded
-    | DeadlinePassed
-    | Committed
-    | AggregationBroke
-    | StopRequested
-    | ClientsChanged
+from aggregator.core.round_events import (
+    Abandon,
+    Action,
+    Aggregate,
+    AggregationBroke,
+    Cancel,
+    ClientEnded,
+    ClientPhase,
+    ClientsChanged,
+    Committed,
+    DeadlinePassed,
+    EvaluationArrived,
+    Finish,
+    HoldClock,
+    Outcome,
+    OwnDeadlinePassed,
+    ParticipationReport,
+    PhaseEntered,
+    RoundEvent,
+    RoundPhase,
+    SendEvaluate,
+    SendFit,
+    SetDeadline,
+    StartClock,
+    StopRequested,
+    TaskHanded,
+    TaskWaits,
+    UpdateArrived,
 )
 
-
-# --- actions ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SendFit:
-    client_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SendEvaluate:
-    client_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SetDeadline:
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    client_ids: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """Finish the accumulator, write the checkpoint, commit; answer with `Committed`."""
-
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The round is over; `evaluated` says whether clients measured its model."""
-
-    evaluated: bool
-
-
-Action = SendFit | SendEvaluate | SetDeadline | Cancel | Aggregate | Abandon | Finish
+__all__ = [
+    "Abandon",
+    "Action",
+    "Aggregate",
+    "AggregationBroke",
+    "Cancel",
+    "ClientEnded",
+    "ClientPhase",
+    "ClientsChanged",
+    "Committed",
+    "DeadlinePassed",
+    "EvaluationArrived",
+    "Finish",
+    "HoldClock",
+    "Outcome",
+    "OwnDeadlinePassed",
+    "ParticipationReport",
+    "PhaseEntered",
+    "RoundEvent",
+    "RoundMachine",
+    "RoundPhase",
+    "SendEvaluate",
+    "SendFit",
+    "SetDeadline",
+    "StartClock",
+    "StopRequested",
+    "TaskHanded",
+    "TaskWaits",
+    "UpdateArrived",
+]
 
 
 class RoundMachine:
     """One attempt at a round. `start` first, then `handle` each event in the order in which they happened."""
 
     def __init__(
-        self, cohort: Sequence[str], *, wanted: int, quorum: int, deadline_seconds: float, evaluate: bool
+        self,
+        cohort: Sequence[str],
+        *,
+        wanted: int,
+        quorum: int,
+        deadline_seconds: float,
+        evaluate: bool,
+        reserve: Sequence[str] = (),
+        usual_seconds: Mapping[str, float] | None = None,
+        wait_seconds: float | None = None,
     ) -> None:
-        """The round closes with the `wanted`-th update, or with fewer, but no fewer than `quorum`, at its deadline."""
+        """The round closes with the `wanted`-th update, or with fewer, but no fewer than `quorum`, at its deadline.
+
+        Drop-outs are replaced from the `reserve`, in its order, by those who usually need no longer than there is time; of one
+        whose `usual_seconds` aren't known, half the deadline is expected. `wait_seconds` bounds the wait for clients that are
+        busy in other runs; None: the deadline.
+        """
         self.phase = RoundPhase.FITTING
         self.participations = {client: ParticipationReport(client) for client in cohort}
         self._wanted = wanted
         self._quorum = quorum
         self._deadline_seconds = deadline_seconds
         self._evaluate = evaluate
+        self._reserve = list(reserve)
+        self._usual_seconds = usual_seconds or {}
+        self._wait_seconds = deadline_seconds if wait_seconds is None else wait_seconds
+        self._available: frozenset[str] | None = None
+        self._busy: set[str] = set()
+        self._clock_stands = False
+        self._due_at = 0.0
         self._evaluating: set[str] = set()
         self._entered: dict[str, tuple[ClientPhase, float]] = {}
 
@@ -240,9 +130,18 @@ class RoundMachine:
             return tuple(sorted(self._evaluating))
         return tuple(c for c, p in self.participations.items() if p.outcome is Outcome.PENDING)
 
+    @property
+    def expected(self) -> int:
+        """Updates that would come if nobody dropped out any more: a client and who replaces it are one."""
+        return sum(not p.replaces for p in self.participations.values())
+
     def start(self, at: float) -> list[Action]:
         self._entered = dict.fromkeys(self.participations, (ClientPhase.DOWNLOADING, at))
-        return [SendFit(tuple(self.participations)), SetDeadline(self._deadline_seconds)]
+        return [SendFit(tuple(self.participations)), self._set_deadline(at)]
+
+    def _set_deadline(self, at: float) -> SetDeadline:
+        self._due_at = at + self._deadline_seconds
+        return SetDeadline(self._deadline_seconds)
 
     def handle(self, event: RoundEvent) -> list[Action]:
         match event:
@@ -254,19 +153,57 @@ class RoundMachine:
                 return self._on_evaluation(event)
             case ClientEnded():
                 return self._on_client_ended(event)
+            case OwnDeadlinePassed():
+                return self._on_own_deadline(event)
+            case TaskWaits():
+                return self._on_waits(event)
+            case TaskHanded():
+                return self._on_handed(event)
             case DeadlinePassed():
                 return self._on_deadline()
             case Committed():
-                return self._on_committed()
+                return self._on_committed(event)
             case AggregationBroke():
                 return self._abandon(event.reason) if self.phase in (RoundPhase.FITTING, RoundPhase.AGGREGATING) else []
             case StopRequested():
-                return self._on_stop()
+                return self._on_stop(event.reason)
             case ClientsChanged():
                 return self._on_clients_changed(event)
 
     def _on_clients_changed(self, event: ClientsChanged) -> list[Action]:
+        self._available = event.eligible
         return []
+
+    def _on_waits(self, event: TaskWaits) -> list[Action]:
+        if event.client_id not in self.pending:
+            return []
+        self._busy.add(event.client_id)
+        if self._clock_stands or self._in_hand >= self._needed:
+            return []
+        self._clock_stands = True
+        return [HoldClock(self._in_hand, self._needed), SetDeadline(self._wait_seconds)]
+
+    def _on_handed(self, event: TaskHanded) -> list[Action]:
+        if event.client_id not in self._busy:
+            return []
+        self._busy.discard(event.client_id)
+        if self.phase is RoundPhase.FITTING:
+            self._entered[event.client_id] = (ClientPhase.DOWNLOADING, event.at)
+        if not self._clock_stands or self._in_hand < self._needed:
+            return []
+        self._clock_stands = False
+        return [StartClock(self._in_hand), self._set_deadline(event.at)]
+
+    @property
+    def _in_hand(self) -> int:
+        """Clients that have their task, or have done it."""
+        if self.phase is RoundPhase.EVALUATING:
+            return self.received - len(self._busy)
+        return self.received + sum(client not in self._busy for client in self.pending)
+
+    @property
+    def _needed(self) -> int:
+        return min(self._quorum, self.received) if self.phase is RoundPhase.EVALUATING else self._quorum
 
     def _on_phase(self, event: PhaseEntered) -> list[Action]:
         participation = self.participations.get(event.client_id)
@@ -324,9 +261,39 @@ class RoundMachine:
             return []
         self._close_phase(participation, event.at)
         self._end([event.client_id], event.outcome, event.reason)
-        return self._close_if_settled()
+        return [*self._replace(event.client_id, event.at), *self._close_if_settled()]
+
+    def _on_own_deadline(self, event: OwnDeadlinePassed) -> list[Action]:
+        if not self.can_spare(event):
+            return []
+        cancel = Cancel((event.client_id,), event.reason, late=True)
+        return [cancel, *self._on_client_ended(ClientEnded(event.at, event.client_id, Outcome.LATE, event.reason))]
+
+    def can_spare(self, event: OwnDeadlinePassed) -> bool:
+        """Whether the round goes on without the client. One that it can't do without has the time that the round has."""
+        if self.phase is not RoundPhase.FITTING or event.client_id not in self.pending:
+            return False
+        left = self.received + len(self.pending) - 1
+        return left >= self._quorum or self._next_of_reserve(event.at) is not None
+
+    def _replace(self, client_id: str, at: float) -> list[Action]:
+        if self.received + len(self.pending) >= self._wanted or (chosen := self._next_of_reserve(at)) is None:
+            return []
+        self._reserve.remove(chosen)
+        self.participations[chosen] = ParticipationReport(chosen, replaces=client_id)
+        self._entered[chosen] = (ClientPhase.DOWNLOADING, at)
+        return [SendFit((chosen,))]
+
+    def _next_of_reserve(self, at: float) -> str | None:
+        left = self._deadline_seconds if self._clock_stands else self._due_at - at
+        for client in self._reserve:
+            there = self._available is None or client in self._available
+            if there and self._usual_seconds.get(client, self._deadline_seconds / 2) <= left:
+                return client
+        return None
 
     def _evaluation_ended(self, client_id: str) -> list[Action]:
+        self._busy.discard(client_id)
         self._evaluating.discard(client_id)
         return [] if self._evaluating else self._finish(evaluated=True)
 
@@ -351,33 +318,42 @@ class RoundMachine:
             return [Cancel(late, "The evaluation's deadline has passed."), *self._finish(evaluated=True)]
         if self.phase is not RoundPhase.FITTING:
             return []
+        if self._clock_stands:
+            return self._abandon(
+                f"Only {self._in_hand} of {self._needed} clients became free of other runs within {self._wait_seconds:g} s."
+            )
         late = self.pending
+        busy = [client for client in late if client in self._busy]
         self._end(late, Outcome.LATE, f"No update within {self._deadline_seconds:g} s.")
+        self._end(busy, Outcome.LATE, "It was busy in other runs until the deadline.")
+        cancel = Cancel(late, "The round's deadline has passed.", late=True)
         if self.received < self._quorum:
             reason = f"The deadline passed with {self.received} updates; the quorum is {self._quorum}."
-            return [Cancel(late, "The round's deadline has passed."), *self._abandon(reason)]
-        return [Cancel(late, "The round's deadline has passed."), *self._aggregate("deadline")]
+            return [cancel, *self._abandon(reason)]
+        return [cancel, *self._aggregate("deadline")]
 
-    def _on_committed(self) -> list[Action]:
+    def _on_committed(self, event: Committed) -> list[Action]:
         if not self._evaluate:
             return self._finish(evaluated=False)
         self.phase = RoundPhase.EVALUATING
         self._evaluating = set(self.completed)
-        return [SendEvaluate(self.completed), SetDeadline(self._deadline_seconds)]
+        return [SendEvaluate(self.completed), self._set_deadline(event.at)]
 
-    def _on_stop(self) -> list[Action]:
+    def _on_stop(self, reason: str) -> list[Action]:
         match self.phase:
             case RoundPhase.FITTING:
-                return self._abandon("The run was stopped.")
+                return self._abandon(reason)
             case RoundPhase.AGGREGATING:
                 self._evaluate = False  # the commit goes through; nothing is begun after it
                 return []
             case RoundPhase.EVALUATING:
-                return [Cancel(self.pending, "The run was stopped."), *self._finish(evaluated=True)]
+                return [Cancel(self.pending, reason), *self._finish(evaluated=True)]
             case RoundPhase.DONE:
                 return []
 
     def _aggregate(self, cause: str) -> list[Action]:
+        self._busy.clear()
+        self._clock_stands = False
         self.phase = RoundPhase.AGGREGATING
         return [Aggregate(cause)]
 
@@ -395,3 +371,4 @@ class RoundMachine:
         for client_id in client_ids:
             self.participations[client_id].outcome = outcome
             self.participations[client_id].reason = reason
+            self._busy.discard(client_id)

@@ -14,6 +14,7 @@ class Constant(Part):
     """The same in every round."""
 
     title: ClassVar[str] = "Constant"
+    depends_on_num_rounds: ClassVar[bool] = False
     name: Literal["constant"] = "constant"
 
     def factor_at(self, round_number: int, num_rounds: int) -> float:
@@ -24,6 +25,7 @@ class Step(Part):
     """Multiplied by a factor after every so many rounds."""
 
     title: ClassVar[str] = "Step"
+    depends_on_num_rounds: ClassVar[bool] = False
     name: Literal["step"] = "step"
     factor: Annotated[float, Field(gt=0, le=1, title="Factor of a step")] = 0.5
     every: Annotated[int, Field(ge=1, le=100_000, title="Rounds between steps")] = 10
@@ -36,6 +38,7 @@ class Cosine(Part):
     """Falls to a fraction along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
 
     title: ClassVar[str] = "Cosine"
+    depends_on_num_rounds: ClassVar[bool] = True
     name: Literal["cosine"] = "cosine"
     end: Annotated[float, Field(ge=0, le=1, title="Fraction left in the last round")] = 0.0
 

@@ -21,7 +21,8 @@ from protos.tensors import Parameters
 THREADS = min(4, os.cpu_count() or 1)
 COLUMNS = 32_768
 """Coordinates worked on at a time: a block of 50 rows is 6.5 MB of float32."""
-GRAM_COLUMNS = 16_384
+GRAM_COLUMNS = 8_192
+"""A block of 50 centred rows is 1.6 MB, which the product still finds in the cache."""
 
 
 class SpooledAggregator(ABC):

@@ -77,6 +77,15 @@ def _no_answer(part: Part, error: Exception) -> str:
     return f"{part.title} can't say whether it goes with the app: {type(error).__name__}: {error}"
 
 
+def carried(state: Parameters, signature: Signature, before: StrategyConfig, after: StrategyConfig) -> Parameters:
+    """Of what strategy `before` stored with a model, that from which `after` goes on: the state of the parts that are the same."""
+    if before.method.local_tensors(signature) != after.method.local_tensors(signature):
+        return {}  # they work on other tensors
+    same_method = part_name(type(before.method)) == part_name(type(after.method))
+    same_optimizer = part_name(type(before.optimizer)) == part_name(type(after.optimizer))
+    return {n: a for n, a in state.items() if (same_method if n.startswith(METHOD_STATE) else same_optimizer)}
+
+
 class AggregationFailed(Exception):
     """A part of the strategy raised, or returned what can't be a model. The text is for the operator."""
 

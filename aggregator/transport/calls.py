@@ -3,39 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from aggregator.transport.identity import peer_certificate
+from aggregator.transport.connections import Allowance, ConnectionLimits
+from aggregator.transport.identity import peer_certificate, refuse
+
+logger = logging.getLogger(__name__)
 
 Context = aio.ServicerContext[Any, Any]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs alone
+
+COMPLAINT_SECONDS = 60.0
+"""A client that asks too much is logged so often: a flood fills no log."""
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
     task: asyncio.Task[Any]
     begun: datetime
+    serial: str
     cut: str = ""
     """Why it was ended from outside."""
 
 
 class OpenCalls(aio.ServerInterceptor):
-    """Knows the streaming calls of each client; others are over before anyone could end them."""
+    """Knows the calls of each client, refuses those beyond its share, and tells none of what goes wrong in here."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ConnectionLimits | None = None) -> None:
+        self.limits = limits or ConnectionLimits()
         self._calls: dict[str, set[_Call]] = {}
+        self._complaints = Allowance(1, COMPLAINT_SECONDS)
 
-    def cut(self, client_id: str, reason: str, begun_before: datetime) -> None:
-        """End the client's calls. Whoever waits for an answer is told the reason."""
+    def cut(self, client_id: str, reason: str, begun_before: datetime, keep: Collection[str] = ()) -> None:
+        """End the client's calls, but for those with certificates of these serial numbers. Whoever waits for an answer is told the
+        reason."""
         for call in list(self._calls.get(client_id, ())):
-            if call.begun <= begun_before and not call.cut:
+            if call.begun <= begun_before and call.serial not in keep and not call.cut:
                 call.cut = reason
                 call.task.cancel()
 
@@ -57,42 +69,57 @@ class OpenCalls(aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream), **codec)
         if handler.stream_unary:
             return grpc.stream_unary_rpc_method_handler(self._answering(handler.stream_unary), **codec)
-        return handler  # type: ignore[no-any-return]
+        return grpc.unary_unary_rpc_method_handler(self._answering(handler.unary_unary), **codec)
 
     def _streaming(self, behaviour: Callable[[Any, Context], Any]) -> Any:
         async def stream(request: Any, context: Context) -> None:
-            with self._noted(context) as call:
-                try:
-                    await _written(behaviour(request, context), context)
-                except asyncio.CancelledError:
-                    await _end(call, context)
-                    raise
+            async with self._noted(context):
+                await _written(behaviour(request, context), context)
 
         return stream
 
     def _answering(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            with self._noted(context) as call:
-                try:
-                    return await behaviour(request, context)
-                except asyncio.CancelledError:
-                    await _end(call, context)
-                    raise
+            async with self._noted(context):
+                return await behaviour(request, context)
 
         return answer
 
-    @contextmanager
-    def _noted(self, context: Context) -> Iterator[_Call]:
+    @asynccontextmanager
+    async def _noted(self, context: Context) -> AsyncIterator[None]:
         task, certificate = asyncio.current_task(), peer_certificate(context)
         assert task
-        call, client_id = _Call(task, datetime.now(UTC)), certificate.client_id if certificate else ""
+        client_id, serial = (certificate.client_id, certificate.serial) if certificate else ("", "")
+        call = _Call(task, datetime.now(UTC), serial)
+        await self._refuse_beyond_share(client_id, context)
         self._calls.setdefault(client_id, set()).add(call)
         try:
-            yield call
+            yield
+        except asyncio.CancelledError:
+            await _end(call, context)
+            raise
+        except aio.BaseError:  # refused, or the peer has gone
+            raise
+        except DecodeError as error:
+            logger.warning("A message can't be read: %s", error, extra={"client_id": client_id})
+            await refuse(
+                context, grpc.StatusCode.INVALID_ARGUMENT, "The message can't be read: it isn't of FedUI's protocol."
+            )
+        except Exception:
+            logger.exception("A call failed", extra={"client_id": client_id})
+            await refuse(context, grpc.StatusCode.INTERNAL, "The server failed. Its log says why.")
         finally:
             self._calls[client_id].discard(call)
             if not self._calls[client_id]:
                 del self._calls[client_id]
+
+    async def _refuse_beyond_share(self, client_id: str, context: Context) -> None:
+        if len(self._calls.get(client_id, ())) < self.limits.calls_at_once:
+            return
+        reason = f"A client may have {self.limits.calls_at_once} calls open at a time."
+        if self._complaints.take(client_id):
+            logger.warning("Calls refused: %s", reason, extra={"client_id": client_id})
+        await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
 
 
 async def _written(answer: AsyncIterator[Any] | Awaitable[None], context: Context) -> None:

@@ -29,7 +29,10 @@ class PeerCertificate:
 @lru_cache(maxsize=4096)
 def _parse(pem: bytes) -> PeerCertificate | None:
     certificate = x509.load_pem_x509_certificate(pem)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     ids = [uri.removeprefix(URI_PREFIX) for uri in uris if uri.startswith(URI_PREFIX)]
     if len(ids) != 1:
@@ -49,14 +52,18 @@ async def authenticate(
     """The calling client. Aborts the call for one that may not connect."""
     certificate = peer_certificate(context)
     if certificate is None:
+        logger.info("Refused: the certificate names no client", extra={"peer": context.peer()})
         await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The certificate names no client of FedUI.")
     if certificate.not_after <= datetime.now(UTC):  # TLS looked when the connection was made, which may be long ago
+        logger.info("Client refused: its certificate has expired", extra={"client_id": certificate.client_id})
         await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The certificate has expired.")
     try:
         return await registry.authenticate(certificate.client_id, certificate.serial), certificate
     except ClientRefused as refusal:
         logger.info("Client refused: %s", refusal, extra={"client_id": certificate.client_id})
-        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(refusal))
+        # An agent tries again after the one, and ends by the other.
+        code = grpc.StatusCode.UNAUTHENTICATED if refusal.for_good else grpc.StatusCode.PERMISSION_DENIED
+        await refuse(context, code, str(refusal))
 
 
 async def refuse(context: aio.ServicerContext[Any, Any], code: grpc.StatusCode, reason: str) -> NoReturn:

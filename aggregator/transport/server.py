@@ -16,11 +16,16 @@ from aggregator.transport.calls import OpenCalls
 from aggregator.transport.certificates import IdentityServicer
 from aggregator.transport.fleet import FleetServicer
 from aggregator.transport.pace import TransferLimits
-from aggregator.transport.transfer import TransferServicer
+from aggregator.transport.transfer import TransferServicer, add_transfer_to
 from protos import limits
-from protos.fedui.v1 import fleet_pb2_grpc, identity_pb2_grpc, transfer_pb2_grpc
+from protos.fedui.v1 import fleet_pb2_grpc, identity_pb2_grpc
 
 logger = logging.getLogger(__name__)
+
+HANDSHAKE_MS = 20_000
+"""Who opens a connection and says nothing holds it for so long."""
+IDLE_MS = 120_000
+"""A connection without a call is closed; agents open another when they need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,14 @@ def build_server(
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
+            ("grpc.max_concurrent_streams", calls.limits.calls_at_once),
         ],
     )
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry, calls.limits), server)
     transfer = TransferServicer(hub, registry, uploads, transfer_limits)
-    transfer_pb2_grpc.add_TransferServicer_to_server(transfer, server)
+    add_transfer_to(server, transfer)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(hub, registry), server)
     credentials = _credentials(tls)
     try:

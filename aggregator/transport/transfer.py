@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ from weakref import WeakValueDictionary
 import grpc
 from grpc import aio
 
-from aggregator.hub import Assignment, Hub, Update, UpdateRefused
-from aggregator.ports import ClientRegistry
+from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
+from aggregator.ports import ClientIdentity, ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream
 from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
 from protos import limits
+from protos.chunks import read_upload, write_chunk
 from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
 from protos.encodings import Encoding, encoded_size
 from protos.fedui.v1 import task_pb2, transfer_pb2, transfer_pb2_grpc
@@ -26,9 +28,34 @@ from protos.tensors import CodecError, Signature
 
 logger = logging.getLogger(__name__)
 
+MOST_REFUSALS = 10
+"""An agent that sends what can't be taken in, again and again, loses its task."""
+SMALL_BYTES, SMALL_PER_SECOND = 16 * 1024, 50.0
+"""Only the last chunk of an update is small. Each costs as much as a large one, and those who send nothing else are slowed down."""
 CLOSED = "The round was closed before the update arrived."
 
 Context = aio.ServicerContext[Any, Any]
+Messages = AsyncIterator[transfer_pb2.UploadMessage | memoryview]
+"""A header, then the data of chunks (`protos.chunks`)."""
+
+
+def add_transfer_to(server: aio.Server, servicer: TransferServicer) -> None:
+    """As the generated code does it, but for the chunks, of which fewer copies are made."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Download": grpc.unary_stream_rpc_method_handler(
+            servicer.Download, transfer_pb2.DownloadRequest.FromString, write_chunk
+        ),
+        "GetUpload": grpc.unary_unary_rpc_method_handler(
+            servicer.GetUpload,
+            transfer_pb2.GetUploadRequest.FromString,
+            transfer_pb2.UploadStatus.SerializeToString,
+        ),
+        "Upload": grpc.stream_unary_rpc_method_handler(
+            servicer.Upload, read_upload, transfer_pb2.UploadReceipt.SerializeToString
+        ),
+    }
+    name = transfer_pb2.DESCRIPTOR.services_by_name["Transfer"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
 
 
 class TransferServicer(transfer_pb2_grpc.TransferServicer):
@@ -49,13 +76,15 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         self, request: transfer_pb2.DownloadRequest, context: Context
     ) -> None:
         assignment = await self._assignment(request.task_id, context)
-        model = memoryview(assignment.model)
-        if len(model) < assignment.task.model.size:
+        if request.packing not in ("", assignment.task.model.packed.packing):
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "The model isn't sent packed like that.")
+        model = memoryview(assignment.packed_model if request.packing else assignment.model)
+        if not model and assignment.task.model.size:
             await refuse(
                 context, grpc.StatusCode.NOT_FOUND, "The model isn't sent any more: the task's update is here."
             )
         if request.offset > len(model):
-            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"The model has {len(model):,} bytes.")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"The model is sent as {len(model):,} bytes.")
         try:
             async with self._stream_of(assignment, "download") as stream, stream.limited():
                 await self._send(stream, assignment, model[request.offset :], context)
@@ -68,8 +97,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         for start in range(0, len(rest), limits.CHUNK_BYTES):
             if not self._is_open(assignment):
                 raise StreamEnded("The task is over.")
-            chunk = bytes(rest[start : start + limits.CHUNK_BYTES])
-            await context.write(transfer_pb2.Chunk(data=chunk))
+            chunk = rest[start : start + limits.CHUNK_BYTES]
+            await context.write(chunk)
             assignment.bytes_down += len(chunk)
             stream.moved(len(chunk))
             await pace.keep(len(chunk))
@@ -77,16 +106,18 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     async def GetUpload(self, request: transfer_pb2.GetUploadRequest, context: Context) -> transfer_pb2.UploadStatus:
         return self._uploads.status(_owner(await self._assignment(request.task_id, context)), request)
 
-    async def Upload(
-        self, request_iterator: AsyncIterator[transfer_pb2.UploadMessage], context: Context
-    ) -> transfer_pb2.UploadReceipt:
+    async def Upload(self, request_iterator: Messages, context: Context) -> transfer_pb2.UploadReceipt:
+        client, _ = await authenticate(self._registry, context)
         header = await self._receive_header(request_iterator, context)
-        assignment = await self._assignment(header.task_id, context)
+        assignment = await self._assignment_of(client, header.task_id, context)
         try:
             async with self._stream_of(assignment, "upload") as stream:
                 return await self._take_upload(stream, assignment, header, request_iterator, context)
         except (UpdateRefused, CodecError) as refusal:
             self._uploads.discard(header.task_id)
+            if isinstance(refusal, TooLate):
+                await _refuse_late(context, refusal)
+            self._note_refusal(assignment, str(refusal))
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         except Damaged as damage:
             self._uploads.discard(header.task_id)
@@ -97,15 +128,13 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             logger.error("An upload can't be kept: %s", error, extra={"client_id": assignment.client_id})
             await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "The server has no room for the upload now.")
 
-    async def _receive_header(
-        self, messages: AsyncIterator[transfer_pb2.UploadMessage], context: Context
-    ) -> transfer_pb2.UploadHeader:
+    async def _receive_header(self, messages: Messages, context: Context) -> transfer_pb2.UploadHeader:
         try:
             async with asyncio.timeout(self._limits.idle_seconds):
                 first = await anext(messages, transfer_pb2.UploadMessage())
         except TimeoutError:
             await refuse(context, grpc.StatusCode.ABORTED, "No header came.")
-        if not first.HasField("header"):
+        if isinstance(first, memoryview) or not first.HasField("header"):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "An upload begins with its header.")
         return first.header
 
@@ -114,16 +143,16 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         stream: TransferStream,
         assignment: Assignment,
         header: transfer_pb2.UploadHeader,
-        messages: AsyncIterator[transfer_pb2.UploadMessage],
+        messages: Messages,
         context: Context,
     ) -> transfer_pb2.UploadReceipt:
         signature, metrics = _checked(assignment, header)
         if self._uploads.is_taken(header):
             return transfer_pb2.UploadReceipt(duplicate=True)
         async with stream.limited(), self._turns:
-            if not self._is_open(assignment):
-                raise UpdateRefused(CLOSED)
-            upload = await self._uploads.begin(_owner(assignment), header, encoded_size(signature, _encoding(header)))
+            self._check_open(assignment)
+            size = encoded_size(signature, _encoding(header))
+            upload = await self._uploads.begin(_owner(assignment), header, size)
             try:
                 await context.send_initial_metadata(())  # it is this upload's turn
                 assignment.listener.on_phase(assignment, task_pb2.PHASE_UPLOADING)
@@ -141,18 +170,20 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         assignment: Assignment,
         offset: int,
         upload: PartialUpload,
-        messages: AsyncIterator[transfer_pb2.UploadMessage],
+        messages: Messages,
     ) -> None:
         pace, known = self._pace_of(assignment), upload.received - offset  # an earlier stream may have brought more
+        crumbs = Pace(SMALL_PER_SECOND)
         stream.start()
         async for message in messages:
-            if not self._is_open(assignment):
-                raise UpdateRefused(CLOSED)
-            data = message.chunk.data
+            self._check_open(assignment)
+            data = message if isinstance(message, memoryview) else memoryview(b"")
             await upload.take(data[known:] if known else data)
             known = max(0, known - len(data))
             stream.moved(len(data))
             await pace.keep(len(data))
+            if len(data) < SMALL_BYTES:
+                await crumbs.keep(1)
 
     async def _deliver(
         self,
@@ -164,8 +195,20 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     ) -> None:
         gate = self._gates.setdefault(assignment.task.run_id, asyncio.Semaphore(self._limits.updates_in_memory))
         async with gate:
-            content = await upload.whole()
-            update = Update(content, signature, header.sha256, header.num_examples, metrics, _encoding(header))
+            content, packed_size = await upload.whole(), None
+            if header.encoding.packing:
+                packed_size, size = len(content), encoded_size(signature, _encoding(header))
+                content = await asyncio.to_thread(self._uploads.unpacked, content, size)
+            update = Update(
+                content,
+                signature,
+                header.sha256,
+                header.num_examples,
+                metrics,
+                _encoding(header),
+                packed_size,
+                _work(header),
+            )
             await assignment.listener.on_update(assignment, update)
         self._uploads.complete(header.task_id, upload)
 
@@ -188,6 +231,13 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
                 del self._streams[key]
             stream.over.set()
 
+    def _note_refusal(self, assignment: Assignment, reason: str) -> None:
+        names = {"client_id": assignment.client_id, "task_id": assignment.task.task_id}
+        logger.warning("An upload was refused. %s", reason, extra=names)
+        assignment.refusals += 1
+        if assignment.refusals == MOST_REFUSALS:
+            self._hub.fail(assignment, f"{MOST_REFUSALS} uploads were refused, the last one because: {reason}")
+
     async def _end(self, context: Context, assignment: Assignment, reason: str) -> NoReturn:
         logger.warning("%s", reason, extra={"client_id": assignment.client_id, "task_id": assignment.task.task_id})
         await refuse(context, grpc.StatusCode.ABORTED, reason)
@@ -205,15 +255,30 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
     def _pace_of(self, assignment: Assignment) -> Pace:
         return self._paces.setdefault(assignment.client_id, Pace(self._limits.most_rate))
 
+    def _check_open(self, assignment: Assignment) -> None:
+        if not self._is_open(assignment):
+            raise self._hub.lateness(assignment.client_id, assignment.task_id) or UpdateRefused(CLOSED)
+
     def _is_open(self, assignment: Assignment) -> bool:
         return self._hub.assignment_of(assignment.client_id, assignment.task.task_id) is assignment
 
     async def _assignment(self, task_id: str, context: Context) -> Assignment:
         client, _ = await authenticate(self._registry, context)
+        return await self._assignment_of(client, task_id, context)
+
+    async def _assignment_of(self, client: ClientIdentity, task_id: str, context: Context) -> Assignment:
         assignment = self._hub.assignment_of(client.client_id, task_id)
         if assignment is None:
+            if late := self._hub.lateness(client.client_id, task_id):
+                await _refuse_late(context, late)
             await refuse(context, grpc.StatusCode.NOT_FOUND, "This client has no such task, or its round was closed.")
         return assignment
+
+
+async def _refuse_late(context: Context, late: TooLate) -> NoReturn:
+    """The agent is told by how much, beside the words: being late is no error of its."""
+    context.set_trailing_metadata(((limits.LATE_SECONDS, f"{late.seconds:.1f}"),))
+    await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(late))
 
 
 def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple[Signature, Scalars]:
@@ -221,9 +286,19 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
     if not assignment.uploads:
         raise UpdateRefused("This task asks for no update.")
     signature, metrics = signature_from_proto(header.signature), scalars_from_proto(header.metrics)
+    if not re.fullmatch("[0-9a-f]{64}", header.sha256):
+        raise UpdateRefused("The SHA-256 of an update is written as 64 hexadecimal digits.")
     encoding, wanted = _encoding(header), encoding_from_proto(assignment.task.encoding)
     if encoding != wanted:
         raise UpdateRefused(f"The update is declared to be {encoding}; the run wants {wanted}. Update fedagent.")
+    if header.encoding.packing not in ("", assignment.task.encoding.packing):
+        raise UpdateRefused(f"The update is packed ({header.encoding.packing!r}), which the run doesn't ask for.")
+    if (work := _work(header)) and not 1 <= work.done <= work.planned <= limits.MAX_STEPS:
+        raise UpdateRefused(f"The update is declared to be {work.done:,} of {work.planned:,} steps.")
+    if work and work.is_partial and not assignment.task.finish_after_seconds:
+        raise UpdateRefused(
+            f"The training was ended after {work.done:,} of {work.planned:,} steps; the run's strategy takes whole work only."
+        )
     if header.size > assignment.largest_update:
         raise UpdateRefused(
             f"The update has {header.size:,} bytes; a model of this run has at most {assignment.largest_update:,}."
@@ -233,6 +308,10 @@ def _checked(assignment: Assignment, header: transfer_pb2.UploadHeader) -> tuple
 
 def _encoding(header: transfer_pb2.UploadHeader) -> Encoding:
     return encoding_from_proto(header.encoding)
+
+
+def _work(header: transfer_pb2.UploadHeader) -> Work | None:
+    return Work(header.work.done, header.work.planned) if header.HasField("work") else None
 
 
 def _owner(assignment: Assignment) -> str:

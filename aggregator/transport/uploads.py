@@ -18,6 +18,7 @@ from aggregator.hub import UpdateRefused
 from aggregator.transport.pace import TransferLimits
 from protos import limits
 from protos.fedui.v1 import transfer_pb2
+from protos.packing import unpack
 
 logger = logging.getLogger(__name__)
 
@@ -67,22 +68,22 @@ class PartialUpload:
         """Bytes, those included that are still to be written."""
         self._found = 0
         self._hash = hashlib.sha256()
-        self._batch: list[bytes] = []
+        self._batch = bytearray()
         self._writing: asyncio.Task[None] | None = None
         if path.exists() and path.stat().st_size <= size:
             self._hash_file()
         else:
             path.write_bytes(b"")
 
-    async def take(self, data: bytes) -> None:
+    async def take(self, data: memoryview) -> None:
         """Raises `OSError` when the disk is full."""
         if len(data) > limits.CHUNK_BYTES:
             raise UpdateRefused(f"A chunk holds at most {limits.CHUNK_BYTES:,} bytes, not {len(data):,}.")
         if self.received + len(data) > self.size:
             raise UpdateRefused(f"More bytes arrived than the {self.size:,} that were declared.")
-        self._batch.append(data)
+        self._batch += data
         self.received += len(data)
-        if sum(map(len, self._batch)) >= BATCH_BYTES:
+        if len(self._batch) >= BATCH_BYTES:
             await self._write_batch()
 
     async def settle(self) -> None:
@@ -115,7 +116,7 @@ class PartialUpload:
 
     async def _write_batch(self) -> None:
         await self._written()
-        batch, self._batch = self._batch, []
+        batch, self._batch = self._batch, bytearray()
         if batch:
             self._writing = asyncio.create_task(asyncio.to_thread(self._append, batch))
 
@@ -124,11 +125,10 @@ class PartialUpload:
             await asyncio.wait({self._writing})  # a call that is cancelled must not take the batch with it
             self._writing.result()
 
-    def _append(self, batch: list[bytes]) -> None:
+    def _append(self, batch: bytearray) -> None:
         with self.path.open("ab") as file:
-            for data in batch:
-                file.write(data)
-                self._hash.update(data)
+            file.write(batch)
+        self._hash.update(batch)
 
 
 class Uploads:
@@ -155,8 +155,15 @@ class Uploads:
         return header.task_id in self._taken
 
     async def begin(self, owner: str, header: transfer_pb2.UploadHeader, expected_size: int) -> PartialUpload:
-        """The upload that the header continues, or a new one. Raises `UpdateRefused` or `SpoolFull` if it can't be."""
-        if header.size != expected_size:
+        """The upload that the header continues, or a new one. Raises `UpdateRefused` or `SpoolFull` if it can't be.
+
+        `expected_size` is the update's when it isn't packed; packed, it is smaller.
+        """
+        if header.encoding.packing and not 0 < header.size < expected_size:
+            raise UpdateRefused(
+                f"The packed update has {header.size:,} bytes; it would have {expected_size:,} as it is, and is to be smaller."
+            )
+        if not header.encoding.packing and header.size != expected_size:
             raise UpdateRefused(
                 f"The update has {header.size:,} bytes; the run's model has {expected_size:,} as it is to be sent."
             )
@@ -173,6 +180,14 @@ class Uploads:
             raise UpdateRefused(f"The upload goes on at byte {upload.received:,}, not {header.offset:,}.")
         upload.busy = True
         return upload
+
+    def unpacked(self, packed: memoryview, size: int) -> memoryview:
+        """A view of a file without a name. Takes time. Raises `CodecError` where there aren't `size` bytes, `OSError` on a full disk."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            for block in unpack(packed, size):
+                file.write(block)
+            file.flush()
+            return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
     async def pause(self, upload: PartialUpload) -> None:
         """Its stream has ended."""

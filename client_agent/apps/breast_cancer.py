@@ -13,7 +13,7 @@ from client_agent.apps.datasets import Samples, breast_cancer, breast_cancer_mea
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer
 from client_agent.methods import Phase
-from client_agent.sdk import App, Arrays, Context
+from client_agent.sdk import App, Arrays, Context, DataCard
 
 FEATURES = 30
 TENSOR_NAMES = ("weight", "bias")
@@ -78,6 +78,11 @@ def columns(context: Context) -> dict[str, NDArray[Any]]:
     return dict(zip(COLUMNS, site.features.T, strict=True)) | {"benign": site.labels}
 
 
+def card(context: Context) -> DataCard:
+    site = Site.of(breast_cancer().shared, SiteOptions.parse(context.options))
+    return site.card("Wisconsin diagnostic breast cancer", ("malignant", "benign"))
+
+
 def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, int, dict[str, float]]:
     """Loss, number of examples and accuracy on the patients that no client trains on, for the server."""
     held_out = breast_cancer().held_out
@@ -85,4 +90,6 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods=methods.WITH_PHASES, columns=columns)
+app = App(
+    "breast-cancer", "1.0", "numpy", client_fn, TENSOR_NAMES, methods=methods.WITH_PHASES, columns=columns, card=card
+)

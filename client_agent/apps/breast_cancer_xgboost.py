@@ -11,6 +11,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from client_agent.apps.breast_cancer import card
 from client_agent.apps.breast_cancer_trees import BASE_SCORE, TENSOR, loss_and_accuracy
 from client_agent.apps.datasets import Samples, breast_cancer
 from client_agent.apps.site import Site, SiteOptions
@@ -90,4 +91,4 @@ def client_fn(context: Context) -> TreeTrainer:
     return TreeTrainer(Site.of(breast_cancer().shared, SiteOptions.parse(context.options)))
 
 
-app = App("breast-cancer-xgboost", "1.0", "xgboost", client_fn, (TENSOR,), open_tensors=(TENSOR,))
+app = App("breast-cancer-xgboost", "1.0", "xgboost", client_fn, (TENSOR,), open_tensors=(TENSOR,), card=card)

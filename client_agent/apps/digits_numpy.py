@@ -13,7 +13,7 @@ from client_agent.apps.datasets import Samples, digits
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer, he_normal, softmax_cross_entropy
 from client_agent.methods import Phase
-from client_agent.sdk import App, Arrays, Context
+from client_agent.sdk import App, Arrays, Context, DataCard
 
 INPUTS, HIDDEN, CLASSES = 64, 32, 10
 TENSOR_NAMES = ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
@@ -85,6 +85,11 @@ def columns(context: Context) -> dict[str, NDArray[Any]]:
     return {"digit": site.labels, "mean intensity": site.features.mean(axis=1)}
 
 
+def card(context: Context) -> DataCard:
+    site = Site.of(digits().shared, SiteOptions.parse(context.options))
+    return site.card("handwritten digits", [str(digit) for digit in range(CLASSES)])
+
+
 def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, int, dict[str, float]]:
     """Loss, number of examples and accuracy on the digits that no client trains on, for the server."""
     held_out = digits().held_out
@@ -92,4 +97,4 @@ def evaluate_held_out(parameters: Mapping[str, NDArray[Any]]) -> tuple[float, in
     return loss, len(held_out), {"accuracy": accuracy}
 
 
-app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods=methods.ALL, columns=columns)
+app = App("digits-mlp", "1.0", "numpy", client_fn, TENSOR_NAMES, methods=methods.ALL, columns=columns, card=card)

@@ -8,7 +8,7 @@ from torch import nn
 
 from client_agent import methods
 from client_agent.apps.datasets import Samples, digits
-from client_agent.apps.digits_numpy import CLASSES, HIDDEN, INPUTS, TENSOR_NAMES, columns, initialise
+from client_agent.apps.digits_numpy import CLASSES, HIDDEN, INPUTS, TENSOR_NAMES, card, columns, initialise
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer
 from client_agent.methods import Phase
@@ -66,4 +66,4 @@ def client_fn(context: Context) -> Trainer:
     return Trainer(Site.of(digits().shared, SiteOptions.parse(context.options)), initialise, TorchMLP)
 
 
-app = App("digits-mlp", "1.0", "torch", client_fn, TENSOR_NAMES, methods=methods.ALL, columns=columns)
+app = App("digits-mlp", "1.0", "torch", client_fn, TENSOR_NAMES, methods=methods.ALL, columns=columns, card=card)

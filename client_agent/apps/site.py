@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from client_agent.apps.datasets import Samples
 from client_agent.apps.partition import dirichlet_partition
 from client_agent.errors import ConfigurationError
+from client_agent.sdk import DataCard
 
 VALIDATION_FRACTION = 0.2
 
@@ -62,6 +63,13 @@ class Site:
         """What this client has."""
         features = np.concatenate([self.train.features, self.validation.features])
         return Samples(features, np.concatenate([self.train.labels, self.validation.labels]))
+
+    def card(self, data_set: str, classes: Sequence[str]) -> DataCard:
+        """`classes`: the names of the labels 0, 1, ..."""
+        own = self.everything
+        counts = np.bincount(own.labels, minlength=len(classes))
+        labels = {name: int(count) for name, count in zip(classes, counts, strict=True)}
+        return DataCard(len(own), own.features.shape[1], labels, data_set)
 
     @classmethod
     def of(cls, samples: Samples, options: SiteOptions) -> Site:

@@ -71,9 +71,9 @@ class Trainer(NumPyClient):
         total = batches_per_epoch * self.method.total_epochs(settings.epochs)
         done = local_steps = 0
         for number, phase in enumerate(self.method.phases(parameters, settings.epochs)):
-            self._train(phase, settings, number, (done, total))
-            done += batches_per_epoch * phase.epochs
-            local_steps += 0 if phase.personal else batches_per_epoch * phase.epochs
+            steps = self._train(phase, settings, number, (done, total))
+            done += steps
+            local_steps += 0 if phase.personal else steps
         model = self._model(self.method.result)
         loss, accuracy = model.loss_and_accuracy(train)
         # The last two are what fair and normalised averaging ask for (q-FedAvg, FedNova).
@@ -85,18 +85,27 @@ class Trainer(NumPyClient):
         }
         return model.parameters(), len(train), metrics
 
-    def _train(self, phase: Phase, settings: Hyperparameters, number: int, progress: tuple[int, int]) -> None:
-        """Through the epochs of a phase, the `number`-th; `progress` is the steps done before it and those of all phases."""
+    def _train(self, phase: Phase, settings: Hyperparameters, number: int, progress: tuple[int, int]) -> int:
+        """Through the epochs of a phase, the `number`-th; `progress` is the steps done before it and those of all phases.
+
+        Returns the steps that were made, which are fewer when the time is up.
+        """
         train, options, model = self._site.train, self._site.options, self._model(phase.parameters)
         batches = list(_shuffled_batches(len(train), settings, phase.epochs, options.partition, number))
         pause = options.slowdown * phase.epochs / len(batches)
-        done, total = progress
-        for step, batch in enumerate(batches, start=done + 1):
+        before, total = progress
+        made = 0
+        for step, batch in enumerate(batches, start=before + 1):
+            if not self.may_go_on(step - 1, total):
+                break
             loss = model.step(train.take(batch), settings.learning_rate, phase)
             if pause:
                 self.sleep(pause)
             self.report_progress(step / total, loss=loss)
+            made += 1
+        self.may_go_on(before + made, total)
         phase.end(model.parameters())
+        return made
 
     def evaluate(self, parameters: Arrays, config: Config) -> EvaluateResult:
         loss, accuracy = self._model(parameters).loss_and_accuracy(self._site.validation)

@@ -13,6 +13,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
@@ -21,6 +22,7 @@ from client_agent.errors import AgentError, ConfigurationError
 from client_agent.flower.offer import Offer
 from client_agent.flower.stream import MAX_MESSAGE_BYTES, FlowerClient, FlowerClientLeft, FlowerStream
 from client_agent.identity import Home
+from client_agent.owner import Owner
 from client_agent.shared_models import SharedModels
 from protos.flower.transport_pb2 import ClientMessage, ServerMessage
 
@@ -72,17 +74,31 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(address[4][0]).is_loopback for address in found)
 
 
-def run(listen: Listen, homes: Sequence[Home], offer: Offer, max_delay: float = backoff.MAX_SECONDS) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """For one Flower client at a time. `policy` is the owner's, that of the home when left out."""
+
+    home: Home
+    policy: Path | None = None
+
+    def owner(self, federation: str) -> Owner:
+        return Owner(self.home, federation, self.policy)
+
+
+def run(listen: Listen, places: Sequence[Place], offer: Offer, max_delay: float = backoff.MAX_SECONDS) -> None:
     """`serve` until SIGINT or SIGTERM."""
-    asyncio.run(agent.until_signalled(serve(listen, homes, offer, max_delay)))
+    asyncio.run(agent.until_signalled(serve(listen, places, offer, max_delay)))
 
 
-async def serve(listen: Listen, homes: Sequence[Home], offer: Offer, max_delay: float = backoff.MAX_SECONDS) -> None:
-    """Until cancelled, and then let the Flower clients end. Raises the error of the last identity that can't go on."""
-    for home in homes:
-        home.load().raise_if_expired()
-    bridge = Bridge(homes, offer, max_delay)
-    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=len(homes) + MAX_WAITING)
+async def serve(listen: Listen, places: Sequence[Place], offer: Offer, max_delay: float = backoff.MAX_SECONDS) -> None:
+    """Until cancelled, and then let the Flower clients end. Raises the error of the last identity that can't go on, and
+    `ConfigurationError` for a policy that is broken at the beginning."""
+    for place in places:
+        identity = place.home.load()
+        identity.raise_if_expired()
+        place.owner(identity.enrolment.federation).policy()
+    bridge = Bridge(places, offer, max_delay)
+    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=len(places) + MAX_WAITING)
     join = grpc.stream_stream_rpc_method_handler(bridge.join, ClientMessage.FromString, ServerMessage.SerializeToString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Join": join}),))
     try:
@@ -91,7 +107,7 @@ async def serve(listen: Listen, homes: Sequence[Home], offer: Offer, max_delay: 
         raise ConfigurationError(f"{listen.address} can't be listened on; is another bridge running?") from error
     await server.start()
     host = listen.address.rpartition(":")[0]
-    log.info("Flower clients find the bridge at %s:%d; it has places for %d", host, port, len(homes))
+    log.info("Flower clients find the bridge at %s:%d; it has places for %d", host, port, len(places))
     try:
         await bridge.work()
     finally:
@@ -102,19 +118,19 @@ async def serve(listen: Listen, homes: Sequence[Home], offer: Offer, max_delay: 
 class Bridge:
     """Flower's service."""
 
-    def __init__(self, homes: Sequence[Home], offer: Offer, max_delay: float) -> None:
-        self._homes = homes
+    def __init__(self, places: Sequence[Place], offer: Offer, max_delay: float) -> None:
+        self._places = places
         self._offer = offer
         self._max_delay = max_delay
         self._models = SharedModels()
         self._arrivals: asyncio.Queue[FlowerStream] = asyncio.Queue()
         self._streams: set[FlowerStream] = set()
-        self._free = len(homes)
+        self._free = len(places)
 
     async def join(self, messages: AsyncIterator[ClientMessage], context: Context) -> None:
         stream = FlowerStream(context.write)
         if not self._free:
-            log.warning("A Flower client waits: all %d identities have one", len(self._homes))
+            log.warning("A Flower client waits: all %d identities have one", len(self._places))
         self._streams.add(stream)
         self._arrivals.put_nowait(stream)
         try:
@@ -126,34 +142,34 @@ class Bridge:
 
     async def work(self) -> None:
         """As of `serve`."""
-        places = [asyncio.create_task(self._fill_place(home)) for home in self._homes]
+        filling = [asyncio.create_task(self._fill(place)) for place in self._places]
         try:
-            await asyncio.wait(places)
+            await asyncio.wait(filling)
         finally:
-            for place in places:
-                place.cancel()
-            await asyncio.wait(places)
-        raise places[-1].exception() or AssertionError("a place ends by an error only")
+            for one in filling:
+                one.cancel()
+            await asyncio.wait(filling)
+        raise filling[-1].exception() or AssertionError("a place ends by an error only")
 
     async def say_farewell(self) -> None:
         if self._streams:
             await asyncio.wait([asyncio.create_task(_dismiss(stream)) for stream in list(self._streams)])
 
-    async def _fill_place(self, home: Home) -> None:
+    async def _fill(self, place: Place) -> None:
         """One Flower client after the other, for ever."""
         while True:
             stream = await self._arrivals.get()
             self._free -= 1
             try:
-                await self._serve(home, stream)
+                await self._serve(place, stream)
             except Exception as error:  # whatever it is, the Flower client must not wait for ever
-                log.error("%s takes no more part: %s", home.path, error)
+                log.error("%s takes no more part: %s", place.home.path, error)
                 await _dismiss(stream)
                 raise
             self._free += 1
 
-    async def _serve(self, home: Home, stream: FlowerStream) -> None:
-        identity = home.load()
+    async def _serve(self, place: Place, stream: FlowerStream) -> None:
+        identity = place.home.load()
         name = identity.enrolment.client_name
         try:
             client = await FlowerClient.greet(stream)
@@ -166,7 +182,10 @@ class Bridge:
             return
         log.info("A Flower client takes part as %s, with %s %s", name, self._offer.name, self._offer.version)
         apps = {(hosted.app.name, hosted.app.version): hosted}
-        working = asyncio.create_task(agent.serve(home, identity, apps, max_delay=self._max_delay, models=self._models))
+        owner = place.owner(identity.enrolment.federation)
+        working = asyncio.create_task(
+            agent.serve(place.home, identity, apps, self._max_delay, owner, models=self._models)
+        )
         try:
             await _until_left(stream, working)
         finally:

@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from aggregator.ports import LeaseLost, QueryLease, QueryOutcome, QuerySpec
 from fedui.analytics.models import Query, QueryStatus
+from fedui.audit.origin import ENGINE
+from fedui.audit.services import record
 from fedui.runs import live
 from fedui.runs.adapters import LEASE
 
@@ -65,6 +67,8 @@ def _take_up(query_id: int, owner: str) -> tuple[QuerySpec, QueryLease] | None:
         return None
     query = Query.objects.select_related("app").get(pk=query_id)
     spec = QuerySpec(query.pk, str(query.federation_id), query.app.name, query.app.version, query.parsed)
+    action = "query.started" if query.lease_fencing == 1 else "query.taken_up_again"
+    record(query.federation, ENGINE, action, query, query=query.pk, worker=owner)
     return spec, QueryLease(query.pk, owner, query.lease_fencing)
 
 
@@ -89,4 +93,5 @@ def _finish(lease: QueryLease, outcome: QueryOutcome, reason: str, result: Mappi
         lease_owner="",
         lease_expires_at=None,
     )
+    record(query.federation, ENGINE, "query.ended", query, query=query.pk, outcome=outcome.value, reason=reason)
     return str(query.federation_id)

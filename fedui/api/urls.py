@@ -8,8 +8,10 @@ from fedui.analytics.api import CancelQuery, QueryDetail, QueryList
 from fedui.api.views import Health
 from fedui.clients.api import AdmissionState, CertificateAuthority, Enrol
 from fedui.clients.operators_api import ACTS, AdmissionDecision, AdmissionList, ClientAccess
-from fedui.runs.api import ClientUpdates, RoundSimilarity, RunEvents, RunModel, RunSnapshot
+from fedui.clients.presence_api import ClientDetail, ClientList
+from fedui.runs.api import ClientUpdates, RoundSimilarity, RunCommands, RunEvents, RunModel, RunSnapshot
 from fedui.runs.compare_api import RunComparison
+from fedui.runs.readiness_api import Readiness
 from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
 app_name = "api"
@@ -38,7 +40,11 @@ urlpatterns = [
     path("federations/<slug:slug>/strategies/<slug:name>", StrategyDetail.as_view(), name="strategy"),
     path("federations/<slug:slug>/clients/<uuid:client_id>/updates", ClientUpdates.as_view(), name="client-updates"),
     path("federations/<slug:slug>/comparison", RunComparison.as_view(), name="comparison"),
+    path("federations/<slug:slug>/readiness", Readiness.as_view(), name="readiness"),
+    path("federations/<slug:slug>/clients", ClientList.as_view(), name="clients"),
+    path("federations/<slug:slug>/clients/<uuid:client_id>", ClientDetail.as_view(), name="client"),
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
+    path("runs/<int:run_id>/commands", RunCommands.as_view(), name="run-commands"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
     path("runs/<int:run_id>/rounds/<int:round_number>/similarity", RoundSimilarity.as_view(), name="round-similarity"),
     path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),

@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.api.throttles import attempts
+from fedui.audit.origin import AGENT
 from fedui.audit.services import record
 from fedui.clients import names, pki
 from fedui.clients.authorities import spki
@@ -34,8 +35,6 @@ from fedui.federations.models import Federation
 from fedui.runs import live
 from protos.identity import proof_message
 
-AGENT = "agent"
-"""Who acts in the audit log when an agent does."""
 WRONG_SECRETS_PER_MINUTE = 10
 """Of one token, from all addresses together; wrong ones beyond are not looked at."""
 
@@ -92,12 +91,14 @@ def collect(admission_id: UUID) -> Admission:
         admission = rows.get(pk=admission_id)
         if admission.status == AdmissionStatus.REFUSED:
             raise AdmissionRefused(
-                f"The operator has refused this client: {admission.reason}", hint="Ask whoever runs the federation."
+                f"The operator has refused this client: {admission.reason.rstrip('.')}.",
+                hint="Ask whoever runs the federation.",
             )
         if admission.has_lapsed:
             raise AdmissionRefused("Nobody has admitted this client in time.", hint="Ask for a new token.")
         if admission.client and not admission.certificate:
-            _refuse_barred(admission.client)
+            _refuse_barred(Client.objects.select_for_update(no_key=True).get(pk=admission.client.pk))
+            _refuse_outdated(admission)
             admission.certificate = pki.issue_client_certificate(admission.csr_pem, admission.client)
             admission.save(update_fields=["certificate"])
             _record_certificate(admission)
@@ -111,6 +112,7 @@ def admit(admission: Admission, actor: User | str, *, address: str | None = None
         raise AdmissionRefused("The request has waited too long.", hint="The site can ask again, with a new token.")
     # Admissions to one federation wait for each other here, so that numbers and names can't clash.
     federation = Federation.objects.select_for_update(no_key=True).get(pk=admission.federation_id)
+    Admission.objects.select_for_update().get(pk=admission.pk)  # before the client, as `collect` does
     client = _return(admission, admission.returning) if admission.returning else _create(federation, admission)
     person = actor if isinstance(actor, User) else None
     admission.transition(AdmissionStatus.ADMITTED, client=client, decided_at=timezone.now(), decided_by=person)
@@ -135,7 +137,7 @@ def admit(admission: Admission, actor: User | str, *, address: str | None = None
 def refuse(admission: Admission, actor: User, reason: str, *, address: str | None = None) -> None:
     """Turn the machine away; its use of the token stays spent. Raises `IllegalTransition`."""
     admission.transition(AdmissionStatus.REFUSED, reason=reason, decided_at=timezone.now(), decided_by=actor)
-    details = {"reason": reason, "host": admission.host, "fingerprint": admission.fingerprint}
+    details: dict[str, Any] = {"reason": reason, "host": admission.host, "fingerprint": admission.fingerprint}
     record(admission.federation, actor, "client.admission_refused", admission, address=address, **details)
     tell_pages(admission.federation)
 
@@ -170,9 +172,9 @@ def _request(
         federation=token.federation,
         token=token,
         name=name,
-        host=applicant.host[:255],
-        agent_version=applicant.agent_version[:32],
-        platform=applicant.platform[:120],
+        host=_line(applicant.host, 255),
+        agent_version=_line(applicant.agent_version, 32),
+        platform=_line(applicant.platform, 120),
         address=applicant.address,
         csr_pem=csr_pem,
         fingerprint=pki.key_fingerprint(public_key),
@@ -185,6 +187,11 @@ def _request(
     else:
         admit(admission, AGENT, address=applicant.address)
     return admission
+
+
+def _line(words: str, most: int) -> str:
+    """What an agent says of itself, fit for an operator's eye: without control and bidirectional characters."""
+    return "".join(c if c.isprintable() else " " for c in words[:most]).strip()
 
 
 def _wanted(token: EnrolmentToken, wanted: str) -> tuple[str, Client | None]:
@@ -237,6 +244,14 @@ def _refuse_barred(client: Client) -> None:
         raise AdmissionRefused(f"{client} is {client.status}.", hint="Ask the federation's operator.")
 
 
+def _refuse_outdated(admission: Admission) -> None:
+    """Who was let be the client later, with another key, is it alone."""
+    if Admission.objects.filter(client=admission.client, decided_at__gt=admission.decided_at).exists():
+        raise AdmissionRefused(
+            "This client has been admitted again since, with another key.", hint="Enrol again with a new token."
+        )
+
+
 def _create(federation: Federation, admission: Admission) -> Client:
     number = (federation.clients.aggregate(last=Max("number"))["last"] or 0) + 1
     return Client.objects.create(
@@ -272,7 +287,7 @@ def _free_name(federation: Federation, wanted: str, number: int) -> str:
 
 
 def _record_request(admission: Admission) -> None:
-    details = {"host": admission.host, "fingerprint": admission.fingerprint, "proven": admission.proven}
+    details: dict[str, Any] = {"host": admission.host, "fingerprint": admission.fingerprint, "proven": admission.proven}
     returning = str(admission.returning) if admission.returning else None
     record(
         admission.federation,
@@ -290,7 +305,7 @@ def _record_certificate(admission: Admission) -> None:
     certificate = admission.certificate
     assert admission.client and certificate
     until = certificate.not_after.isoformat(timespec="seconds")
-    details = {"serial": certificate.serial, "fingerprint": certificate.fingerprint, "until": until}
+    details: dict[str, Any] = {"serial": certificate.serial, "fingerprint": certificate.fingerprint, "until": until}
     federation, address = admission.client.federation, admission.address
     record(federation, AGENT, "certificate.issued", admission.client, address=address, **details)
 

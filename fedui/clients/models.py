@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar
 
 from django.conf import settings
 from django.core.validators import MinValueValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from fedui.federations.models import Federation
+from aggregator.ports import VITALS
+from fedui.federations.models import Federation, Membership
 from fedui.transitions import StatefulModel
 from protos.identity import spaced
 
 LATE_AFTER = timedelta(seconds=20)
 """Without a sign of life for this long, an agent is late: two missed heartbeats and the time to write them."""
 OFFLINE_AFTER = timedelta(seconds=60)
+"""How long a sign of life is good for: the length of a client's lease."""
 SUPERSEDED_GRACE = timedelta(seconds=60)
 WAITING_LIFE = timedelta(days=7)
 """How long a request for admission waits for an operator."""
@@ -39,6 +42,11 @@ class ClientStatus(models.TextChoices):
 class ClientQuerySet(models.QuerySet["Client"]):
     def online(self) -> ClientQuerySet:
         return self.filter(status=ClientStatus.ACTIVE, connected=True, last_seen_at__gte=timezone.now() - LATE_AFTER)
+
+    def visible_to(self, membership: Membership) -> ClientQuerySet:
+        """The clients of its federation that a member sees: a site admin their own, others all."""
+        found = self.filter(federation=membership.federation_id)
+        return found.filter(site_admins=membership) if membership.sees_own_clients_only else found
 
 
 class Client(StatefulModel):
@@ -65,12 +73,19 @@ class Client(StatefulModel):
     )
     apps = models.JSONField(default=list, help_text="What the agent offers: name, version and framework of each app.")
     properties = models.JSONField(default=dict)
-    connected = models.BooleanField(default=False)
+    connected = models.BooleanField(default=False, help_text="Has a stream, as far as is known.")
     connected_at = models.DateTimeField(null=True)
+    session_id = models.CharField(max_length=32, blank=True, help_text="Of its newest stream, on whatever worker.")
     last_seen_at = models.DateTimeField(null=True)
+    lease_expires_at = models.DateTimeField(
+        null=True,
+        db_index=True,
+        help_text="From then on it is offline: OFFLINE_AFTER its last sign of life, or its goodbye.",
+    )
     reconnects = models.PositiveIntegerField(default=0)
-    cpu_fraction = models.FloatField(null=True)
-    memory_bytes = models.BigIntegerField(null=True)
+    machine = models.JSONField(default=dict, help_text="What its machine has: aggregator.ports.Machine.")
+    vitals = models.JSONField(default=dict, help_text="What its last heartbeat told: aggregator.ports.Vitals.")
+    cards = models.JSONField(default=list, help_text="What its owner publishes of the data: aggregator.ports.DataCard.")
     barred_at = models.DateTimeField(null=True, db_index=True, help_text="When it was last suspended or revoked.")
     unavailable = models.CharField(
         max_length=200, blank=True, help_text="Why the connected agent takes no tasks, in its owner's words."
@@ -89,13 +104,65 @@ class Client(StatefulModel):
         return f"Client {self.name}"
 
     @property
+    def told(self) -> Mapping[str, float | None]:
+        """Its vitals by name, for pages; None for what isn't told."""
+        return {name: self.vitals.get(name) for name in VITALS}
+
+    @property
     def presence(self) -> Presence:
+        """Online with a stream and a recent sign of life; offline when its lease is over; late in between."""
         if self.status != ClientStatus.ACTIVE:
             return Presence(self.status)
-        silence = timezone.now() - self.last_seen_at if self.last_seen_at else OFFLINE_AFTER
-        if not self.connected or silence >= OFFLINE_AFTER:
+        now = timezone.now()
+        if self.lease_expires_at is None or self.last_seen_at is None or self.lease_expires_at <= now:
             return Presence.OFFLINE
-        return Presence.LATE if silence >= LATE_AFTER else Presence.ONLINE
+        return Presence.ONLINE if self.connected and now - self.last_seen_at < LATE_AFTER else Presence.LATE
+
+
+class Ending(models.TextChoices):
+    LEFT = "left", "The agent was stopped"
+    LOST = "lost", "The connection was lost"
+    MOVED = "moved", "Replaced by a newer one"
+    EXPIRED = "expired", "The worker that held it was lost"
+
+
+class Connection(models.Model):
+    """One stream of a client's agent, from its opening to its end."""
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="connections")
+    session_id = models.CharField(max_length=32, unique=True)
+    agent_version = models.CharField(max_length=32, blank=True)
+    opened_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True)
+    ending = models.CharField(max_length=16, choices=Ending, blank=True)
+
+    class Meta:
+        ordering = ["-opened_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"Connection of {self.client} since {self.opened_at}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasted; None while it is open."""
+        return (self.closed_at - self.opened_at).total_seconds() if self.closed_at else None
+
+
+class VitalsSample(models.Model):
+    """The means of a client's vitals over some seconds that begin at `at`. Written in bulk, kept for a while."""
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="samples")
+    seconds = models.PositiveSmallIntegerField(help_text="Length.")
+    at = models.DateTimeField()
+    values = models.JSONField()
+
+    class Meta:
+        ordering = ["at"]
+        constraints = [models.UniqueConstraint(fields=["client", "seconds", "at"], name="one_sample_a_time")]
+        indexes: ClassVar = [models.Index(fields=["seconds", "at"], name="samples_by_age")]
+
+    def __str__(self) -> str:
+        return f"Vitals of {self.client} at {self.at}"
 
 
 class CertificateQuerySet(models.QuerySet["Certificate"]):
@@ -132,10 +199,12 @@ class Certificate(models.Model):
         return spaced(self.fingerprint)
 
     def confirm(self, now: datetime) -> None:
-        """The agent has it and uses it: those before it are replaced."""
-        others = Certificate.objects.filter(client_id=self.client_id, superseded_at=None).exclude(pk=self.pk)
-        others.update(superseded_at=now)
-        Certificate.objects.filter(pk=self.pk).update(confirmed_at=now)
+        """The agent has it and uses it: the others are replaced. Of two that are first used at once, one."""
+        with transaction.atomic():
+            Client.objects.select_for_update(no_key=True).get(pk=self.client_id)
+            certificates = Certificate.objects.filter(client_id=self.client_id, superseded_at=None)
+            if certificates.filter(pk=self.pk, confirmed_at=None).update(confirmed_at=now):
+                certificates.exclude(pk=self.pk).update(superseded_at=now)
 
 
 class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
@@ -233,6 +302,12 @@ class Admission(StatefulModel):
 
     def __str__(self) -> str:
         return f"Admission of {self.name or 'a client without a name'}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the client will have: a returning one keeps its own."""
+        labels: dict[str, str] = self.returning.labels if self.returning else self.token.labels
+        return labels
 
     @property
     def has_lapsed(self) -> bool:

@@ -86,7 +86,7 @@ def _described(admission: Admission) -> dict[str, Any]:
         "platform": admission.platform,
         "agent_version": admission.agent_version,
         "address": admission.address,
-        "labels": admission.token.labels,
+        "labels": admission.labels,
         "token": admission.token.key_id,
         "fingerprint": admission.fingerprint,
         "returning": str(admission.returning_id) if admission.returning_id else None,

@@ -23,7 +23,7 @@ from protos.limits import MAX_CSR_BYTES
 CLIENT_URI = "fedui:client:"
 """A client's certificate names it by this prefix and its id, as URI in the subject alternative name."""
 SERVER_LIFE = timedelta(days=90)
-CLOCK_SKEW = timedelta(minutes=10)
+CLOCK_SKEW = timedelta(hours=2)
 """Certificates begin this long ago, for agents whose clocks are behind; short-lived ones, a tenth of their life."""
 
 

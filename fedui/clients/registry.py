@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
 from channels.db import database_sync_to_async
 from django.core.exceptions import ValidationError
-from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
-from aggregator.ports import AgentInfo, AppOffer, Barred, ClientIdentity, ClientRefused, Renewal, RenewalRefused, Sign
-from fedui.catalog.models import App
+from aggregator.ports import AgentInfo, Barred, ClientIdentity, ClientRefused, Renewal, RenewalRefused, Sign
+from fedui.audit.origin import AGENT
+from fedui.audit.services import record_seldom
+from fedui.clients import presence
 from fedui.clients.authorities import trust
+from fedui.clients.history import VitalsHistory
 from fedui.clients.models import Certificate, Client, ClientStatus
 from fedui.clients.renewal import renew
 from fedui.errors import DomainError
 from fedui.runs import live
-from fedui.scalars import scalars_to_json
 
 _BARRED = {
     ClientStatus.ACTIVE: "This client has enrolled again, on another machine or from another folder.",
@@ -26,12 +28,16 @@ _BARRED = {
     ClientStatus.REVOKED: "This client has been revoked by the federation's operator.",
 }
 
-RECONNECT_WITHIN = timedelta(hours=1)
-"""A connection sooner than this after the last sign of life counts as a reconnect."""
+TELL_SECONDS = 10.0
+"""How often browsers hear of a federation's new vitals, at most."""
 
 
 class DatabaseClientRegistry:
     """Implements `aggregator.ports.ClientRegistry`."""
+
+    def __init__(self) -> None:
+        self._history = VitalsHistory()
+        self._told: dict[str, float] = {}
 
     async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
         return await database_sync_to_async(_authenticate)(client_id, certificate_serial)
@@ -42,111 +48,89 @@ class DatabaseClientRegistry:
     async def renew(self, client_id: str, certificate_serial: str, csr_pem: str) -> Renewal:
         return await database_sync_to_async(_renew)(client_id, certificate_serial, csr_pem)
 
-    async def connected(self, client_id: str, info: AgentInfo) -> None:
-        await live.clients_changed(await database_sync_to_async(_connected)(client_id, info))
+    async def connected(self, client_id: str, session_id: str, info: AgentInfo) -> None:
+        await live.clients_changed(await database_sync_to_async(presence.connect)(client_id, session_id, info))
 
-    async def disconnected(self, client_id: str) -> None:
-        await live.clients_changed(await database_sync_to_async(_disconnected)(client_id))
+    async def disconnected(self, client_id: str, session_id: str, *, left: bool) -> None:
+        await live.clients_changed(await database_sync_to_async(presence.disconnect)(client_id, session_id, left=left))
 
-    async def availability(self, client_id: str, unavailable: str) -> None:
-        await live.clients_changed(await database_sync_to_async(_availability)(client_id, unavailable))
+    async def availability(self, client_id: str, session_id: str, unavailable: str) -> None:
+        await live.clients_changed(await database_sync_to_async(presence.avail)(client_id, session_id, unavailable))
 
-    async def seen(self, signs: Sequence[Sign]) -> None:
-        await database_sync_to_async(_seen)(signs)
+    async def seen(self, signs: Sequence[Sign]) -> Collection[str]:
+        newest = await database_sync_to_async(self._write)(signs)
+        await self._tell(set(newest.values()))
+        return newest.keys()
+
+    def _write(self, signs: Sequence[Sign]) -> Mapping[str, str]:
+        newest = presence.write_signs(signs)
+        self._history.add(sign for sign in signs if sign.client_id in newest)
+        return newest
+
+    async def _tell(self, federations: Collection[str]) -> None:
+        """Browsers are told of new figures, but not of each heartbeat."""
+        now = time.monotonic()
+        for federation_id in federations:
+            if now - self._told.get(federation_id, -math.inf) >= TELL_SECONDS:
+                self._told[federation_id] = now
+                await live.vitals_changed(federation_id)
 
 
 def _authenticate(client_id: str, serial: str) -> ClientIdentity:
     try:
         client = Client.objects.get(pk=client_id)
     except (Client.DoesNotExist, ValidationError):
-        raise ClientRefused("The server doesn't know this client. Enrol again with a new token.") from None
+        raise ClientRefused(
+            "The server doesn't know this client. Enrol again with a new token.", for_good=True
+        ) from None
+    try:
+        return _identified(client, serial)
+    except ClientRefused as refusal:
+        record_seldom(client.federation, AGENT, "client.connection_refused", client, reason=str(refusal))
+        raise
+
+
+def _identified(client: Client, serial: str) -> ClientIdentity:
     if client.status != ClientStatus.ACTIVE:
-        raise ClientRefused(_BARRED[ClientStatus(client.status)])
+        revoked = client.status == ClientStatus.REVOKED
+        raise ClientRefused(_BARRED[ClientStatus(client.status)], for_good=revoked)
     now = timezone.now()
     certificate = Certificate.objects.good(now).filter(client=client, serial=serial).first()
     if certificate is None:
         raise ClientRefused(
-            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token."
+            "This certificate has been revoked or replaced by a newer one. Enrol again with a new token.", for_good=True
         )
     if certificate.confirmed_at is None and certificate.superseded_at is None:
-        with transaction.atomic():
-            certificate.confirm(now)
+        certificate.confirm(now)
     return ClientIdentity(str(client.pk), client.name, str(client.federation_id), client.labels)
 
 
 def _barred(since: datetime) -> list[Barred]:
-    rows = Client.objects.filter(barred_at__gt=since).values_list("pk", "barred_at", "status")
-    return [
-        Barred(
-            client_id=str(pk),
-            at=at,
-            reason=_BARRED[ClientStatus(status)],
-            active=status == ClientStatus.ACTIVE,
-            may_return=status == ClientStatus.SUSPENDED,
-        )
-        for pk, at, status in rows
-        if at
-    ]
+    return [_bar(client) for client in Client.objects.filter(barred_at__gt=since)]
+
+
+def _bar(client: Client) -> Barred:
+    status = ClientStatus(client.status)
+    active = status == ClientStatus.ACTIVE
+    good = client.certificates.filter(revoked_at=None).values_list("serial", flat=True) if active else ()
+    assert client.barred_at
+    return Barred(
+        client_id=str(client.pk),
+        at=client.barred_at,
+        reason=_BARRED[status],
+        active=active,
+        may_return=status == ClientStatus.SUSPENDED,
+        keep=frozenset(good),
+    )
 
 
 def _renew(client_id: str, serial: str, csr_pem: str) -> Renewal:
     try:
         certificate = renew(client_id, serial, csr_pem)
     except DomainError as error:
+        refused = Client.objects.select_related("federation").get(pk=client_id)
+        record_seldom(
+            refused.federation, AGENT, "certificate.renewal_refused", refused, code=error.code.value, reason=str(error)
+        )
         raise RenewalRefused(f"{error} {error.hint}".strip()) from error
     return Renewal(certificate.pem, trust().bundle_pem.decode())
-
-
-@transaction.atomic
-def _connected(client_id: str, info: AgentInfo) -> str:
-    client = Client.objects.select_for_update().get(pk=client_id)
-    now = timezone.now()
-    if client.last_seen_at and now - client.last_seen_at < RECONNECT_WITHIN:
-        client.reconnects = F("reconnects") + 1
-    client.connected, client.connected_at, client.last_seen_at = True, now, now
-    client.unavailable = info.unavailable
-    client.agent_version, client.platform = info.agent_version, info.platform
-    client.protocol_minor = info.protocol_minor
-    client.properties = scalars_to_json(info.properties)
-    if info.apps:  # `fedagent doctor` knocks without any; what the agent offers stays known
-        client.apps = [_describe(client, offer) for offer in info.apps]
-    client.save()
-    return str(client.federation_id)
-
-
-def _describe(client: Client, offer: AppOffer) -> dict[str, object]:
-    """What the agent offers, and whether its model is the one that the federation knows under this name and version."""
-    app, _ = App.objects.get_or_create(
-        federation_id=client.federation_id,
-        name=offer.name,
-        version=offer.version,
-        defaults={"signature": offer.signature.to_json()},
-    )
-    difference = app.model_signature.difference(offer.signature)
-    return {
-        "name": offer.name,
-        "version": offer.version,
-        "framework": offer.framework,
-        "problem": difference,
-        "columns": list(offer.columns),
-    }
-
-
-def _disconnected(client_id: str) -> str:
-    Client.objects.filter(pk=client_id).update(connected=False, last_seen_at=timezone.now())
-    return str(Client.objects.values_list("federation_id", flat=True).get(pk=client_id))
-
-
-def _availability(client_id: str, unavailable: str) -> str:
-    Client.objects.filter(pk=client_id).update(unavailable=unavailable)
-    return str(Client.objects.values_list("federation_id", flat=True).get(pk=client_id))
-
-
-@transaction.atomic
-def _seen(signs: Sequence[Sign]) -> None:
-    by_id = {sign.client_id: sign for sign in signs}
-    clients = Client.objects.in_bulk(list(by_id))
-    for key, client in clients.items():
-        sign = by_id[str(key)]
-        client.last_seen_at, client.cpu_fraction, client.memory_bytes = sign.at, sign.cpu_fraction, sign.memory_bytes
-    Client.objects.bulk_update(clients.values(), ["last_seen_at", "cpu_fraction", "memory_bytes"])

@@ -7,10 +7,10 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from fedui.audit.origin import AGENT
 from fedui.audit.services import record
 from fedui.clients import pki
-from fedui.clients.admission import AGENT
-from fedui.clients.models import Certificate, Client
+from fedui.clients.models import Certificate, Client, ClientStatus
 from fedui.errors import DomainError, ErrorCode
 
 KEPT = timedelta(days=90)
@@ -26,16 +26,28 @@ class RenewalTooSoon(DomainError):
         super().__init__("This certificate is too new to be renewed.", hint="Set the machine's clock (NTP).")
 
 
+class RenewalBarred(DomainError):
+    """The client was suspended, revoked or enrolled again since it authenticated itself, or has renewed already."""
+
+    code = ErrorCode.ADMISSION_REFUSED
+
+    def __init__(self) -> None:
+        super().__init__("This certificate is renewed no longer.", hint="Ask the federation's operator.")
+
+
 @transaction.atomic
 def renew(client_id: str, serial: str, csr_pem: str) -> Certificate:
-    """A certificate for a new key of the client, which stays unused until it confirms it. Raises `SigningRequestRefused`.
+    """A certificate for a new key of the client, which stays unused until it confirms it.
 
-    The caller has authenticated the client by the certificate `serial`.
+    The caller has authenticated the client by the certificate `serial`. Raises `SigningRequestRefused`, `RenewalTooSoon` or
+    `RenewalBarred`.
     """
-    # Two renewals of one client wait for each other here.
+    # Renewals of one client, and acts that bar it, wait for each other here: what was true before is looked at again.
     client = Client.objects.select_for_update(of=("self",)).select_related("federation").get(pk=client_id)
     now = timezone.now()
-    present = client.certificates.get(serial=serial)
+    present = client.certificates.good(now).filter(serial=serial, superseded_at=None).first()
+    if client.status != ClientStatus.ACTIVE or present is None:
+        raise RenewalBarred
     if now - present.issued_at < pki.client_life() / 10:
         raise RenewalTooSoon
     spent = client.certificates.filter(admission=None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from django.db.models import OuterRef, Subquery
+from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from fedui.audit.services import record
@@ -36,16 +37,15 @@ def finish(actor: str, *, force: bool = False) -> Trust:
 
 
 def left_behind(stage: Stage) -> list[Client]:
-    """Clients with a living certificate from before the present step of a rotation; an agent whose certificate has
-    ended has to enrol again anyway."""
+    """Clients whose certificate in use, or their first, is from before the present step of a rotation. One that was issued since but
+    never used may not have arrived; an agent whose certificate has ended has to enrol again anyway."""
     present = trust()
     if present.stage != stage or present.since is None:
         return []
     now = timezone.now()
-    good = Certificate.objects.good(now).filter(not_after__gt=now)
-    newest = good.filter(client=OuterRef("pk")).order_by("-issued_at").values("issued_at")[:1]
-    clients = Client.objects.exclude(status=ClientStatus.REVOKED).annotate(issued_at=Subquery(newest))
-    return list(clients.filter(issued_at__lt=present.since).order_by("name"))
+    in_use = Certificate.objects.filter(revoked_at=None, superseded_at=None, not_after__gt=now)
+    old = in_use.filter(client=OuterRef("pk"), issued_at__lt=present.since)
+    return list(Client.objects.exclude(status=ClientStatus.REVOKED).filter(Exists(old)).order_by("name"))
 
 
 def outdated_tokens() -> int:
@@ -64,8 +64,11 @@ def _refuse_for(clients: list[Client], why: str) -> None:
         )
 
 
+@transaction.atomic
 def _step(step: Callable[[], Trust], actor: str, action: str) -> Trust:
+    """The database first: while it is away, no step is made that the audit log would miss."""
+    federations = [None, *Federation.objects.all()]
     done = step()
-    for federation in [None, *Federation.objects.all()]:
+    for federation in federations:
         record(federation, actor, action, "certificate authority", issuer=done.issuer.fingerprint)
     return done

@@ -64,30 +64,35 @@ def revoke_token(token: EnrolmentToken, actor: User, *, address: str | None = No
     token.refresh_from_db()
 
 
+@transaction.atomic
 def suspend_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Cut the client off until it is reinstated; its certificate isn't renewed meanwhile."""
-    _bar(client, ClientStatus.SUSPENDED, actor, "client.suspended", address)
+    before = {"status": client.status}
+    client.transition(ClientStatus.SUSPENDED, barred_at=timezone.now())
+    _tell_of_barring(client, actor, "client.suspended", address, before)
 
 
 @transaction.atomic
 def reinstate_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Its agent comes back by itself, unless its certificate has expired meanwhile."""
+    before = {"status": client.status}
     client.transition(ClientStatus.ACTIVE)
-    record(client.federation, actor, "client.reinstated", client, address=address)
+    after = {"status": client.status}
+    record(client.federation, actor, "client.reinstated", client, address=address, before=before, after=after)
     tell_pages(client.federation)
 
 
 @transaction.atomic
 def revoke_client(client: Client, actor: User, *, address: str | None = None) -> None:
     """Cut the client off for good, also in the middle of a round. To come back it must enrol anew."""
-    _bar(client, ClientStatus.REVOKED, actor, "client.revoked", address)
+    before = {"status": client.status}
+    client.transition(ClientStatus.REVOKED, barred_at=timezone.now())
     client.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
+    _tell_of_barring(client, actor, "client.revoked", address, before)
 
 
-@transaction.atomic
-def _bar(client: Client, status: ClientStatus, actor: User, action: str, address: str | None) -> None:
-    client.transition(status, barred_at=timezone.now())
-    record(client.federation, actor, action, client, address=address)
+def _tell_of_barring(client: Client, actor: User, action: str, address: str | None, before: dict[str, str]) -> None:
+    record(client.federation, actor, action, client, address=address, before=before, after={"status": client.status})
     transaction.on_commit(lambda: live.client_barred(client), robust=True)
 
 

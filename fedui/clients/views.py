@@ -2,57 +2,43 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
 
-from fedui.clients.models import Client, Presence
+from fedui.clients.listing import listing, with_participation
+from fedui.clients.models import Client
 from fedui.clients.services import revoke_client
+from fedui.clients.trends import SPANS, Trend, trends
 from fedui.errors import DomainError
 from fedui.federations.models import Act
 from fedui.runs.models import Outcome, Participation
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view
 from fedui.web.forms import ConfirmForm
 
-PAGE_SIZE = 200
+PAGE_SIZE = 100
 ROUNDS_SHOWN = 30
+CONNECTIONS_SHOWN = 12
+REFUSALS_SHOWN = 5
 
 
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def clients(request: MemberRequest) -> HttpResponse:
-    presence, text = request.GET.get("presence", ""), request.GET.get("q", "").strip()
-    everybody = list(_with_participation(request.federation.clients.all()).prefetch_related("certificates"))
-    counts = [(state, sum(client.presence == state for client in everybody)) for state in Presence]
-    found = [client for client in everybody if _matches(client, presence, text)]
-    context = {
-        "total": len(everybody),
-        "shown": Paginator(found, PAGE_SIZE).get_page(request.GET.get("page")),
-        "counts": [(state, count) for state, count in counts if count],
-        "presence": presence,
-        "text": text,
-    }
+    found = listing(Client.objects.visible_to(request.membership), request.GET)
+    shown = Paginator(found.found, PAGE_SIZE).get_page(request.GET.get("page"))
+    with_participation(shown)
+    context = {"listing": found, "shown": shown, "sort": found.sort}
     return fragment_or_page(request, "clients/list.html", "clients/_list.html", context)
 
 
-def _with_participation(clients: QuerySet[Client]) -> QuerySet[Client]:
-    ended = ~Q(participations__outcome__in=[Outcome.PENDING, Outcome.CANCELLED])
-    return clients.annotate(
-        asked=Count("participations", filter=ended),
-        answered=Count("participations", filter=Q(participations__outcome=Outcome.COMPLETED)),
-    ).order_by("name")
-
-
-def _matches(client: Client, presence: str, text: str) -> bool:
-    labels = " ".join(f"{key}:{value}" for key, value in client.labels.items())
-    haystack = f"{client.name} {labels}".lower()
-    return (not presence or client.presence == presence) and all(word in haystack for word in text.lower().split())
-
-
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def client(request: MemberRequest, client_id: str) -> HttpResponse:
-    client = get_object_or_404(_with_participation(request.federation.clients.all()), pk=client_id)
+    client = get_object_or_404(Client.objects.visible_to(request.membership), pk=client_id)
+    with_participation([client])
     history = client.participations.select_related("round__run").order_by("-round__started_at", "-id")
     totals = client.participations.aggregate(up=Sum("bytes_up"), down=Sum("bytes_down"))
+    span = request.GET.get("span", "hour")
     context = {
         "client": client,
         "certificate": client.certificates.first(),
@@ -60,8 +46,18 @@ def client(request: MemberRequest, client_id: str) -> HttpResponse:
         "last": history.filter(outcome=Outcome.COMPLETED).first(),
         "totals": totals,
         "round_seconds": _recent_round_seconds(history),
+        "refusals": history.filter(outcome=Outcome.REFUSED)[:REFUSALS_SHOWN],
+        "connections": client.connections.all()[:CONNECTIONS_SHOWN],
+        "span": span if span in SPANS else "hour",
+        "trends": _trends(client, span if span in SPANS else "hour"),
     }
     return fragment_or_page(request, "clients/detail.html", "clients/_detail.html", context)
+
+
+def _trends(client: Client, span: str) -> dict[str, Trend]:
+    now, (length, seconds) = timezone.now(), SPANS[span]
+    samples = client.samples.filter(seconds=seconds, at__gt=now - length)
+    return trends(samples, span, now, {"memory_used": client.machine.get("memory_bytes", 0)})
 
 
 def _recent_round_seconds(history: QuerySet[Participation]) -> list[float]:
@@ -74,9 +70,9 @@ def _seconds(row: Participation) -> float:
     return (row.download_seconds or 0) + (row.train_seconds or 0) + (row.upload_seconds or 0)
 
 
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.REVOKE_CLIENTS)
 def revoke(request: MemberRequest, client_id: str) -> HttpResponse:
-    client = get_object_or_404(request.federation.clients, pk=client_id)
+    client = get_object_or_404(Client.objects.visible_to(request.membership), pk=client_id)
     confirm = ConfirmForm(client.name, request.POST)
     if not confirm.is_valid():
         messages.error(request, f"{client.name} was not revoked. {confirm.errors['confirm'][0]}")

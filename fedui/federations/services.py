@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from django.db import transaction
 
 from fedui.accounts.models import User
 from fedui.audit.services import record
-from fedui.errors import NameTaken
-from fedui.federations.models import Federation, Membership, Role
+from fedui.clients.models import Client
+from fedui.errors import DomainError, ErrorCode, NameTaken
+from fedui.federations.models import Federation, Membership, Role, SecondFactor
+from fedui.runs import live
+
+
+class LastOwner(DomainError):
+    """Without an owner nobody could ever change who is a member."""
+
+    code = ErrorCode.LAST_OWNER
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(f"This is the last owner of {federation}.", hint="Make somebody else an owner first.")
+
+
+class ClientsRefused(DomainError):
+    """A site admin has some clients of the federation, whoever else has none of their own."""
+
+    code = ErrorCode.INVALID_REQUEST
 
 
 @transaction.atomic
@@ -26,10 +46,82 @@ def create_federation(
 
 
 @transaction.atomic
+def change_federation(
+    federation: Federation, actor: User, *, name: str, second_factor: SecondFactor, address: str | None = None
+) -> None:
+    """Rename it, and say whose sign-in takes a second factor."""
+    before = {"name": federation.name, "second_factor": federation.second_factor}
+    after = {"name": name, "second_factor": second_factor.value}
+    if before != after:
+        Federation.objects.filter(pk=federation.pk).update(**after)
+        federation.refresh_from_db()
+        record(federation, actor, "federation.changed", federation, address=address, before=before, after=after)
+
+
+@transaction.atomic
 def add_member(
-    federation: Federation, user: User, role: Role, actor: User, *, address: str | None = None
+    federation: Federation,
+    user: User,
+    role: Role,
+    actor: User,
+    *,
+    clients: Iterable[Client] = (),
+    address: str | None = None,
 ) -> Membership:
-    """Make `user` a member with `role`, or give a member another role."""
-    membership, _ = Membership.objects.update_or_create(federation=federation, user=user, defaults={"role": role})
-    record(federation, actor, "member.added", user.get_username(), address=address, role=role.value)
+    """Make `user` a member with `role`, or give a member another role. Raises `LastOwner` or `ClientsRefused`."""
+    own = checked_clients(federation, role, clients)
+    _lock(federation)
+    membership = Membership.objects.filter(federation=federation, user=user).first()
+    before = _described(membership) if membership else None
+    if membership is None:
+        membership = Membership.objects.create(federation=federation, user=user, role=role)
+    else:
+        if role != Role.OWNER:
+            _keep_an_owner(membership)
+        membership.role = role
+        membership.save(update_fields=["role"])
+    membership.clients.set(own)
+    action = "member.changed" if before else "member.added"
+    after = _described(membership)
+    record(federation, actor, action, user.get_username(), address=address, before=before, after=after)
+    transaction.on_commit(lambda: live.access_changed(user.pk), robust=True)
     return membership
+
+
+@transaction.atomic
+def remove_member(membership: Membership, actor: User, *, address: str | None = None) -> None:
+    """What they made stays; what they have open is closed. Raises `LastOwner`."""
+    federation, user = membership.federation, membership.user
+    _lock(federation)
+    _keep_an_owner(membership)
+    before = _described(membership)
+    membership.delete()
+    record(federation, actor, "member.removed", user.get_username(), address=address, before=before)
+    transaction.on_commit(lambda: live.access_changed(user.pk), robust=True)
+
+
+def checked_clients(federation: Federation, role: Role, clients: Iterable[Client]) -> list[Client]:
+    """The clients that a member with `role` is to have. Raises `ClientsRefused`."""
+    own = list(clients) if role == Role.SITE_ADMIN else []
+    if role == Role.SITE_ADMIN and not own:
+        raise ClientsRefused("A site admin sees only their own clients.", hint="Choose at least one.")
+    if any(client.federation_id != federation.pk for client in own):
+        raise ClientsRefused("This client belongs to another federation.", hint=f"Choose clients of {federation}.")
+    return own
+
+
+def _lock(federation: Federation) -> None:
+    """Changes of a federation's members wait for each other: two owners can't remove one another at once."""
+    Federation.objects.select_for_update(no_key=True).get(pk=federation.pk)
+
+
+def _keep_an_owner(membership: Membership) -> None:
+    owners = Membership.objects.filter(federation=membership.federation_id, role=Role.OWNER, user__is_active=True)
+    membership.refresh_from_db(fields=["role"])
+    if membership.role == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
+        raise LastOwner(membership.federation)
+
+
+def _described(membership: Membership) -> dict[str, Any]:
+    own = sorted(membership.clients.values_list("name", flat=True))
+    return {"role": membership.role} | ({"clients": own} if own else {})

@@ -8,20 +8,23 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
+from fedui.accounts.models import with_second_factor
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.errors import DomainError
-from fedui.federations.forms import FederationForm
-from fedui.federations.models import ALLOWED, Act, Federation, Role
+from fedui.federations.forms import FederationForm, InvitationForm
+from fedui.federations.models import ALLOWED, Act, Federation, Role, SecondFactor
 from fedui.federations.services import create_federation
 from fedui.runs.figures import with_figures
-from fedui.runs.models import Event
+from fedui.runs.forms import RunRulesForm, rules_help
+from fedui.runs.models import Event, RunRules
+from fedui.runs.retention import policy_of
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import explain
 
 RECENT_EVENTS = 8
 TELLING_KINDS = (
-    "run.started", "run.resumed", "run.waiting", "run.finished", "round.committed", "round.abandoned",
-    "client.failed", "client.refused",
+    "run.started", "run.resumed", "run.waiting", "run.paused", "run.retried", "run.extended", "run.finished",
+    "round.committed", "round.abandoned", "client.failed", "client.refused",
 )  # fmt: skip
 
 
@@ -29,7 +32,7 @@ TELLING_KINDS = (
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """The first federation one is a member of; without any, the page that makes one."""
-    federation = Federation.objects.visible_to(request.user).first()
+    federation = Federation.objects.visible_to(request.user, Act.SEE_CLIENTS).first()
     return redirect("federation:overview", federation.slug) if federation else redirect("federation-new")
 
 
@@ -39,7 +42,7 @@ def new(request: Any) -> HttpResponse:
     form = FederationForm(request.POST or None)
     if form.is_valid() and (federation := _create(request, form)):
         return redirect("federation:overview", federation.slug)
-    federations = Federation.objects.visible_to(request.user)
+    federations = Federation.objects.visible_to(request.user, Act.SEE_CLIENTS)
     status = 422 if form.errors else 200
     return render(request, "federations/new.html", {"form": form, "federations": federations}, status=status)
 
@@ -53,11 +56,13 @@ def _create(request: Any, form: FederationForm) -> Federation | None:
         return None
 
 
-@member_view()
+@member_view(act=Act.SEE_CLIENTS)
 def overview(request: MemberRequest) -> HttpResponse:
     federation = request.federation
+    if not request.membership.may(Act.READ):
+        return redirect("federation:clients", federation.slug)
     clients = list(federation.clients.all())
-    active = federation.runs.active().select_related("strategy_version__strategy", "app")
+    active = federation.runs.unfinished().select_related("strategy_version__strategy", "app")
     context = {
         "clients": clients,
         "presences": _presences(clients),
@@ -100,5 +105,18 @@ def settings(request: MemberRequest) -> HttpResponse:
         runs=Count("runs", distinct=True),
         clients=Count("clients", distinct=True, filter=~Q(clients__status=ClientStatus.REVOKED)),
     )
-    context = {"members": members, "roles": list(Role), "rights": rights, "counts": counts}
+    context = {
+        "members": members.prefetch_related("clients"),
+        "with_factor": with_second_factor([member.user_id for member in members]),
+        "roles": list(Role),
+        "rights": rights,
+        "counts": counts,
+        "invitations": request.federation.invitations.open().select_related("created_by").prefetch_related("clients"),
+        "clients": request.federation.clients.exclude(status=ClientStatus.REVOKED).order_by("name"),
+        "form": InvitationForm(request.federation),
+        "second_factors": SecondFactor.choices,
+        "rules": RunRulesForm(instance=RunRules.objects.filter(federation=request.federation).first()),
+        "help": rules_help(),
+        "policy": policy_of(request.federation),
+    }
     return page(request, "federations/settings.html", context)

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
-from django.db.models import Case, Count, F, Max, Q, Value, When
+from django.db.models import Case, Count, F, Max, Q, TextField, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from aggregator.core.cohort import Attendance
+from aggregator.core.history import Pace
 from aggregator.core.round import Outcome as EngineOutcome
 from aggregator.core.round import ParticipationReport
 from aggregator.ports import (
     Directive,
+    Ending,
     Event,
     EventsRefused,
     Lease,
     LeaseLost,
     MetricRecord,
     ModelRecord,
+    Origin,
     RoundRecord,
     RunOutcome,
     RunSpec,
     RunState,
 )
-from fedui.runs import live
-from fedui.runs.models import Event as EventRow
+from fedui.audit.origin import ENGINE
+from fedui.audit.services import record as record_act
+from fedui.runs import live, queue
 from fedui.runs.models import (
+    DRIVEN,
     Metric,
     MetricSource,
     ModelVersion,
@@ -41,6 +47,7 @@ from fedui.runs.models import (
     Run,
     RunStatus,
 )
+from fedui.runs.models import Event as EventRow
 from fedui.runs.serialize import event_payload
 from fedui.scalars import scalars_to_json
 
@@ -49,10 +56,13 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=20)
 """A lease is renewed every 5 s; three missed renewals and another worker takes the run up."""
 
+FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)
+"""From a failure to the next attempt."""
+
 REPORT_FIELDS = [
     "outcome", "reason", "download_seconds", "train_seconds", "upload_seconds", "bytes_down", "bytes_up", "num_examples",
     "metrics", "update_sha256", "evaluation_loss", "evaluation_num_examples", "evaluation_metrics",
-    "update_norm", "update_largest", "staleness",
+    "update_norm", "update_largest", "staleness", "steps_done", "steps_planned",
 ]  # fmt: skip
 COMPARISON_FIELDS = [
     "update_sketch",
@@ -64,6 +74,10 @@ COMPARISON_FIELDS = [
     "flag_reason",
 ]
 """What a commit alone adds: sketches are too long to be written again with each later report."""
+
+
+KEPT_PACES = 10_000
+"""Of so many parts, the latest, clients' usual times are learned when a run is taken up."""
 
 
 class DatabaseRunStore:
@@ -93,9 +107,13 @@ class DatabaseRunStore:
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
         await database_sync_to_async(_record_evaluation)(lease, record)
 
-    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str) -> None:
-        federation_id = await database_sync_to_async(_finish)(lease, outcome, reason)
+    async def pause(self, lease: Lease, reason: str) -> None:
+        await live.runs_changed(await database_sync_to_async(_pause)(lease, reason))
+
+    async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
+        ending, federation_id = await database_sync_to_async(_finish)(lease, outcome, reason, all_rounds)
         await live.runs_changed(federation_id)
+        return ending
 
 
 class DatabaseEventSink:
@@ -120,32 +138,41 @@ def _fence(lease: Lease) -> Run:
 @transaction.atomic
 def _take_up(run_id: int, owner: str) -> RunState | None:
     now = timezone.now()
+    may_be_taken = Q(status__in=DRIVEN)
+    if run_id in queue.next_in_line(now, lock=True):
+        may_be_taken |= Q(status=RunStatus.QUEUED)
     taken = (
         Run.objects.without_owner(now)
-        .filter(pk=run_id)
+        .filter(may_be_taken, pk=run_id)
         .update(
             lease_owner=owner,
             lease_fencing=F("lease_fencing") + 1,
             lease_expires_at=now + LEASE,
             started_at=Coalesce("started_at", now),
+            start_at=None,
+            reason=Case(When(status=RunStatus.QUEUED, then=Value("", TextField())), default=F("reason")),
             status=Case(When(status=RunStatus.QUEUED, then=Value(RunStatus.RUNNING.value)), default=F("status")),
         )
     )
     if not taken:
         return None
-    run = Run.objects.select_related("app", "strategy_version").get(pk=run_id)
-    _abandon_orphans(run)
-    return _state_of(run)
+    run = Run.objects.select_related("app", "strategy_version", "origin__run__strategy_version").get(pk=run_id)
+    lost = _abandon_orphans(run, "The aggregator that drove the round was lost.")
+    state = _state_of(run)
+    action = "run.started" if run.lease_fencing == 1 else "run.taken_up_again"
+    record_act(
+        run.federation, ENGINE, action, run, run=run.pk, worker=owner, rounds_done=run.rounds_done, rounds_lost=lost
+    )
+    return state
 
 
-def _abandon_orphans(run: Run) -> None:
-    """Rounds that an earlier owner left open."""
+def _abandon_orphans(run: Run, reason: str) -> int:
+    """How many rounds an earlier owner had left open."""
     orphans = run.rounds.filter(status=RoundStatus.RUNNING)
-    reason = "The aggregator that drove the round was lost."
     Participation.objects.filter(round__in=orphans, outcome=Outcome.PENDING).update(
         outcome=Outcome.CANCELLED, reason=reason
     )
-    orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
+    return orphans.update(status=RoundStatus.ABANDONED, reason=reason, ended_at=timezone.now())
 
 
 def _state_of(run: Run) -> RunState:
@@ -173,13 +200,44 @@ def _state_of(run: Run) -> RunState:
     return RunState(
         spec=spec,
         lease=Lease(run.pk, run.lease_owner, run.lease_fencing),
-        model=ModelRecord(run.pk, model.round_number, model.key, model.sha256, model.size) if model else None,
+        model=_record_of(model) if model else None,
         last_attempt=attempts["last"] or 0,
         last_event=run.events.aggregate(last=Max("seq"))["last"] or 0,
         deciding=dict(deciding),
         counted={str(client_id): asked for client_id, asked in counted},
         attendance=_attendance_of(run),
+        paces=_paces_of(run),
+        origin=_origin_of(run.origin) if run.origin else None,
     )
+
+
+def _paces_of(run: Run) -> dict[str, list[Pace]]:
+    """What was before a client's last deadline that it missed says nothing of what is usual now."""
+    ended = (
+        Participation.objects.filter(
+            round__run__federation=run.federation_id,
+            round__run__app=run.app_id,
+            round__run__strategy_version=run.strategy_version_id,
+            outcome__in=[Outcome.COMPLETED, Outcome.LATE],
+        )
+        .order_by("-pk")
+        .values_list("client_id", "outcome", "download_seconds", "train_seconds", "upload_seconds")
+    )
+    paces: dict[str, list[Pace]] = defaultdict(list)
+    for client_id, outcome, *seconds in reversed(ended[:KEPT_PACES]):
+        if outcome == Outcome.LATE:
+            paces.pop(str(client_id), None)
+        else:
+            paces[str(client_id)].append(Pace(*(one or 0.0 for one in seconds)))
+    return dict(paces)
+
+
+def _origin_of(model: ModelVersion) -> Origin:
+    return Origin(model.run.name, _record_of(model), model.run.strategy_version.parsed)
+
+
+def _record_of(model: ModelVersion) -> ModelRecord:
+    return ModelRecord(model.run_id, model.round_number, model.key, model.sha256, model.size)
 
 
 def _attendance_of(run: Run) -> dict[str, Attendance]:
@@ -195,15 +253,23 @@ def _attendance_of(run: Run) -> dict[str, Attendance]:
 def _renew(lease: Lease) -> Directive:
     run = _fence(lease)
     Run.objects.filter(pk=run.pk).update(lease_expires_at=timezone.now() + LEASE)
-    return Directive.STOP if run.status == RunStatus.STOPPING else Directive.GO_ON
+    match run.status:
+        case RunStatus.STOPPING:
+            return Directive.STOP
+        case RunStatus.PAUSING:
+            return Directive.PAUSE_NOW if run.pause_at_once else Directive.PAUSE
+    return Directive.GO_ON
 
 
 @transaction.atomic
 def _release(lease: Lease) -> None:
-    run = _fence(lease)
-    if run.status == RunStatus.RUNNING:
-        run.transition(RunStatus.QUEUED)
+    _leave(_fence(lease))
+
+
+def _leave(run: Run) -> None:
+    """The next aggregator may take the run up at once; it keeps its place among those that run."""
     Run.objects.filter(pk=run.pk).update(lease_owner="", lease_expires_at=None)
+    record_act(run.federation, ENGINE, "run.given_back", run, run=run.pk, worker=run.lease_owner)
 
 
 @transaction.atomic
@@ -234,14 +300,35 @@ def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None
         size=model.size,
     )
     Run.objects.filter(pk=run.pk).update(rounds_done=record.number)
+    _record_flags(run, record)
+
+
+def _record_flags(run: Run, record: RoundRecord) -> None:
+    reasons = {report.client_id: report.flag_reason for report in record.participations if report.flagged}
+    if reasons:
+        names = run.federation.clients.filter(pk__in=reasons).values_list("pk", "name")
+        flagged = {name: reasons[str(pk)] for pk, name in names}
+        record_act(
+            run.federation,
+            ENGINE,
+            "client.flagged",
+            ", ".join(flagged),
+            run=run.pk,
+            round=record.number,
+            reasons=flagged,
+        )
 
 
 @transaction.atomic
 def _abandon_round(lease: Lease, record: RoundRecord, reason: str) -> None:
-    row = _fence(lease).rounds.get(number=record.number, attempt=record.attempt)
+    run = _fence(lease)
+    row = run.rounds.get(number=record.number, attempt=record.attempt)
     row.status, row.reason, row.ended_at = RoundStatus.ABANDONED, reason, record.ended_at
     row.save(update_fields=["status", "reason", "ended_at"])
     _write_participations(row, record.participations)
+    record_act(
+        run.federation, ENGINE, "round.abandoned", run, run=run.pk, round=row.number, attempt=row.attempt, reason=reason
+    )
 
 
 @transaction.atomic
@@ -255,8 +342,31 @@ def _record_evaluation(lease: Lease, record: RoundRecord) -> None:
 
 
 @transaction.atomic
-def _finish(lease: Lease, outcome: RunOutcome, reason: str) -> str:
+def _pause(lease: Lease, reason: str) -> str:
     run = _fence(lease)
+    _abandon_orphans(run, reason or "The run was paused.")
+    if run.status == RunStatus.STOPPING or not (reason or run.status == RunStatus.PAUSING):
+        _leave(run)  # the operator has changed their mind; the next aggregator will hear of it
+    else:
+        run.transition(
+            RunStatus.PAUSED, reason=reason or run.reason, pause_at_once=False, lease_owner="", lease_expires_at=None
+        )
+    return str(run.federation_id)
+
+
+@transaction.atomic
+def _finish(lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None) -> tuple[Ending, str]:
+    run = _fence(lease)
+    return _end(run, outcome, reason, all_rounds), str(run.federation_id)
+
+
+def _end(run: Run, outcome: RunOutcome, reason: str, all_rounds: int | None) -> Ending:
+    if all_rounds is not None and run.num_rounds > all_rounds:
+        _leave(run)
+        return Ending.EXTENDED
+    if outcome is RunOutcome.FAILED and run.retries < run.max_retries and run.status != RunStatus.STOPPING:
+        _retry(run, reason)
+        return Ending.RETRIED
     run.transition(
         RunStatus(outcome.value),
         reason=run.reason
@@ -266,7 +376,26 @@ def _finish(lease: Lease, outcome: RunOutcome, reason: str) -> str:
         lease_owner="",
         lease_expires_at=None,
     )
-    return str(run.federation_id)
+    record_act(
+        run.federation, ENGINE, "run.ended", run,
+        run=run.pk, outcome=outcome.value, reason=run.reason, rounds_done=run.rounds_done,
+    )  # fmt: skip
+    return Ending.ENDED
+
+
+def _retry(run: Run, reason: str) -> None:
+    """Back into the queue, after a pause that doubles each time."""
+    now = timezone.now()
+    run.transition(
+        RunStatus.QUEUED,
+        reason=f"Attempt {run.retries + 1} failed: {reason}",
+        retries=run.retries + 1,
+        start_at=now + min(FIRST_RETRY * 2**run.retries, LONGEST_RETRY),
+        queued_at=now,
+        lease_owner="",
+        lease_expires_at=None,
+    )
+    record_act(run.federation, ENGINE, "run.retried", run, run=run.pk, reason=run.reason, rounds_done=run.rounds_done)
 
 
 @transaction.atomic
@@ -295,9 +424,10 @@ def _write_participations(
     by_client = {str(p.client_id): p for p in row.participations.all()}
     for report in reports:
         participation = by_client[report.client_id]
+        participation.replaces_id = report.replaces or None
         for field in fields:
             setattr(participation, field, _as_json(getattr(report, field)))
-    Participation.objects.bulk_update(by_client.values(), fields)
+    Participation.objects.bulk_update(by_client.values(), ["replaces", *fields])
 
 
 def _match_participations(row: Round, reports: Iterable[ParticipationReport]) -> None:

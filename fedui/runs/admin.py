@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from fedui.admin import ReadOnlyAdmin
-from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, Run
+from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, Run, RunCommand, RunRules
 
 
 @admin.register(Run)
@@ -52,3 +52,18 @@ class EventAdmin(ReadOnlyAdmin):
     list_filter = ("level", "kind", "run__federation")
     list_select_related = ("run", "client")
     search_fields = ("run__name", "message")
+
+
+@admin.register(RunCommand)
+class RunCommandAdmin(ReadOnlyAdmin):
+    list_display = ("run", "kind", "actor_name", "at", "round_number")
+    list_filter = ("kind", "run__federation")
+    list_select_related = ("run",)
+    search_fields = ("run__name", "actor_name")
+
+
+@admin.register(RunRules)
+class RunRulesAdmin(ReadOnlyAdmin):
+    list_display = ("federation", "max_runs", "checkpoints", "checkpoints_every", "progress_days", "log_days")
+    list_select_related = ("federation",)
+    search_fields = ("federation__name",)

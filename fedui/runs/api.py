@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.cache import get_conditional_response
@@ -16,11 +17,16 @@ from rest_framework.views import APIView
 
 from fedui.api.files import file_response
 from fedui.clients.models import Client
-from fedui.federations.models import Federation
-from fedui.runs.models import Event, ModelVersion, Round, RoundStatus, Run
-from fedui.runs.serialize import event_payload
+from fedui.federations.models import Act, Federation, Membership
+from fedui.runs.commands import Order
+from fedui.runs.models import CommandKind, Event, ModelVersion, Round, RoundStatus, Run
+from fedui.runs.orders import BadOrder, obey
+from fedui.runs.retention import ModelGone
+from fedui.runs.serialize import command_payload, event_payload, run_payload
 from fedui.runs.similarity import similarity_payload
 from fedui.runs.snapshot import last_event, snapshot_of
+from fedui.runs.store import model_files
+from fedui.web.access import address_of
 
 MAX_EVENTS = 1000
 MAX_UPDATES = 10_000
@@ -31,7 +37,7 @@ class RunView(APIView):
 
     def run_of(self, request: Request, run_id: int) -> Run:
         visible = Run.objects.filter(federation__in=Federation.objects.visible_to(request.user))
-        related = visible.select_related("federation", "app", "strategy_version__strategy")
+        related = visible.select_related("federation", "app", "strategy_version__strategy", "origin__run")
         return get_object_or_404(related, pk=run_id)
 
 
@@ -64,6 +70,33 @@ class RunEvents(RunView):
         return Response(body)
 
 
+class NewCommand(serializers.Serializer[dict[str, Any]]):
+    command = serializers.ChoiceField(choices=CommandKind.choices)
+    key = serializers.CharField(max_length=64, required=False, default="")
+
+
+class RunCommands(RunView):
+    """What people have done to a run. A POST gives an order: `command`, its parameters, and a `key` that makes it safe to repeat."""
+
+    def get(self, request: Request, run_id: int) -> Response:
+        commands = self.run_of(request, run_id).commands.all()
+        return Response({"commands": [command_payload(command) for command in commands]})
+
+    def post(self, request: Request, run_id: int) -> Response:
+        run = self.run_of(request, run_id)
+        user: Any = request.user
+        if not Membership.objects.get(federation=run.federation, user=user).may(Act.MANAGE_RUNS):
+            raise PermissionDenied("Your role in this federation may not start or stop runs.")
+        form = NewCommand(data=request.data)
+        form.is_valid(raise_exception=True)
+        order = Order(user, form.validated_data["key"], address_of(request._request))  # noqa: SLF001  # Django's own request
+        try:
+            made = obey(run, order, CommandKind(form.validated_data["command"]), form.initial_data)
+        except BadOrder as error:
+            raise serializers.ValidationError(dict(error.errors)) from error
+        return Response({"run": run_payload(self.run_of(request, made.pk if made else run_id))})
+
+
 class RoundSimilarity(RunView):
     """How alike the updates of a committed round were: the estimated cosine of each pair of clients."""
 
@@ -76,10 +109,9 @@ class ClientUpdates(APIView):
     """The updates of a client that rounds have counted, the newest first: what its owner's `fedagent log --compare` reads."""
 
     def get(self, request: Request, slug: str, client_id: str) -> Response:
-        visible = Client.objects.filter(
-            federation__in=Federation.objects.visible_to(request.user), federation__slug=slug
-        )
-        client = get_object_or_404(visible, pk=client_id)
+        members = Membership.objects.effective(request.user).that_may(Act.SEE_CLIENTS)
+        membership = get_object_or_404(members, federation__slug=slug)
+        client = get_object_or_404(Client.objects.visible_to(membership), pk=client_id)
         counted = client.participations.exclude(update_sha256="").order_by("-pk")
         rows = counted.values("round__run_id", "round__number", "round__attempt", "update_sha256", "bytes_up")
         updates = [
@@ -110,10 +142,13 @@ class RunModel(RunView):
 
     def _download(self, request: Request, run: Run, model: ModelVersion, etag: str) -> HttpResponseBase:
         filename = f"{slugify(run.name) or f'run-{run.pk}'}-round-{model.round_number}.safetensors"
+        if model.removed_at:
+            raise ModelGone(model)
         try:
-            response = file_response(request._request, model.path, filename)  # noqa: SLF001  # as above
+            file = model_files().open(model.key)
         except FileNotFoundError as error:
             raise Http404(f"{model} is missing from the model store.") from error
+        response = file_response(request._request, file, model.size, filename)  # noqa: SLF001  # as above
         response["ETag"] = etag
         response["X-Checksum"] = f"sha256={model.sha256}"
         return response

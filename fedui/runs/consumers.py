@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import Max
 
-from fedui.federations.models import Federation
+from fedui.federations.models import Act, Federation, Membership
 from fedui.runs import live
 from fedui.runs.models import Event, Run
 
@@ -30,12 +32,24 @@ class _GroupConsumer(AsyncJsonWebsocketConsumer):
             await self.close(NOT_FOUND)
         else:
             self.group = group
-            await self.channel_layer.group_add(group, self.channel_name)
+            for name in (group, live.user_group(user.pk)):
+                await self.channel_layer.group_add(name, self.channel_name)
             await self.send_json(await self.hello())
 
     async def disconnect(self, code: int) -> None:
         if self.group:
-            await self.channel_layer.group_discard(self.group, self.channel_name)
+            for name in (self.group, live.user_group(self.scope["user"].pk)):
+                await self.channel_layer.group_discard(name, self.channel_name)
+
+    async def access_changed(self, message: dict[str, Any]) -> None:
+        """The reader has lost a role, a session or the account: whether this page is still theirs is asked anew."""
+        session = self.scope["session"]
+        there = await database_sync_to_async(session.exists)(session.session_key)
+        user = self.scope["user"] = await get_user(self.scope) if there else AnonymousUser()
+        if not user.is_authenticated:
+            await self.close(NOT_SIGNED_IN)
+        elif await self.find_group() is None:
+            await self.close(NOT_FOUND)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: Any) -> None:
         """Browsers have nothing to say here."""
@@ -54,11 +68,14 @@ class RunConsumer(_GroupConsumer):
 
     async def find_group(self) -> str | None:
         run_id = self.scope["url_route"]["kwargs"]["run_id"]
-        visible = Federation.objects.visible_to(self.scope["user"])
-        if not await Run.objects.filter(pk=run_id, federation__in=visible).aexists():
+        if not await database_sync_to_async(self._is_visible)(run_id):
             return None
         self.run_id = run_id
         return live.run_group(run_id)
+
+    def _is_visible(self, run_id: int) -> bool:
+        visible = Federation.objects.visible_to(self.scope["user"])
+        return Run.objects.filter(pk=run_id, federation__in=visible).exists()
 
     async def hello(self) -> dict[str, Any]:
         # After joining the group: an event stored before this read is counted, one stored later is forwarded.
@@ -68,14 +85,24 @@ class RunConsumer(_GroupConsumer):
     async def run_events(self, message: dict[str, Any]) -> None:
         await self.send_json({"type": "events", "events": message["events"]})
 
+    async def run_command(self, message: dict[str, Any]) -> None:
+        await self.send_json({"type": "command", "command": message["command"]})
+
 
 class FederationConsumer(_GroupConsumer):
     """Tells pages that a list has changed; they fetch it anew."""
 
+    clients_only = False
+
     async def find_group(self) -> str | None:
         slug = self.scope["url_route"]["kwargs"]["slug"]
-        federation = await Federation.objects.visible_to(self.scope["user"]).filter(slug=slug).afirst()
-        return live.federation_group(str(federation.pk)) if federation else None
+        members = Membership.objects.filter(federation__slug=slug)
+        membership = await database_sync_to_async(lambda: members.effective(self.scope["user"]).first())()
+        if membership is None or not membership.may(Act.SEE_CLIENTS):
+            return None
+        self.clients_only = membership.sees_own_clients_only
+        return live.federation_group(str(membership.federation_id))
 
     async def federation_changed(self, message: dict[str, Any]) -> None:
-        await self.send_json({"type": "changed", "what": message["what"]})
+        if message["what"] == "clients" or not self.clients_only:
+            await self.send_json({"type": "changed", "what": message["what"]})

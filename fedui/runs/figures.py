@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fedui.runs.condition import prefill
 from fedui.runs.models import Metric, MetricSource, Run
 
 SHOWN = ("accuracy", "loss")
@@ -37,8 +38,9 @@ class RunFigures:
 
 
 def with_figures(runs: Iterable[Run]) -> list[RunFigures]:
-    """One query for all of them."""
+    """A few queries for all of them; each run knows its condition then."""
     figures = {run.pk: RunFigures(run) for run in runs}
+    prefill(figure.run for figure in figures.values())
     values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
     metrics = Metric.objects.filter(run__in=figures, name__in=SHOWN).order_by("run", "round_number")
     for run_id, name, source, value in metrics.values_list("run", "name", "source", "value"):

@@ -14,7 +14,8 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
 from fedui.clients.models import Client
-from fedui.runs.models import Run
+from fedui.runs.models import Run, RunCommand
+from fedui.runs.serialize import command_payload
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,10 @@ def run_group(run_id: int) -> str:
 
 def federation_group(federation_id: str) -> str:
     return f"federation.{federation_id}"
+
+
+def user_group(user_id: int) -> str:
+    return f"user.{user_id}"
 
 
 async def publish_events(run_id: int, payloads: Sequence[dict[str, Any]]) -> None:
@@ -42,10 +47,19 @@ async def clients_changed(federation_id: str) -> None:
     await _send(federation_group(federation_id), {"type": "federation.changed", "what": "clients"})
 
 
+async def vitals_changed(federation_id: str) -> None:
+    await _send(federation_group(federation_id), {"type": "federation.changed", "what": "vitals"})
+
+
 def run_changed(run: Run) -> None:
     """An operator has changed what they want of a run: the worker that drives it should look now."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "run.changed", "run_id": run.pk})
     async_to_sync(runs_changed)(str(run.federation_id))
+
+
+def run_commanded(command: RunCommand) -> None:
+    """To the browsers that watch the run: somebody has done something to it."""
+    async_to_sync(_send)(run_group(command.run_id), {"type": "run.command", "command": command_payload(command)})
 
 
 async def queries_changed(federation_id: str) -> None:
@@ -56,6 +70,11 @@ def query_changed(federation_id: str, query_id: int) -> None:
     """A query was created or cancelled: the worker that drives it should look now."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "query.changed", "query_id": query_id})
     async_to_sync(queries_changed)(federation_id)
+
+
+def access_changed(user_id: int) -> None:
+    """A person's rights or sessions are not what they were: open pages ask anew whether they may stay."""
+    async_to_sync(_send)(user_group(user_id), {"type": "access.changed"})
 
 
 def client_barred(client: Client) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import models
@@ -15,19 +15,39 @@ from fedui.federations.models import Federation
 from fedui.strategies.models import StrategyVersion
 from fedui.transitions import StatefulModel
 
+if TYPE_CHECKING:
+    from fedui.runs.condition import Condition
+
 
 class RunStatus(models.TextChoices):
     QUEUED = "queued", "Queued"
     RUNNING = "running", "Running"
+    PAUSING = "pausing", "Pausing"
+    PAUSED = "paused", "Paused"
     STOPPING = "stopping", "Stopping"
     COMPLETED = "completed", "Completed"
     STOPPED = "stopped", "Stopped"
     FAILED = "failed", "Failed"
 
 
+DRIVEN = frozenset({RunStatus.RUNNING, RunStatus.PAUSING, RunStatus.STOPPING})
+"""An aggregator drives such a run, or did and was lost. It holds a place among those that run at once."""
+ENDED = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED})
+
+
+class Priority(models.IntegerChoices):
+    LOW = -1, "Low"
+    NORMAL = 0, "Normal"
+    HIGH = 1, "High"
+
+
 class RunQuerySet(models.QuerySet["Run"]):
     def active(self) -> RunQuerySet:
-        return self.filter(status__in=[RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.STOPPING])
+        """Those for which an aggregator has, or will have, something to do by itself."""
+        return self.filter(status__in=[RunStatus.QUEUED, *DRIVEN])
+
+    def unfinished(self) -> RunQuerySet:
+        return self.exclude(status__in=ENDED)
 
     def without_owner(self, now: datetime) -> RunQuerySet:
         """Active runs that no aggregator holds: never taken up, or the holder's lease has expired."""
@@ -42,14 +62,18 @@ class Run(StatefulModel):
     """
 
     TRANSITIONS = {
-        RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.STOPPED, RunStatus.FAILED}),
+        RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.STOPPED, RunStatus.FAILED}),
         RunStatus.RUNNING: frozenset(
-            {RunStatus.STOPPING, RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED, RunStatus.QUEUED}
+            {RunStatus.PAUSING, RunStatus.PAUSED, RunStatus.STOPPING, RunStatus.QUEUED, *ENDED}
         ),
-        RunStatus.STOPPING: frozenset({RunStatus.STOPPED, RunStatus.COMPLETED, RunStatus.FAILED}),
-        RunStatus.COMPLETED: frozenset(),
+        RunStatus.PAUSING: frozenset(
+            {RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.STOPPING, RunStatus.QUEUED, *ENDED}
+        ),
+        RunStatus.PAUSED: frozenset({RunStatus.QUEUED, RunStatus.STOPPED}),
+        RunStatus.STOPPING: ENDED,
+        RunStatus.COMPLETED: frozenset({RunStatus.QUEUED}),  # extended
         RunStatus.STOPPED: frozenset(),
-        RunStatus.FAILED: frozenset(),
+        RunStatus.FAILED: frozenset({RunStatus.QUEUED}),  # tried again
     }
 
     federation = models.ForeignKey(Federation, on_delete=models.CASCADE, related_name="runs")
@@ -61,6 +85,23 @@ class Run(StatefulModel):
     status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED)
     reason = models.TextField(blank=True, help_text="Why the run ended, or what it waits for.")
     rounds_done = models.PositiveIntegerField(default=0, help_text="Number of the last committed round.")
+    pause_at_once = models.BooleanField(
+        default=False, help_text="While pausing: whether the round in progress is dropped."
+    )
+    priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
+    start_at = models.DateTimeField(null=True, help_text="While queued: not before this time.")
+    queued_at = models.DateTimeField(
+        default=timezone.now, help_text="Its place in the queue, among those of its priority."
+    )
+    max_retries = models.PositiveSmallIntegerField(default=0, help_text="How often it is tried again after a failure.")
+    retries = models.PositiveSmallIntegerField(default=0, help_text="How often it has been, since somebody started it.")
+    origin = models.ForeignKey(
+        "ModelVersion", null=True, on_delete=models.PROTECT, related_name="forks",
+        help_text="The model of another run that it began with.",
+    )  # fmt: skip
+    key = models.CharField(  # noqa: DJ001  # unique where there is one
+        max_length=64, null=True, help_text="Who asks twice for a run with one key gets one run."
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
@@ -74,9 +115,28 @@ class Run(StatefulModel):
     class Meta:
         ordering = ["-id"]
         indexes = [models.Index(fields=["federation", "-id"], name="runs_by_federation")]
+        constraints = [models.UniqueConstraint(fields=["federation", "key"], name="one_run_per_key")]
 
     def __str__(self) -> str:
         return f"Run {self.name}"
+
+    @property
+    def is_terminal(self) -> bool:
+        """It has ended, though somebody may extend it or try it again."""
+        return self.status in ENDED
+
+    @property
+    def has_begun(self) -> bool:
+        return self.started_at is not None
+
+    @property
+    def condition(self) -> Condition:
+        """What a reader should know of its state. `fedui.runs.condition.prefill` finds out of many runs at once."""
+        if (known := self.__dict__.get("known_condition")) is not None:
+            return known  # type: ignore[no-any-return]
+        from fedui.runs.condition import condition_of
+
+        return condition_of(self)
 
     @property
     def duration_seconds(self) -> float | None:
@@ -100,7 +160,7 @@ class RoundQuerySet(models.QuerySet["Round"]):
         """Rounds that know how many updates were asked for and came, and the bytes that went each way."""
         completed = Q(participations__outcome=Outcome.COMPLETED)
         return self.annotate(  # type: ignore[no-redef]  # Declared on Round, for those who are given rows.
-            expected=Count("participations"),
+            expected=Count("participations", filter=Q(participations__replaces=None)),
             received=Count("participations", filter=completed),
             bytes_up=Coalesce(Sum("participations__bytes_up"), 0),
             bytes_down=Coalesce(Sum("participations__bytes_down"), 0),
@@ -177,6 +237,15 @@ class Participation(models.Model):
     staleness = models.PositiveIntegerField(
         default=0, help_text="Rounds since the client was asked, in a buffered run."
     )
+    replaces = models.ForeignKey(
+        Client,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="Who had dropped out before, and in whose place this client was asked.",
+    )
+    steps_done = models.PositiveBigIntegerField(null=True, help_text="Steps of its training, where its app tells.")
+    steps_planned = models.PositiveBigIntegerField(null=True, help_text="More than were done: it was ended early.")
     evaluation_loss = models.FloatField(null=True)
     evaluation_num_examples = models.PositiveBigIntegerField(null=True)
     evaluation_metrics = models.JSONField(default=dict)
@@ -234,6 +303,7 @@ class ModelVersion(models.Model):
     sha256 = models.CharField(max_length=64, help_text="Of the file.")
     size = models.PositiveBigIntegerField(help_text="Bytes of the file.")
     created_at = models.DateTimeField(auto_now_add=True)
+    removed_at = models.DateTimeField(null=True, help_text="When retention has removed the file; the row stays.")
 
     class Meta:
         ordering = ["-round_number"]
@@ -242,9 +312,60 @@ class ModelVersion(models.Model):
     def __str__(self) -> str:
         return f"Model of {self.run} after round {self.round_number}"
 
-    @property
-    def path(self) -> Path:
-        return Path(settings.MODEL_DIR) / self.key
+
+class CommandKind(models.TextChoices):
+    """What people do to a run, as a chart's annotation says it."""
+
+    START = "start", "Started at once"
+    SCHEDULE = "schedule", "Scheduled"
+    PRIORITISE = "prioritise", "Priority changed"
+    PAUSE = "pause", "Paused"
+    RESUME = "resume", "Resumed"
+    STOP = "stop", "Stopped"
+    CANCEL = "cancel", "Cancelled"
+    EXTEND = "extend", "Extended"
+    CLONE = "clone", "Cloned"
+    FORK = "fork", "Forked"
+
+
+class RunCommand(models.Model):
+    """An order that was obeyed: once a key, however often it came. Written by `fedui.runs.commands` alone."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="commands")
+    key = models.CharField(max_length=64)
+    kind = models.CharField(max_length=16, choices=CommandKind)
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    actor_name = models.CharField(max_length=150)
+    at = models.DateTimeField(auto_now_add=True)
+    round_number = models.PositiveIntegerField(help_text="The last committed round at that time.")
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["run", "key"], name="one_command_per_key")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.run} by {self.actor_name}"
+
+
+class KeepCheckpoints(models.TextChoices):
+    ALL = "all", "All"
+    EVERY = "every", "Every n-th"
+    BEST_AND_LAST = "best_and_last", "The best and the last"
+
+
+class RunRules(models.Model):
+    """How a federation runs and what it keeps. Where a field is empty, the installation's settings say it."""
+
+    federation = models.OneToOneField(Federation, on_delete=models.CASCADE, related_name="run_rules")
+    max_runs = models.PositiveIntegerField(null=True, blank=True, help_text="That run at once.")
+    checkpoints = models.CharField(max_length=16, choices=KeepCheckpoints, blank=True)
+    checkpoints_every = models.PositiveIntegerField(null=True, blank=True)
+    progress_days = models.PositiveIntegerField(null=True, blank=True, help_text="0: for ever.")
+    log_days = models.PositiveIntegerField(null=True, blank=True, help_text="0: for ever.")
+
+    def __str__(self) -> str:
+        return f"Rules of {self.federation}"
 
 
 class Event(models.Model):

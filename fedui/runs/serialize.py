@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from fedui.clients.models import Client
-from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, Run
+from fedui.runs.condition import Condition
+from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, Run, RunCommand
 
 
 class EventPayload(TypedDict):
@@ -42,7 +43,12 @@ def run_payload(run: Run) -> dict[str, Any]:
         "name": run.name,
         "federation": run.federation.slug,
         "status": run.status,
+        "state": _state(run.condition),
         "reason": run.reason,
+        "priority": run.priority,
+        "start_at": _optional(run.start_at),
+        "max_retries": run.max_retries,
+        "origin": _origin(run.origin) if run.origin else None,
         "app": {"name": run.app.name, "version": run.app.version},
         "strategy": {"name": version.strategy.name, "version": version.number, "config": version.config},
         "seed": run.seed,
@@ -86,6 +92,9 @@ def participation_payload(participation: Participation) -> dict[str, Any]:
         "bytes_down": participation.bytes_down,
         "bytes_up": participation.bytes_up,
         "num_examples": participation.num_examples,
+        "replaces": str(participation.replaces_id) if participation.replaces_id else None,
+        "steps_done": participation.steps_done,
+        "steps_planned": participation.steps_planned,
         "metrics": participation.metrics,
         "evaluation_loss": participation.evaluation_loss,
         "evaluation_num_examples": participation.evaluation_num_examples,
@@ -112,7 +121,33 @@ def metric_payload(metric: Metric) -> dict[str, Any]:
 
 
 def model_payload(model: ModelVersion) -> dict[str, Any]:
-    return {"round": model.round_number, "sha256": model.sha256, "size": model.size}
+    return {
+        "round": model.round_number,
+        "sha256": model.sha256,
+        "size": model.size,
+        "removed_at": _optional(model.removed_at),
+    }
+
+
+def command_payload(command: RunCommand) -> dict[str, Any]:
+    return {
+        "id": command.pk,
+        "kind": command.kind,
+        "label": command.get_kind_display(),
+        "actor": command.actor_name,
+        "at": timestamp(command.at),
+        "round": command.round_number,
+        "data": command.data,
+    }
+
+
+def _state(condition: Condition) -> dict[str, str]:
+    """What a reader should know of the run now; `status` is what its row says."""
+    return {"kind": condition.kind, "label": condition.label, "detail": condition.detail, "text": condition.text}
+
+
+def _origin(model: ModelVersion) -> dict[str, Any]:
+    return {"run": model.run_id, "name": model.run.name, "round": model.round_number, "sha256": model.sha256}
 
 
 def client_payload(client: Client) -> dict[str, Any]:

@@ -1,9 +1,13 @@
-"""What people do to runs. What happens to them by itself is the engine's (`aggregator`, `fedui.runs.adapters`)."""
+"""How runs come to be. What people do to them is in `fedui.runs.commands`, what happens to them by itself is the engine's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
 from django.db import transaction
-from django.utils import timezone
 
 from aggregator.core.strategy import refusal
 from fedui.accounts.models import User
@@ -12,19 +16,30 @@ from fedui.catalog.models import App
 from fedui.errors import DomainError, ErrorCode
 from fedui.federations.models import Federation
 from fedui.runs import live
-from fedui.runs.models import Run, RunStatus
+from fedui.runs.models import ModelVersion, Priority, Run
 from fedui.runs.tasks import host_run
 from fedui.strategies.models import StrategyVersion
 
 MAX_NAME_LENGTH = 120
 MAX_ROUNDS = 100_000
 MAX_SEED = 2**63 - 1
+MAX_RETRIES = 10
 
 
 class RunRefused(DomainError):
-    """A run that could never be, whatever its clients do."""
+    """A run that could never be, whatever its clients do; or an order that makes no sense for it."""
 
     code = ErrorCode.RUN_REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run is carried out, whatever it trains."""
+
+    priority: int = Priority.NORMAL
+    start_at: datetime | None = None
+    """None: as soon as there is a place."""
+    max_retries: int = 0
 
 
 @transaction.atomic
@@ -37,13 +52,22 @@ def create_run(
     app: App,
     num_rounds: int,
     seed: int,
+    origin: ModelVersion | None = None,
+    plan: Plan = Plan(),  # frozen
+    key: str | None = None,
     address: str | None = None,
 ) -> Run:
     """A queued run, which an aggregator takes up as soon as there is one. Raises `RunRefused`.
 
-    That no client offers the app, or too few are online, is no reason to refuse: the run waits for them.
+    That no client offers the app, or too few are online, is no reason to refuse: the run waits for them. With an `origin` it begins
+    with that model. Who asks a second time with the same `key` is given the run of the first.
     """
+    if key and (earlier := federation.runs.filter(key=key).first()):
+        return earlier
     _check(federation, name, strategy_version, app, num_rounds, seed)
+    _check_plan(plan)
+    if origin:
+        origin = _usable(origin, federation, app)
     run = Run.objects.create(
         federation=federation,
         name=name.strip(),
@@ -51,11 +75,16 @@ def create_run(
         app=app,
         num_rounds=num_rounds,
         seed=seed,
+        origin=origin,
+        priority=plan.priority,
+        start_at=plan.start_at,
+        max_retries=plan.max_retries,
+        key=key or None,
         created_by=actor,
     )
     record(
-        federation, actor, "run.created", run, address=address,
-        run=run.pk, strategy=str(strategy_version), app=str(app), num_rounds=num_rounds, seed=seed,
+        federation, actor, "run.created", run, address=address, run=run.pk, strategy=str(strategy_version), app=str(app),
+        num_rounds=num_rounds, seed=seed, **_told(plan, origin),
     )  # fmt: skip
     # Robust: the run exists, and the watchdog dispatches it should the broker be away now.
     transaction.on_commit(lambda: host_run.delay(run.pk), robust=True)
@@ -63,17 +92,41 @@ def create_run(
     return run
 
 
-@transaction.atomic
-def stop_run(run: Run, actor: User, address: str | None = None) -> None:
-    """Ask the run to stop; at once if nobody drives it. Raises `IllegalTransition` if it has ended or is stopping."""
-    run = Run.objects.select_for_update().get(pk=run.pk)  # What it is now decides, and stays so until we have written.
-    reason = f"Stopped by {actor.get_username()}."
-    if run.status == RunStatus.QUEUED:
-        run.transition(RunStatus.STOPPED, reason=reason, ended_at=timezone.now())
-    else:
-        run.transition(RunStatus.STOPPING, reason=reason)
-    record(run.federation, actor, "run.stopped", run, address=address, run=run.pk)
-    transaction.on_commit(lambda: live.run_changed(run), robust=True)
+def _told(plan: Plan, origin: ModelVersion | None) -> Mapping[str, Any]:
+    """For the audit log: what isn't as usual."""
+    told: dict[str, Any] = {"origin": f"run {origin.run_id}, round {origin.round_number}"} if origin else {}
+    if plan.priority != Priority.NORMAL:
+        told["priority"] = plan.priority
+    if plan.start_at:
+        told["start_at"] = plan.start_at.isoformat(timespec="seconds")
+    return told | ({"max_retries": plan.max_retries} if plan.max_retries else {})
+
+
+def _usable(origin: ModelVersion, federation: Federation, app: App) -> ModelVersion:
+    """Locked, so that retention can't remove it meanwhile. Raises `RunRefused`."""
+    model = ModelVersion.objects.select_for_update(of=("self",)).select_related("run").get(pk=origin.pk)
+    if model.run.federation_id != federation.pk:
+        raise RunRefused("The model belongs to another federation.", hint=f"Choose a run of {federation}.")
+    if model.run.app_id != app.pk:
+        raise RunRefused(f"{model} is not a model of {app}.", hint=f"Fork it with {model.run.app}.")
+    if model.removed_at:
+        raise RunRefused(
+            f"{model} was removed by retention on {model.removed_at:%-d %b %Y}.", hint="Fork another round."
+        )
+    return model
+
+
+def _check_plan(plan: Plan) -> None:
+    if plan.priority not in Priority.values:
+        raise RunRefused(f"There is no priority {plan.priority}.", hint="Choose low (-1), normal (0) or high (1).")
+    if not 0 <= plan.max_retries <= MAX_RETRIES:
+        raise RunRefused(f"A run can't be tried again {plan.max_retries} times.", hint=f"Choose 0 to {MAX_RETRIES}.")
+
+
+def check_rounds(num_rounds: int) -> None:
+    """Raises `RunRefused`."""
+    if not 1 <= num_rounds <= MAX_ROUNDS:
+        raise RunRefused(f"A run can't have {num_rounds} rounds.", hint=f"Choose 1 to {MAX_ROUNDS:,}.")
 
 
 def _check(
@@ -91,7 +144,6 @@ def _check(
         raise RunRefused(
             f"{strategy_version} can't train {app}. {reason}", hint="Choose an app and a strategy that go together."
         )
-    if not 1 <= num_rounds <= MAX_ROUNDS:
-        raise RunRefused(f"A run can't have {num_rounds} rounds.", hint=f"Choose 1 to {MAX_ROUNDS:,}.")
+    check_rounds(num_rounds)
     if not 0 <= seed <= MAX_SEED:
         raise RunRefused(f"The seed can't be {seed}.", hint=f"Choose a number from 0 to {MAX_SEED}.")

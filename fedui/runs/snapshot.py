@@ -10,6 +10,7 @@ from fedui.clients.models import Client
 from fedui.runs.models import Participation, Round, Run
 from fedui.runs.serialize import (
     client_payload,
+    command_payload,
     metric_payload,
     model_payload,
     participation_payload,
@@ -17,6 +18,10 @@ from fedui.runs.serialize import (
     run_payload,
 )
 
+CHANGING = (
+    "status", "reason", "rounds_done", "num_rounds", "started_at", "ended_at", "lease_expires_at", "pause_at_once", "priority",
+    "start_at", "retries",
+)  # fmt: skip
 DETAILED_ROUNDS = 60
 """Participations are told of this many rounds, the latest."""
 
@@ -28,7 +33,7 @@ def snapshot_of(run: Run) -> dict[str, Any]:
     events, never missed. A page must take an event that it has the result of already.
     """
     last_seq = last_event(run)
-    run.refresh_from_db(fields=["status", "reason", "rounds_done", "started_at", "ended_at"])
+    run.refresh_from_db(fields=CHANGING)
     rounds = list(Round.objects.filter(run=run).with_totals())
     return {
         "last_seq": last_seq,
@@ -37,6 +42,7 @@ def snapshot_of(run: Run) -> dict[str, Any]:
         "metrics": [metric_payload(metric) for metric in run.metrics.all()],
         "participations": [participation_payload(one) for one in _recent_participations(run, rounds)],
         "models": [model_payload(model) for model in run.models.all()],
+        "commands": [command_payload(command) for command in run.commands.all()],
         "clients": [client_payload(client) for client in Client.objects.filter(federation=run.federation_id)],
     }
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.utils import timezone
 
-from fedui.runs.models import Run
+from fedui.runs import queue
+from fedui.runs.models import DRIVEN, Run
+
+logger = logging.getLogger(__name__)
 
 AGGREGATION_QUEUE = "aggregation"
 HINT_EXPIRES_SECONDS = 10
@@ -20,16 +24,32 @@ def host_run(run_id: int) -> bool:
     """Drive the run on this worker's engine until it ends. Does nothing if it has ended or another worker drives it."""
     from fedui.worker import engine_host  # the engine and gRPC: of no use to the web process, which imports this module
 
-    return engine_host().run(run_id)
+    hosted = engine_host().run(run_id)
+    if hosted:
+        dispatch_ownerless()  # it may have made room for the next in the queue
+    return hosted
 
 
 @shared_task(name="runs.dispatch_ownerless")
 def dispatch_ownerless() -> int:
-    """Send every active run that no worker holds to the workers again."""
-    run_ids = list(Run.objects.without_owner(timezone.now()).values_list("pk", flat=True))
+    """Send every run that has lost its worker, and those that are next in the queue, to the workers."""
+    now = timezone.now()
+    lost = Run.objects.without_owner(now).filter(status__in=DRIVEN).values_list("pk", flat=True)
+    run_ids = [*lost, *queue.next_in_line(now)]
     for run_id in run_ids:
         host_run.apply_async((run_id,), expires=HINT_EXPIRES_SECONDS)
     return len(run_ids)
+
+
+@shared_task(name="runs.apply_retention")
+def apply_retention() -> None:
+    """Remove what no policy keeps, and what crashes have left in the model store."""
+    from fedui.runs.retention import apply_everywhere
+    from fedui.runs.store import model_files
+
+    for federation, removal in apply_everywhere(model_files()).items():
+        if removal:
+            logger.info("Retention has removed %s", removal, extra={"federation": federation})
 
 
 @worker_ready.connect

@@ -1,29 +1,35 @@
 from __future__ import annotations
 
+import re
 from typing import Any
+from uuid import uuid4
 
 import yaml
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
 from fedui.errors import DomainError
 from fedui.federations.models import Act, Federation
+from fedui.runs.commands import Order, note_derived
 from fedui.runs.figures import with_figures
 from fedui.runs.forms import RunForm
-from fedui.runs.models import ModelVersion, Run, RunStatus
-from fedui.runs.preflight import preflight
-from fedui.runs.services import create_run, stop_run
+from fedui.runs.models import DRIVEN, CommandKind, ModelVersion, Priority, Run, RunStatus
+from fedui.runs.orders import BadOrder, obey
+from fedui.runs.preflight import fork_notes, preflight
+from fedui.runs.services import create_run
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import ConfirmForm, explain
 
 PAGE_SIZE = 50
-ACTIVE = [RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.STOPPING]
+MAX_KEY_LENGTH = 64
+_IS_NUMBER = re.compile(r"[0-9]{1,9}")
 VIEWS: dict[str, tuple[str, list[RunStatus]]] = {
     "": ("All", []),
-    "active": ("Active", ACTIVE),
+    "active": ("Active", [*DRIVEN, RunStatus.PAUSED]),
+    "queued": ("Queue", [RunStatus.QUEUED]),
     "completed": ("Completed", [RunStatus.COMPLETED]),
     "stopped": ("Stopped", [RunStatus.STOPPED]),
     "failed": ("Failed", [RunStatus.FAILED]),
@@ -31,7 +37,7 @@ VIEWS: dict[str, tuple[str, list[RunStatus]]] = {
 
 
 def _runs_of(federation: Federation) -> QuerySet[Run]:
-    return federation.runs.select_related("strategy_version__strategy", "app", "created_by")
+    return federation.runs.select_related("strategy_version__strategy", "app", "created_by", "origin__run")
 
 
 @member_view()
@@ -41,6 +47,8 @@ def runs(request: MemberRequest) -> HttpResponse:
     found = _runs_of(request.federation)
     if statuses := VIEWS.get(view, VIEWS[""])[1]:
         found = found.filter(status__in=statuses)
+    if view == RunStatus.QUEUED:
+        found = found.order_by("-priority", "queued_at", "pk")  # as they will begin
     if text:
         found = found.filter(
             Q(name__icontains=text) | Q(strategy_version__strategy__name__icontains=text) | Q(app__name__icontains=text)
@@ -67,43 +75,92 @@ def _views(federation: Federation, current: str) -> list[dict[str, Any]]:
 def new(request: MemberRequest) -> HttpResponse:
     federation = request.federation
     data = request.POST if request.method == "POST" else None
-    form = RunForm(federation, data, initial=request.GET.dict())
+    form = RunForm(
+        federation, data, initial={"key": uuid4().hex, "origin": _asked_origin(request)} | request.GET.dict()
+    )
     if form.is_valid() and (run := _create(request, form)):
         return redirect("federation:run", federation.slug, run.pk)
     app, version = form.chosen("app"), form.chosen("strategy_version")
-    check = preflight(federation, app, version.parsed) if app and version else None
+    check = preflight(federation, app, version.parsed, version) if app and version else None
+    notes = fork_notes(form.begins_with, version.parsed) if form.begins_with and version else []
     template = "runs/_preflight.html" if request.htmx else "runs/new.html"
     status = 422 if form.is_bound else 200
-    return page(request, template, {"form": form, "check": check}, status=status)
+    return page(request, template, {"form": form, "check": check, "fork_notes": notes}, status=status)
+
+
+def _asked_origin(request: MemberRequest) -> int | None:
+    """Id of the model that a fork was asked for by `fork_of` and `round`, if it is there."""
+    run_id, number = request.GET.get("fork_of", ""), request.GET.get("round", "")
+    if not (_IS_NUMBER.fullmatch(run_id) and _IS_NUMBER.fullmatch(number)):
+        return None
+    there = ModelVersion.objects.filter(run__federation=request.federation, removed_at=None)
+    return there.filter(run_id=int(run_id), round_number=int(number)).values_list("pk", flat=True).first()
 
 
 def _create(request: MemberRequest, form: RunForm) -> Run | None:
+    values = dict(form.cleaned_data)
+    clone_of, origin = values.pop("clone_of"), values["origin"]
     try:
-        return create_run(request.federation, request.user, **form.cleaned_data, address=address_of(request))
+        run = create_run(request.federation, request.user, **values, address=address_of(request))
     except DomainError as error:
         explain(form, error)
         return None
+    order = Order(request.user, f"made-{run.pk}", address_of(request))
+    if origin:
+        note_derived(origin.run, order, CommandKind.FORK, run, {"round": origin.round_number})
+    elif clone_of:
+        note_derived(clone_of, order, CommandKind.CLONE, run, {})
+    return run
 
 
 @member_view()
 def run(request: MemberRequest, run_id: int) -> HttpResponse:
     run = get_object_or_404(_runs_of(request.federation), pk=run_id)
     config = yaml.safe_dump(run.strategy_version.config, sort_keys=False, allow_unicode=True)
-    return fragment_or_page(request, "runs/detail.html", "runs/_head.html", {"run": run, "config": config})
+    context = {
+        "run": run,
+        "config": config,
+        "key": uuid4().hex,
+        "last": run.models.filter(removed_at=None).first(),
+        "forks": Run.objects.filter(origin__run=run).select_related("origin"),
+        "commands": run.commands.all(),
+        "priorities": Priority,
+        "depends": run.strategy_version.parsed.depends_on_num_rounds,
+    }
+    return fragment_or_page(request, "runs/detail.html", "runs/_head.html", context)
+
+
+@member_view()
+def state(request: MemberRequest, run_id: int) -> HttpResponse:
+    """What the header says of the run's state: it changes without any event, too."""
+    run = get_object_or_404(_runs_of(request.federation), pk=run_id)
+    return page(request, "runs/_state.html", {"run": run})
 
 
 @member_view("POST", act=Act.MANAGE_RUNS)
-def stop(request: MemberRequest, run_id: int) -> HttpResponse:
+def command(request: MemberRequest, run_id: int, kind: str) -> HttpResponse:
     run = get_object_or_404(_runs_of(request.federation), pk=run_id)
-    confirm = ConfirmForm(run.name, request.POST)
-    if not confirm.is_valid():
-        messages.error(request, f"The run was not stopped. {confirm.errors['confirm'][0]}")
-    else:
-        try:
-            stop_run(run, request.user, address_of(request))
-        except DomainError as error:
-            messages.error(request, f"{error} {error.hint}")
+    if kind not in CommandKind.values:
+        raise Http404
+    if refusal := _refusal(run, CommandKind(kind), request):
+        messages.error(request, refusal)
     return redirect("federation:run", request.federation.slug, run.pk)
+
+
+def _refusal(run: Run, kind: CommandKind, request: MemberRequest) -> str:
+    """Why the order isn't obeyed; empty if it is."""
+    if kind == CommandKind.STOP:
+        confirm = ConfirmForm(run.name, request.POST)
+        if not confirm.is_valid():
+            return f"The run was not stopped. {confirm.errors['confirm'][0]}"
+    order = Order(request.user, request.POST.get("key", "")[:MAX_KEY_LENGTH], address_of(request))
+    try:
+        obey(run, order, kind, request.POST)
+    except DomainError as error:
+        return f"{error} {error.hint}"
+    except BadOrder as error:
+        return " ".join(word for words in error.errors.values() for word in words)
+    return ""
 
 
 @member_view()

@@ -6,7 +6,7 @@ from django.db import transaction
 
 from aggregator.core.config import StrategyConfig
 from fedui.accounts.models import User
-from fedui.audit.services import record
+from fedui.audit.services import differences, record
 from fedui.errors import NameTaken
 from fedui.federations.models import Federation
 from fedui.strategies.models import Strategy, StrategyVersion
@@ -43,7 +43,8 @@ def save_version(
     if latest.parsed == config:
         return latest
     version = _add_version(strategy, config, actor, number=latest.number + 1)
-    record(strategy.federation, actor, "strategy.changed", strategy, address=address, version=version.number)
+    change = differences(latest.config, version.config)
+    record(strategy.federation, actor, "strategy.changed", strategy, address=address, version=version.number, **change)
     return version
 
 

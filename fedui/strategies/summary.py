@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +25,7 @@ from protos.encodings import Compression
 
 logger = logging.getLogger(__name__)
 
-_SIZES: dict[Compression, tuple[str, str]] = {
+_SIZES: Mapping[Compression, tuple[str, str]] = {
     "none": ("", "the size of a model"),
     "float16": ("float16 ", "half the size of a model"),
     "bfloat16": ("bfloat16 ", "half the size of a model"),
@@ -47,8 +47,8 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     else:
         yield Statement("Cohort", " ".join(_cohort(config.cohort)))
     yield Statement("Training", _training(config.local, trees=not config.aggregation.vectors))
-    if config.update.send == "delta":
-        yield Statement("Transfer", _transfer(config.update))
+    if config.update.send == "delta" or config.update.packing != "none":
+        yield Statement("Transfer", " ".join(_transfer(config.update)))
     if (longest := config.update.clip_norm) is not None:
         yield Statement("Clipping", f"A step longer than {longest:g} is drawn in before it is aggregated.")
     if part_name(type(config.method)) != "none":
@@ -58,8 +58,12 @@ def summary(config: StrategyConfig) -> Iterator[Statement]:
     if part_name(type(config.optimizer)) != "none":
         yield Statement("Server optimizer", f"{config.optimizer.title}.")
     yield Statement("Round", " ".join(_round(config) if config.mode.name == "synchronous" else _buffered_round(config)))
+    yield Statement("Slow and lost", " ".join(_slow_and_lost(config)))
     yield Statement("Early stop", " ".join(_stopping(config.stopping)))
     yield Statement("Evaluation", _evaluation(config))
+    if depends := config.depends_on_num_rounds:
+        text = f"A run that is extended differs from one that had all its rounds from the beginning: in {' and '.join(depends)}."
+        yield Statement("More rounds later", text)
 
 
 def fleet_statement(config: StrategyConfig, clients: Iterable[Client]) -> Statement:
@@ -100,10 +104,24 @@ def _training(config: LocalConfig, *, trees: bool) -> str:
     return f"Each trains {epochs}{'' if trees else f' in batches of {config.batch_size}'}, at rate {rate}."
 
 
-def _transfer(config: UpdateConfig) -> str:
-    how, size = _SIZES[config.compression]
-    what = f"Updates travel as {how}differences from the global model: {size} in float32."
-    return f"{what} Clients whose fedagent is too old for that are left out."
+def _transfer(config: UpdateConfig) -> Iterator[str]:
+    if config.compression == "top_k":
+        yield from _top_k(config.keep)
+    elif config.send == "delta":
+        how, size = _SIZES[config.compression]
+        yield f"Updates travel as {how}differences from the global model: {size} in float32."
+    if config.send == "delta":
+        yield "Clients whose fedagent is too old for that are left out."
+    if config.packing != "none":
+        yield f"Updates and models are packed by {config.packing} where that makes them smaller, for agents that know it; no bit changes."
+
+
+def _top_k(keep: float) -> Iterator[str]:
+    yield (
+        f"Of the differences from the global model only the largest {100 * keep:.3g} % travel, 8 bytes each: "
+        f"about {200 * keep:.3g} % of the size of a model in float32."
+    )
+    yield "Each client keeps the rest on its disk, and adds it to its next update that counts."
 
 
 def _schedule(schedule: Schedule) -> str:
@@ -130,6 +148,24 @@ def _round(config: StrategyConfig) -> Iterator[str]:
     if (needed := config.aggregation.fewest_updates()) > 1:
         yield f"The rule needs {needed}."
     yield f"After {_count(config.faults.max_abandoned, 'attempt')} without that the run fails."
+
+
+def _slow_and_lost(config: StrategyConfig) -> Iterator[str]:
+    faults = config.faults
+    if isinstance(config.mode, Buffered):
+        yield "Nobody needs a replacement: who is free is asked."
+    elif faults.replace:
+        yield "A client that drops out is replaced by another, as long as the time left is enough for that one."
+    else:
+        yield "A client that drops out is not replaced."
+    if faults.own_deadlines:
+        yield f"Each has {faults.own_margin:g} times its usual time, never more than the deadline, once three of its updates are known."
+    if config.takes_partial_work:
+        yield "Who runs out of time sends what its training has come to, where its app and fedagent can."
+    elif faults.partial_work:
+        yield "Unfinished training is not taken: only FedProx, and FedNova without another method, weigh it rightly."
+    else:
+        yield "Unfinished training is not taken."
 
 
 def _stopping(config: StoppingConfig) -> Iterator[str]:

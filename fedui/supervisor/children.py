@@ -55,6 +55,9 @@ class Children:
         self._children.append(child)
         return child
 
+    def named(self, name: str) -> Child:
+        return next(child for child in self._children if child.name == name)
+
     def revive(self) -> list[str]:
         """Start those that have ended again, each at most once in `REVIVE_SECONDS`. Says what was done, a line each."""
         told = []

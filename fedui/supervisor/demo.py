@@ -219,6 +219,7 @@ def _result(run: Run, say: Callable[[str], None]) -> int:
     from django.db.models import Sum
 
     from fedui.runs.models import Participation
+    from fedui.runs.store import model_files
 
     accuracy = run.metrics.filter(source="server", name="accuracy").order_by("-round_number").first()
     model = run.latest_model
@@ -226,7 +227,7 @@ def _result(run: Run, say: Callable[[str], None]) -> int:
     say(f"Accuracy on held-out data: {accuracy.value:.4f}" if accuracy else "No accuracy was measured.")
     say(f"Rounds: {run.rounds_done} of {run.num_rounds}")
     say(f"Bytes: {moved['up'] or 0:,} up, {moved['down'] or 0:,} down")
-    say(f"Model: {model.path if model else 'none'}")
+    say(f"Model: {model_files().place(model.key) if model else 'none'}")
     good = run.status == "completed" and accuracy is not None and accuracy.value > GOOD_ACCURACY
     return 0 if good else 1
 

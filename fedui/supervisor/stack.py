@@ -17,7 +17,8 @@ from fedui.supervisor.embedded_redis import EmbeddedRedis
 from fedui.supervisor.folders import writable
 
 START_SECONDS = 60.0
-CONCURRENT_RUNS = 16
+THREADS = 20
+"""Each run that is hosted waits in one; some are left for short tasks. Installations run 16 at once, unless set otherwise."""
 GRPC_PORT = 50051
 BIN = Path(sys.executable).parent
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
@@ -81,7 +82,7 @@ class Stack:
         self._start_process("web", [sys.executable, "-m", "uvicorn", "fedui.asgi:application", "--ws", "wsproto",
                                     "--host", self.host, "--port", str(self.port), "--no-access-log"])  # fmt: skip
         self._start_process("worker", [*celery, "worker", "-Q", "aggregation,default", "--pool", "threads",
-                                       "--concurrency", str(CONCURRENT_RUNS), "--without-gossip", "--without-mingle"])  # fmt: skip
+                                       "--concurrency", str(THREADS), "--without-gossip", "--without-mingle"])  # fmt: skip
         self._start_process("beat", [*celery, "beat"])
         self.children.wait_until("The start of the web server", self._web_answers, START_SECONDS)
         self.children.wait_until("The start of the worker", self._grpc_listens, START_SECONDS)

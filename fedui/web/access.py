@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import HttpResponseClientRedirect
@@ -30,24 +30,25 @@ class MemberRequest(HttpRequest):
 
 
 def member_view(
-    *methods: str, act: Act | None = None
-) -> Callable[[Callable[Concatenate[MemberRequest, P], HttpResponse]], Callable[..., HttpResponse]]:
+    *methods: str, act: Act = Act.READ
+) -> Callable[[Callable[Concatenate[MemberRequest, P], HttpResponseBase]], Callable[..., HttpResponseBase]]:
     """Let a view answer members of the federation named by the URL's `slug`, if their role allows `act`.
 
     Everybody else learns nothing: a federation that one isn't a member of doesn't exist.
     """
 
-    def decorate(view: Callable[Concatenate[MemberRequest, P], HttpResponse]) -> Callable[..., HttpResponse]:
+    def decorate(view: Callable[Concatenate[MemberRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
         @wraps(view)
         @require_http_methods(methods or ("GET", "HEAD"))
-        def guarded(request: Any, slug: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        def guarded(request: Any, slug: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if not request.user.is_authenticated:
                 return ask_to_sign_in(request)
-            visible = Federation.objects.visible_to(request.user)
-            memberships = Membership.objects.filter(federation__in=visible, user=request.user)
-            request.membership = get_object_or_404(memberships.select_related("federation"), federation__slug=slug)
-            request.federation = request.membership.federation
-            if act is not None and not request.membership.may(act):
+            memberships = Membership.objects.select_related("federation").filter(federation__slug=slug)
+            found = memberships.effective(request.user).first()
+            if found is None:
+                return ask_for_second_factor(request, get_object_or_404(memberships, user=request.user))
+            request.membership, request.federation = found, found.federation
+            if not found.may(act):
                 return refuse(request, act)
             return view(request, *args, **kwargs)
 
@@ -61,6 +62,11 @@ def ask_to_sign_in(request: Any) -> HttpResponse:
     if request.htmx:
         return HttpResponseClientRedirect(redirect_to_login(request.htmx.current_url_abs_path or "/").url)
     return redirect_to_login(request.get_full_path())
+
+
+def ask_for_second_factor(request: Any, membership: Membership) -> HttpResponse:
+    """403, and how to go on: the federation counts its member only with a second factor."""
+    return render(request, "accounts/second_factor_needed.html", {"membership_of": membership.federation}, status=403)
 
 
 def refuse(request: MemberRequest, act: Act) -> HttpResponse:
@@ -78,7 +84,7 @@ def page(
     frame = {
         "federation": request.federation,
         "membership": request.membership,
-        "federations": Federation.objects.visible_to(request.user),
+        "federations": Federation.objects.visible_to(request.user, Act.SEE_CLIENTS),
         "sections": sections(request.federation, request.membership, request.resolver_match),
         "may": {act.value: request.membership.may(act) for act in Act},
     }

@@ -34,6 +34,13 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60:02} min"
 
 
+def milliseconds(seconds: float | None) -> str:
+    """Of a delay: in ms below a second."""
+    if seconds is None or seconds >= 1:
+        return duration(seconds)
+    return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     return NONE if share is None else f"{share:.{digits}%}".replace("%", " %")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.urls import ResolverMatch, reverse
 
-from fedui.clients.models import ClientStatus
+from fedui.clients.models import Client, ClientStatus
 from fedui.federations.models import Act, Federation, Membership
 
 
@@ -20,14 +20,14 @@ class Section:
     """The key that opens it after G."""
     parts: frozenset[str] = frozenset()
     """Names of further URLs that belong to it."""
-    act: Act | None = None
+    act: Act = Act.READ
     begins_group: bool = False
 
 
 SECTIONS = (
     Section("overview", "Overview", "o"),
     Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare"})),
-    Section("clients", "Clients", "c", frozenset({"client"})),
+    Section("clients", "Clients", "c", frozenset({"client", "readiness"}), Act.SEE_CLIENTS),
     Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
     Section("apps", "Apps", "a"),
     Section("models", "Models", "m"),
@@ -41,8 +41,8 @@ SECTIONS = (
 def sections(federation: Federation, membership: Membership, match: ResolverMatch | None) -> list[dict[str, Any]]:
     here = match.url_name if match else None
     counts = {
-        "runs": federation.runs.active().count(),
-        "clients": federation.clients.exclude(status=ClientStatus.REVOKED).count(),
+        "runs": federation.runs.unfinished().count(),
+        "clients": Client.objects.visible_to(membership).exclude(status=ClientStatus.REVOKED).count(),
     }
     return [
         {
@@ -52,5 +52,5 @@ def sections(federation: Federation, membership: Membership, match: ResolverMatc
             "count": counts.get(section.name, 0),
         }
         for section in SECTIONS
-        if section.act is None or membership.may(section.act)
+        if membership.may(section.act)
     ]

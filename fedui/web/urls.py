@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.contrib.auth.views import LogoutView
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.generic import RedirectView
 
+from fedui.accounts import installation_views as installation
 from fedui.accounts import views as accounts
 from fedui.analytics import views as analytics
 from fedui.audit import views as audit
@@ -13,8 +15,11 @@ from fedui.clients import install_views as install
 from fedui.clients import operator_views as operators
 from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
+from fedui.federations import member_views as members
 from fedui.federations import views as federations
 from fedui.runs import compare_views
+from fedui.runs import readiness_views as readiness
+from fedui.runs import rules_views as run_rules
 from fedui.runs import views as runs
 from fedui.strategies import views as strategies
 
@@ -24,12 +29,14 @@ federation_urlpatterns = [
     path("runs/new/", runs.new, name="run-new"),
     path("runs/compare/", compare_views.comparison, name="runs-compare"),
     path("runs/<int:run_id>/", runs.run, name="run"),
-    path("runs/<int:run_id>/stop/", runs.stop, name="run-stop"),
+    path("runs/<int:run_id>/state/", runs.state, name="run-state"),
+    path("runs/<int:run_id>/do/<slug:kind>/", runs.command, name="run-command"),
     path("clients/", clients.clients, name="clients"),
     path("clients/<uuid:client_id>/", clients.client, name="client"),
     path("clients/<uuid:client_id>/revoke/", clients.revoke, name="client-revoke"),
     path("clients/<uuid:client_id>/suspend/", operators.suspend, name="client-suspend"),
     path("clients/<uuid:client_id>/reinstate/", operators.reinstate, name="client-reinstate"),
+    path("clients/readiness/", readiness.board, name="readiness"),
     path("clients/waiting/", operators.waiting, name="waiting"),
     path("clients/waiting/<uuid:admission_id>/admit/", operators.admit, name="admit"),
     path("clients/waiting/<uuid:admission_id>/refuse/", operators.refuse, name="refuse"),
@@ -47,12 +54,35 @@ federation_urlpatterns = [
     path("tokens/new/", tokens.new, name="token-new"),
     path("tokens/<int:token_id>/revoke/", tokens.revoke, name="token-revoke"),
     path("audit/", audit.audit, name="audit"),
+    path("audit/<int:number>/", audit.entry, name="audit-entry"),
+    path("audit/verify/", audit.verify, name="audit-verify"),
+    path("audit/export/", audit.export, name="audit-export"),
     path("settings/", federations.settings, name="settings"),
+    path("settings/runs/", run_rules.save, name="run-rules"),
+    path("settings/retention/", run_rules.dry_run, name="retention"),
+    path("settings/general/", members.general, name="settings-general"),
+    path("settings/members/<int:member_id>/", members.change, name="member-change"),
+    path("settings/members/<int:member_id>/remove/", members.remove, name="member-remove"),
+    path("settings/invitations/new/", members.invite, name="invitation-new"),
+    path("settings/invitations/<int:invitation_id>/revoke/", members.revoke, name="invitation-revoke"),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", federations.home, name="home"),
     path("login/", accounts.SignIn.as_view(), name="login"),
+    path("account/", accounts.account, name="account"),
+    path("account/email/", accounts.email, name="account-email"),
+    path("account/sessions/end/", accounts.end_session, name="session-end"),
+    path("invitations/<str:secret>/", accounts.invitation, name="invitation"),
+    path("installation/", installation.accounts, name="installation"),
+    path("installation/accounts/<int:user_id>/<str:act>/", installation.change, name="installation-change"),
+    path("installation/audit/", installation.audit, name="installation-audit"),
+    path("installation/audit/<int:number>/", installation.entry, name="installation-audit-entry"),
+    path("installation/audit/verify/", installation.verify, name="installation-audit-verify"),
+    path("installation/audit/export/", installation.export, name="installation-audit-export"),
+    # What is allauth's, less what we do otherwise: addresses, sessions and connections stand on the account's page.
+    re_path("^accounts/(?:email|sessions|3rdparty|2fa|signup)/$", RedirectView.as_view(pattern_name="account")),
+    path("accounts/", include("allauth.urls")),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("install.sh", install.shell_script, name="install-sh"),
     path("install.ps1", install.powershell_script, name="install-ps1"),

@@ -4,3 +4,4 @@ import "./dialogs.js";
 import "./keys.js";
 import "./times.js";
 import "./live/regions.js";
+import "./facets.js";

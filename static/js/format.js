@@ -48,6 +48,7 @@ const minuteFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute:
 const dayFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 export const clock = (ms) => clockFormat.format(ms);
 export const minute = (ms) => minuteFormat.format(ms);
+export const day = (ms) => dayFormat.format(ms);
 
 export function ago(ms, now = Date.now()) {
   const seconds = Math.max(0, (now - ms) / 1000);

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +32,7 @@ class Federation:
         self.models, self.sink = MemoryModelStore(), MemoryEventSink()
         self.queries = MemoryQueryStore()
         self.evaluator: Evaluator | None = None
+        self.connections: dict[str, ScriptedAgent] = {}
         self._stack = AsyncExitStack()
 
     async def start(self, port: int = 0, **options: Any) -> None:
@@ -57,12 +58,21 @@ class Federation:
     async def connect(self, client_id: str, kind: type[ScriptedAgent] = ScriptedAgent, **options: Any) -> ScriptedAgent:
         self.registry.add(client_id, options.pop("federation_id", "tests"), options.pop("labels", None))
         authority = options.pop("authority", self.authority)
-        agent = kind(authority, self.engine.port, client_id, **options)
+        agent = self.connections[client_id] = kind(authority, self.engine.port, client_id, **options)
         return await self._stack.enter_async_context(agent)
 
-    def bar(self, client_id: str, *, active: bool = False, may_return: bool = False) -> None:
+    def bar(
+        self,
+        client_id: str,
+        *,
+        at: datetime | None = None,
+        active: bool = False,
+        may_return: bool = False,
+        keep: Collection[str] = (),
+    ) -> None:
         """What an operator's act does to the registry. The engine isn't told."""
-        self.registry.bars.append(Barred(client_id, datetime.now(UTC), "revoked", active, may_return))
+        bar = Barred(client_id, at or datetime.now(UTC), "revoked", active, may_return, frozenset(keep))
+        self.registry.bars.append(bar)
         if not active:
             self.registry.refusals[client_id] = "revoked"
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from aggregator.core import registry
 from aggregator.core.config import LocalConfig, StrategyConfig, UpdateConfig
 from aggregator.core.schedule import Constant, Cosine, Step
+from protos import limits
 
 
 def test_the_default_is_fedavg() -> None:
@@ -145,6 +146,17 @@ def test_only_differences_are_compressed(compression: str) -> None:
         UpdateConfig.model_validate({"compression": compression})
     update = UpdateConfig.model_validate({"compression": compression, "send": "delta"})
     assert str(update.encoding) == f"{compression} differences from the global model"
+
+
+def test_top_k_sends_differences_and_says_how_many() -> None:
+    with pytest.raises(ValidationError, match="choose send: delta"):
+        UpdateConfig.model_validate({"compression": "top_k"})
+    with pytest.raises(ValidationError, match="less than or equal to 0.5"):
+        UpdateConfig.model_validate({"compression": "top_k", "send": "delta", "keep": 0.6})
+    config = StrategyConfig.model_validate({"update": {"compression": "top_k", "send": "delta", "keep": 0.02}})
+    assert str(config.update.encoding) == "the largest 0.02 of the differences from the global model"
+    assert config.agent_minor == limits.TOP_K_MINOR
+    assert StrategyConfig.model_validate({"update": {"packing": "zstd"}}).agent_minor == 0, "who can't, needn't"
 
 
 @given(st.floats(0, 1), st.integers(2, 200))

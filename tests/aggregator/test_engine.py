@@ -14,7 +14,7 @@ from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig,
 from aggregator.core.strategies.fedavg import Mean
 from aggregator.core.strategies.fedmedian import Median
 from aggregator.memory import StoredRun
-from aggregator.ports import Directive, RunOutcome, RunSpec
+from aggregator.ports import Directive, RunOutcome, RunSpec, RunState
 from protos.fedui.v1 import task_pb2
 from protos.tensors import Parameters
 from tests.aggregator.conftest import Federation
@@ -99,7 +99,7 @@ async def test_the_deadline_cuts_a_straggler_and_its_late_update_is_refused(fede
     running = asyncio.create_task(federation.run(deadline=0.3))
     task = await asyncio.wait_for(slow.tasks.get(), 10)
     assert (await asyncio.wait_for(slow.cancelled.get(), 10)).task_id == task.task_id
-    with pytest.raises(Exception, match="its round was closed"):
+    with pytest.raises(Exception, match="Too late by"):
         await slow.upload(task, slow.initial())
     run = await running
     assert run.outcome is RunOutcome.COMPLETED
@@ -246,6 +246,42 @@ async def test_a_run_is_driven_once(federation: Federation) -> None:
     assert await first is False
 
 
+async def test_a_drain_while_a_run_is_taken_up_gives_it_back_at_once(federation: Federation) -> None:
+    run, reached, may_end = federation.add_run(clients=1), asyncio.Event(), asyncio.Event()
+    take_up = federation.store.take_up
+
+    async def slowly(run_id: int, owner: str) -> RunState | None:
+        reached.set()
+        await may_end.wait()
+        return await take_up(run_id, owner)
+
+    federation.store.take_up = slowly  # type: ignore[method-assign]
+    running = asyncio.create_task(federation.engine.run(1))
+    await reached.wait()
+    draining = asyncio.create_task(federation.engine.drain())
+    await federation.until(lambda: federation.engine._draining)
+    may_end.set()
+    await draining
+    assert await running is False
+    assert (run.fencing, run.held, run.outcome) == (1, False, None)
+
+
+async def test_a_client_that_fails_its_evaluation_has_done_its_part_of_the_training(federation: Federation) -> None:
+    await federation.connect("a")
+    odd = await federation.connect("b", automatic=False)
+    running = asyncio.create_task(federation.run())
+    task = await asyncio.wait_for(odd.tasks.get(), 10)
+    while task.kind != task_pb2.TASK_KIND_EVALUATE:
+        await odd.do(task)
+        task = await asyncio.wait_for(odd.tasks.get(), 10)
+    odd.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="no validation data")
+    run = await running
+    assert [p.outcome for p in run.rounds[1, 1].participations] == ["completed", "completed"]
+    (event,) = [e for e in federation.sink.events if e.kind == "client.not_evaluated"]
+    assert (event.client_id, event.data["outcome"]) == ("b", "failed")
+    assert "client.failed" not in federation.sink.kinds()
+
+
 async def test_a_client_that_fails_is_asked_last_also_by_the_engine_that_takes_the_run_up(
     federation: Federation,
 ) -> None:
@@ -275,7 +311,7 @@ async def test_a_client_that_fails_is_asked_last_also_by_the_engine_that_takes_t
 def in_turn(federation: Federation, num_rounds: int) -> StoredRun:
     """One client a round."""
     cohort = CohortConfig(min_clients=1, max_clients=1, order="cyclic")
-    faults = FaultsConfig(quorum=1, deadline_seconds=20)
+    faults = FaultsConfig(quorum=1, deadline_seconds=20, replace=False)
     strategy = StrategyConfig(cohort=cohort, faults=faults, evaluation=EvaluationConfig(federated=False))
     return federation.store.add(RunSpec(1, "test", "tests", "toy", "1", SIGNATURE, strategy, 7, num_rounds))
 

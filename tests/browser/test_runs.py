@@ -59,7 +59,7 @@ def test_a_view_of_the_chart_is_in_the_address(sign_in: Open, world: World) -> N
     expect(loss).to_have_attribute("aria-pressed", "true")
 
 
-def test_starting_and_stopping_a_run(sign_in: Open, world: World) -> None:
+def test_starting_and_cancelling_a_run(sign_in: Open, world: World) -> None:
     page = sign_in(world.owner)
     page.goto(world.root + "runs/new/")
     expect(page.get_by_role("region", name="Pre-flight")).to_contain_text("2 clients online offer the app")
@@ -70,11 +70,10 @@ def test_starting_and_stopping_a_run(sign_in: Open, world: World) -> None:
     run = Run.objects.latest("id")
     assert (run.status, run.num_rounds) == (RunStatus.QUEUED, 5)
 
-    page.get_by_role("button", name="Stop…").click()
-    dialog = page.get_by_role("dialog", name="Stop second try?")
-    dialog.get_by_role("textbox").fill("second try")
-    dialog.get_by_role("button", name="Stop the run").click()
-    expect(page.locator("#run-head")).to_contain_text("Stopped by owner.")
+    page.get_by_role("button", name="Cancel…").click()
+    dialog = page.get_by_role("dialog", name="Cancel second try?")
+    dialog.get_by_role("button", name="Cancel the run").click()
+    expect(page.locator("#run-head")).to_contain_text("Cancelled by owner before it began.")
     run.refresh_from_db()
     assert run.status == RunStatus.STOPPED
 

@@ -24,6 +24,7 @@ from protos.fedui.v1 import (
     transfer_pb2,
     transfer_pb2_grpc,
 )
+from protos.packing import Packing, pack
 from protos.tensors import Parameters, Signature
 from tests.client_agent.pki import Authority
 
@@ -46,7 +47,11 @@ class ScriptedServer(
         self.port = 0
         self.heartbeat_seconds = 0.05
         self.acknowledges = True
+        self.holds_heartbeats = 0.0
         self.greeting: fleet_pb2.Goodbye | None = None
+        self.refusal: grpc.StatusCode | None = None
+        """Of streams, before a word."""
+        self.refused_streams: list[grpc.StatusCode] = []
         self.hellos: list[fleet_pb2.Hello] = []
         self.heartbeats: list[fleet_pb2.Heartbeat] = []
         self.progress: list[task_pb2.Progress] = []
@@ -56,6 +61,8 @@ class ScriptedServer(
         self.download_offsets: list[int] = []
         self.uploads: dict[str, bytearray] = {}
         self.models: dict[str, bytes] = {}
+        self.packed_models: dict[str, bytes] = {}
+        self.packed_downloads = 0
         self.break_upload_after: int | None = None
         self.break_download_after: int | None = None
         self.break_download_again = False
@@ -109,11 +116,17 @@ class ScriptedServer(
         app: str = "toy",
         attempt: int = 1,
         encoding: Encoding = PLAIN,
+        packing: Packing = "none",
+        round_number: int = 1,
+        counted_round: int = 0,
+        finish_after_seconds: float = 0.0,
+        version: str = "1.0",
         **fields: Message,
     ) -> task_pb2.Task:
         task = task_pb2.Task(
-            task_id=task_id, run_id="r", round=1, attempt=attempt, kind=kind, app=app, app_version="1.0",
-            config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding), rounding_seed=5,
+            task_id=task_id, run_id="r", round=round_number, attempt=attempt, kind=kind, app=app, app_version=version,
+            config=scalars_to_proto(config or {}), deadline_seconds=60, encoding=encoding_to_proto(encoding, packing),
+            rounding_seed=5, counted_round=counted_round, finish_after_seconds=finish_after_seconds,
         )  # fmt: skip
         if model is not None:
             content = bytes(tensors.encode(model))
@@ -121,6 +134,10 @@ class ScriptedServer(
             task.model.sha256 = hashlib.sha256(content).hexdigest()
             task.model.size = len(content)
             task.model.signature.CopyFrom(signature_to_proto(Signature.of(model)))
+            if packing != "none":
+                packed = self.packed_models[task_id] = bytes(pack(content) or b"")
+                task.model.packed.packing, task.model.packed.size = packing, len(packed)
+                task.model.packed.sha256 = hashlib.sha256(packed).hexdigest()
         for name, value in fields.items():
             getattr(task, name).CopyFrom(value)
         self.push(task=task)
@@ -140,6 +157,9 @@ class ScriptedServer(
     async def Connect(  # type: ignore[override]
         self, messages: AsyncIterator[fleet_pb2.AgentMessage], context: FleetContext
     ) -> None:
+        if self.refusal:
+            await self._record(self.refused_streams, self.refusal)
+            await context.abort(self.refusal, "Ask the federation's operator.")
         first = await anext(messages)
         self.connected_by.append(_serial(context))
         await self._record(self.hellos, first.hello)
@@ -161,8 +181,9 @@ class ScriptedServer(
     async def Download(
         self, request: transfer_pb2.DownloadRequest, context: DownloadContext
     ) -> AsyncIterator[transfer_pb2.Chunk]:
-        content = self.models[request.task_id]
+        content = (self.packed_models if request.packing else self.models)[request.task_id]
         await self._record(self.download_offsets, request.offset)
+        self.packed_downloads += bool(request.packing)
         for start in range(request.offset, len(content), limits.CHUNK_BYTES):
             if self.break_download_after is not None and start >= self.break_download_after:
                 if not self.break_download_again:
@@ -222,7 +243,9 @@ class ScriptedServer(
                 case "heartbeat":
                     await self._record(self.heartbeats, message.heartbeat)
                     if self.acknowledges:
-                        self._pushed.put_nowait(fleet_pb2.ServerMessage(heartbeat_ack=fleet_pb2.HeartbeatAck()))
+                        # As if the answer had been held up: that is no time of the network.
+                        ack = fleet_pb2.HeartbeatAck(received_at=1000.0, answered_at=1000.0 + self.holds_heartbeats)
+                        self._pushed.put_nowait(fleet_pb2.ServerMessage(heartbeat_ack=ack))
                 case "progress":
                     await self._record(self.progress, message.progress)
                 case "result":

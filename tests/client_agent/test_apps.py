@@ -132,12 +132,18 @@ class Recorder:
         self.fractions: list[float] = []
         self.slept = 0.0
         self._cancel_at = cancel_at
+        self.ends_after = 10**6
+        self.steps = (0, 0)
 
     def report(self, fraction: float, metrics: Mapping[str, ScalarValue]) -> None:
         self.fractions.append(fraction)
         assert "loss" in metrics
         if fraction >= self._cancel_at:
             raise TaskCancelled
+
+    def may_go_on(self, done: int, planned: int) -> bool:
+        self.steps = (done, planned)
+        return done < self.ends_after
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -150,6 +156,18 @@ def test_training_reports_every_batch_and_ends_at_one() -> None:
     client.fit(client.get_parameters({"seed": 0}), {"epochs": 2})
     assert recorder.fractions == sorted(recorder.fractions)
     assert recorder.fractions[-1] == 1.0
+
+
+def test_a_training_whose_time_is_up_returns_what_it_has_and_the_steps_it_made() -> None:
+    recorder = Recorder()
+    recorder.ends_after = 3
+    client = clients(digits_numpy)[0]
+    client.send_progress_to(recorder)
+    beginning = client.get_parameters({"seed": 0})
+    ended, _, metrics = client.fit([array.copy() for array in beginning], {"epochs": 2})
+    assert (recorder.steps[0], metrics["local_steps"]) == (3, 3)
+    assert recorder.steps[1] > 3
+    assert not np.array_equal(ended[0], beginning[0])
 
 
 def test_a_cancelled_training_stops_at_once() -> None:

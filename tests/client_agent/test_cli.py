@@ -19,6 +19,7 @@ from protos.fedui.v1 import fleet_pb2, task_pb2
 from tests.client_agent.api import EnrolmentApi
 from tests.client_agent.pki import Authority
 from tests.client_agent.server import ScriptedServer
+from tests.client_agent.test_flower_bridge import FlowerClient, free_address
 
 DIGITS = "client_agent.apps.digits_numpy:app"
 
@@ -215,6 +216,27 @@ async def test_a_bridge_listens_until_it_is_told_to_end(fedagent: Fedagent, auth
         writer.close()
     process.send_signal(signal.SIGTERM)
     assert (await ended(process)).code == 0
+
+
+async def test_a_bridge_obeys_the_policy_wherever_it_is(
+    server: ScriptedServer, authority: Authority, fedagent: Fedagent, tmp_path: Path
+) -> None:
+    fedagent.home.save(authority.identity(server.address))
+    (tmp_path / "owner.toml").write_text('federations = ["Another"]')
+    (fedagent.home.path / "agent.toml").write_text(f"policy = '{tmp_path / 'owner.toml'}'")
+    process = await fedagent.start("bridge", "--listen", address := free_address())
+    assert process.stderr
+    async with asyncio.timeout(30):
+        await process.stderr.readline()  # it listens
+    async with FlowerClient(address) as client:
+        await client.introduce()
+        await server.until(lambda: bool(server.hellos))
+    assert "allows no work for the federation" in server.hellos[0].unavailable
+    process.send_signal(signal.SIGTERM)
+    await ended(process)
+    (tmp_path / "owner.toml").write_text("nonsense = 1")
+    told = await fedagent("bridge", "--listen", address)
+    assert (told.code, "nonsense is not known" in told.errors) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 
 from client_agent import backoff
@@ -78,6 +80,20 @@ async def test_a_server_may_refuse_instead_of_a_welcome(server: ScriptedServer, 
         await launch()
 
 
+async def test_an_agent_that_is_refused_for_good_ends(server: ScriptedServer, launch: Launch) -> None:
+    server.refusal = grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(Dismissed, match="refuses this client: Ask the federation's operator"):
+        await launch()
+
+
+async def test_an_agent_that_is_refused_for_now_tries_again(server: ScriptedServer, launch: Launch) -> None:
+    server.refusal = grpc.StatusCode.PERMISSION_DENIED
+    launch()
+    await server.until(lambda: len(server.refused_streams) >= 2)
+    server.refusal = None
+    await server.until(lambda: bool(server.hellos))
+
+
 async def test_an_expired_certificate_ends_the_agent_before_it_connects(server: ScriptedServer, launch: Launch) -> None:
     with pytest.raises(CertificateExpired, match="enrol again"):
         await launch(life=timedelta(hours=-1))
@@ -105,3 +121,23 @@ async def test_a_transfer_goes_on_as_soon_as_the_server_is_back(
     await server.until(lambda: server.break_upload_after is None)
     server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=0.01))
     assert (await server.result("t")).outcome == task_pb2.TASK_OUTCOME_COMPLETED
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, 1e300])
+async def test_a_server_that_sends_agents_away_for_ever_is_called_again(
+    server: ScriptedServer, launch: Launch, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.05)
+    launch()
+    server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=seconds))
+    await server.until(lambda: len(server.hellos) >= 2)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, 0.0, -1.0, math.inf])
+async def test_a_server_that_wants_no_sensible_heartbeat_is_left_and_called_again(
+    server: ScriptedServer, launch: Launch, seconds: float
+) -> None:
+    server.heartbeat_seconds = seconds
+    running = launch()
+    await server.until(lambda: len(server.hellos) >= 3)
+    assert not running.done()

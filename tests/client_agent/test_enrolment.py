@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,26 @@ def test_plain_http_to_another_machine_needs_consent(authority: Authority, url: 
 def test_an_address_must_be_one(authority: Authority, url: str, home: Home) -> None:
     with pytest.raises(EnrolmentError, match="not the address of a server"):
         enrol(url, Token.parse(authority.token), "site-1", home)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a b", "http://127.0.0.1:port"])
+def test_an_address_with_a_slip_is_an_error_and_no_crash(authority: Authority, url: str, home: Home) -> None:
+    with pytest.raises(EnrolmentError, match="address"):
+        enrol(url, Token.parse(authority.token), "site-1", home)
+
+
+def test_what_does_not_speak_http_is_told(authority: Authority, home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=_speak_ssh, args=(other,), daemon=True).start()
+        with pytest.raises(ServerUnreachable, match="No answer"):
+            enrol(f"http://127.0.0.1:{other.getsockname()[1]}", Token.parse(authority.token), "site-1", home)
+
+
+def _speak_ssh(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
 @pytest.mark.parametrize("text", ["", "fle_", f"fle_{'a' * 10}.{'s' * 43}", f"fle_{'A' * 10}.{'s' * 43}.{'f' * 43}"])
@@ -223,6 +245,20 @@ def test_an_authority_that_the_pinned_one_vouches_for_is_trusted_too(api: Enrolm
     api.bundle, api.links = api.authority.pem + other.pem, api.authority.vouch_for(other)
     identity = enrol(api.url, Token.parse(api.authority.token), "site-1", home)
     assert identity.ca_pem == api.authority.pem + other.pem
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_a_rotation_during_the_wait_leaves_nobody_behind(api: EnrolmentApi, home: Home, switched: bool) -> None:
+    former, following = api.authority, Authority("Next CA")
+    api.answers_before_admission = 1
+
+    def rotate(seconds: float) -> None:
+        issuer, other = (following, former) if switched else (former, following)
+        api.authority, api.bundle = issuer, issuer.pem + other.pem
+        api.links = former.vouch_for(following)
+
+    identity = enrol(api.url, Token.parse(former.token), "site-1", home, sleep=rotate)
+    assert identity.ca_pem == api.bundle
 
 
 def test_an_authority_that_nobody_vouches_for_is_not_trusted(api: EnrolmentApi, home: Home) -> None:

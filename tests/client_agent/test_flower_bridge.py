@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from client_agent.errors import ConfigurationError, Dismissed
-from client_agent.flower.bridge import Listen, serve
+from client_agent.flower.bridge import Listen, Place, serve
 from client_agent.flower.offer import Offer
 from client_agent.identity import Home
 from protos.convert import Scalars
@@ -108,7 +108,7 @@ def bridge(server: ScriptedServer, bridges: list[asyncio.Task[None]], tmp_path: 
         for home in homes:
             home.save(server.authority.identity(server.address))
         address = free_address()
-        bridges.append(asyncio.create_task(serve(Listen(address), homes, offer, max_delay=0.05)))
+        bridges.append(asyncio.create_task(serve(Listen(address), list(map(Place, homes)), offer, max_delay=0.05)))
         return address
 
     return start

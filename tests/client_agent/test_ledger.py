@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from client_agent.departure_log import as_text
 from client_agent.errors import ConfigurationError
 from client_agent.ledger import BrokenChain, Ledger, entries, verify
 
@@ -111,3 +112,28 @@ def test_a_log_that_cannot_be_added_to_says_so(file: Path) -> None:
     file.mkdir()
     with pytest.raises(ConfigurationError, match="nothing leaves this machine unlisted"):
         Ledger(file).append({"kind": "hello"})
+
+
+@pytest.mark.parametrize("length", [1, 65_000, 65_536, 300_000])
+def test_entries_of_any_length_are_found_again(file: Path, length: int) -> None:
+    ledger = Ledger(file)
+    for _ in range(3):
+        ledger.append({"kind": "x", "text": "a" * length})
+    with file.open("ab") as opened:
+        opened.write(b'{"half": "' + b"b" * length)
+    ledger.append({"kind": "y"})
+    last = verify(file)
+    assert last and last["seq"] == 4
+
+
+def test_what_a_server_names_gives_no_orders_to_the_terminal() -> None:
+    entry = {
+        "at": "now",
+        "kind": "result",
+        "bytes": 1,
+        "sha256": "0" * 64,
+        "run": "\x1b]0;x\x07",
+        "round": 1,
+        "task": "train",
+    }
+    assert as_text(entry).isprintable()

@@ -126,6 +126,15 @@ async def test_what_the_policy_allows_is_done(
     assert (await server.result("t")).outcome == COMPLETED
 
 
+async def test_columns_that_the_owner_keeps_are_not_even_named(
+    server: ScriptedServer, launch: Launch, home: Home
+) -> None:
+    home.policy_file.write_text('leave.columns = ["height"]')
+    launch()
+    await server.until(lambda: bool(server.hellos))
+    assert not server.hellos[0].apps[0].columns
+
+
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [

@@ -160,7 +160,7 @@ async def test_enrolment_streams_and_transfers_go_through_a_proxy(
             "enroll", api.url, "--token", api.authority.token, "--name", "site-1", "--proxy", address
         )
         assert enrolled.code == 0, enrolled.errors
-        assert proxy.requests == [f"{api.url}/api/v1/ca", f"{api.url}/api/v1/enroll"]
+        assert proxy.requests == [f"{api.url}/api/v1/{path}" for path in ("ca", "enroll", "ca")]
         fedagent.home.settings_file.write_text(f'proxy = "{address}"\n')
         process = await fedagent.start("run", "--app", DIGITS)
         server.push_task("t", task_pb2.TASK_KIND_INITIALISE, config={"seed": 1}, app="digits-mlp")

@@ -29,6 +29,7 @@ def test_the_public_surface_is_this_list() -> None:
         "ClientLike",
         "ConfigurationError",
         "Context",
+        "DataCard",
         "Dismissed",
         "EnrolmentError",
         "FalseServer",

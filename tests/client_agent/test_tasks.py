@@ -231,6 +231,29 @@ async def test_a_cancelled_task_stops_training(server: ScriptedServer, launch: L
     assert not server.headers
 
 
+async def test_a_training_that_is_asked_to_finish_sends_what_it_has(
+    server: ScriptedServer, launch: Launch, client: ToyClient
+) -> None:
+    client.may_end.clear()
+    launch()
+    server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
+    await asyncio.to_thread(client.started.wait)
+    server.push(cancel=fleet_pb2.CancelTask(task_id="t", reason="Its time is up.", finish=True))
+    assert (await server.result("t")).outcome == COMPLETED
+    (header,) = server.headers
+    assert (header.work.done, header.work.planned) == (1, 4)
+
+
+async def test_a_training_ends_by_itself_when_the_task_says(
+    server: ScriptedServer, launch: Launch, client: ToyClient
+) -> None:
+    client.may_end.clear()
+    launch()
+    server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model(), finish_after_seconds=0.2)
+    assert (await server.result("t")).outcome == COMPLETED
+    assert server.headers[0].HasField("work")
+
+
 async def test_tasks_wait_for_each_other_in_order(server: ScriptedServer, launch: Launch, client: ToyClient) -> None:
     launch()
     for number in range(3):

@@ -35,7 +35,7 @@ class ToyClient(NumPyClient):
         self.started.set()
         if "error" in config:
             raise ArithmeticError(config["error"])
-        while not self.may_end.is_set():
+        while not self.may_end.is_set() and self.may_go_on(1, 4):
             self.report_progress(0.5, loss=1.0)
             self.sleep(0.01)
         self.report_progress(1.0, loss=0.5)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 
 from aggregator.core.cohort import Attendance
 from aggregator.core.config import StrategyConfig
+from aggregator.core.history import Pace
 from aggregator.core.round import Outcome, ParticipationReport
 from aggregator.memory import MemoryRunStore
 from aggregator.ports import (
     Directive,
+    Ending,
     Lease,
     LeaseLost,
     MetricRecord,
@@ -36,6 +39,12 @@ from protos.tensors import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("w", "float32", (2,)),))
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+WISHED = {
+    Directive.GO_ON: RunStatus.RUNNING,
+    Directive.PAUSE: RunStatus.PAUSING,
+    Directive.PAUSE_NOW: RunStatus.PAUSING,
+    Directive.STOP: RunStatus.STOPPING,
+}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,10 +53,11 @@ class Harness:
     """A store that holds one run, and what a test can't do through the port."""
 
     def __init__(
-        self, store: RunStore, run_id: int, clients: list[str], stop: Callable[[], Awaitable[None]],
-        expire: Callable[[], Awaitable[None]],
+        self, store: RunStore, run_id: int, clients: list[str], wish: Callable[[Directive], Awaitable[None]],
+        expire: Callable[[], Awaitable[None]], extend: Callable[[int], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self.store, self.run_id, self.clients, self.stop, self.expire = store, run_id, clients, stop, expire
+        self.store, self.run_id, self.clients = store, run_id, clients
+        self.wish, self.expire, self.extend = wish, expire, extend
 
     async def take_up(self) -> RunState:
         state = await self.store.take_up(self.run_id, "engine")
@@ -71,13 +81,16 @@ def in_memory() -> Harness:
     store = MemoryRunStore()
     run = store.add(RunSpec(1, "r", "f", "toy", "1", SIGNATURE, StrategyConfig(), 7, 3))
 
-    async def stop() -> None:
-        run.directive = Directive.STOP
+    async def wish(directive: Directive) -> None:
+        run.directive, run.paused = directive, False
 
     async def expire() -> None:
         run.held = False
 
-    return Harness(store, 1, ["a", "b"], stop, expire)
+    async def extend(num_rounds: int) -> None:
+        run.wanted_rounds = num_rounds
+
+    return Harness(store, 1, ["a", "b"], wish, expire, extend)
 
 
 def in_database() -> Harness:
@@ -95,13 +108,17 @@ def in_database() -> Harness:
     )
     clients = [Client.objects.create(federation=federation, name=n, number=i) for i, n in enumerate("ab")]
 
-    async def stop() -> None:
-        await Run.objects.filter(pk=run.pk).aupdate(status=RunStatus.STOPPING)
+    async def wish(directive: Directive) -> None:
+        at_once = directive is Directive.PAUSE_NOW
+        await Run.objects.filter(pk=run.pk).aupdate(status=WISHED[directive], pause_at_once=at_once)
+
+    async def extend(num_rounds: int) -> None:
+        await Run.objects.filter(pk=run.pk).aupdate(num_rounds=num_rounds)
 
     async def expire() -> None:
         await Run.objects.filter(pk=run.pk).aupdate(lease_expires_at=NOW)
 
-    return Harness(DatabaseRunStore(), run.pk, [str(c.pk) for c in clients], stop, expire)
+    return Harness(DatabaseRunStore(), run.pk, [str(c.pk) for c in clients], wish, expire, extend)
 
 
 @pytest.fixture(params=[in_memory, in_database])
@@ -141,6 +158,7 @@ async def test_an_expired_lease_is_taken_over_and_its_holder_can_write_nothing(h
         harness.store.commit_round(old, harness.record(1), harness.model(1)),
         harness.store.abandon_round(old, harness.record(1), "x"),
         harness.store.record_evaluation(old, harness.record(1)),
+        harness.store.pause(old, ""),
         harness.store.finish(old, RunOutcome.COMPLETED, ""),
     ):
         with pytest.raises(LeaseLost):
@@ -152,8 +170,44 @@ async def test_an_expired_lease_is_taken_over_and_its_holder_can_write_nothing(h
 async def test_the_operators_stop_is_read_with_the_lease(harness: Harness) -> None:
     lease = (await harness.take_up()).lease
     assert await harness.store.renew(lease) is Directive.GO_ON
-    await harness.stop()
-    assert await harness.store.renew(lease) is Directive.STOP
+    for directive in (Directive.PAUSE, Directive.GO_ON, Directive.PAUSE_NOW, Directive.STOP):
+        await harness.wish(directive)
+        assert await harness.store.renew(lease) is directive
+
+
+async def test_a_run_that_rests_is_taken_up_when_it_is_resumed(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.commit(lease, 0)
+    await harness.commit(lease, 1)
+    await harness.store.begin_round(lease, harness.record(2))
+    await harness.wish(Directive.PAUSE)
+    await harness.store.pause(lease, "")
+    assert await harness.store.take_up(harness.run_id, "engine") is None
+    await harness.wish(Directive.GO_ON)
+    assert (await harness.take_up()).model == harness.model(1)
+
+
+async def test_a_pause_that_was_taken_back_leaves_the_run_to_the_next(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.wish(Directive.PAUSE)
+    await harness.wish(Directive.GO_ON)
+    await harness.store.pause(lease, "")
+    assert (await harness.take_up()).lease.fencing > lease.fencing
+
+
+async def test_what_must_be_put_right_first_pauses_without_anybodys_wish(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.store.pause(lease, "The disk is full.")
+    assert await harness.store.take_up(harness.run_id, "engine") is None
+
+
+async def test_a_run_that_was_extended_meanwhile_does_not_end(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.extend(5)
+    assert await harness.store.finish(lease, RunOutcome.COMPLETED, "all done", 3) is Ending.EXTENDED
+    state = await harness.take_up()
+    assert state.spec.num_rounds == 5
+    assert await harness.store.finish(state.lease, RunOutcome.COMPLETED, "early stop") is Ending.ENDED
 
 
 async def test_a_run_that_has_ended_is_not_taken_up_again(harness: Harness) -> None:
@@ -184,6 +238,23 @@ async def test_it_knows_how_often_each_client_was_asked_and_completed(harness: H
     await harness.store.begin_round(lease, replace(harness.record(2, attempt=2), participations=pending))
     await harness.expire()  # the engine is lost in the middle of that attempt
     assert (await harness.take_up()).attendance == {one: Attendance(3, 1), two: Attendance(2, 2)}
+
+
+async def test_it_knows_what_a_client_s_parts_took_since_it_last_missed_a_deadline(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    one, two = harness.clients
+    times: dict[str, Any] = {"download_seconds": 1.0, "train_seconds": 20.0, "upload_seconds": 3.0}
+    await harness.commit(lease, 0)
+    for number, outcome in enumerate((Outcome.COMPLETED, Outcome.LATE, Outcome.COMPLETED), start=1):
+        reports = [
+            ParticipationReport(one, outcome, **times),
+            ParticipationReport(two, Outcome.COMPLETED, replaces=one, steps_done=3, steps_planned=9, **times),
+        ]
+        await harness.store.begin_round(lease, replace(harness.record(number), participations=[]))
+        committed = replace(harness.record(number), participations=reports)
+        await harness.store.commit_round(lease, committed, harness.model(number))
+    await harness.store.release(lease)
+    assert (await harness.take_up()).paces == {one: [Pace(1.0, 20.0, 3.0)], two: [Pace(1.0, 20.0, 3.0)] * 3}
 
 
 async def test_it_knows_the_round_in_which_each_client_was_asked_for_what_counted_last(harness: Harness) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from client_agent.policy import AppRule, Leave, Limits, Policy, Requirements, read
+from client_agent.policy import AppRule, CardRule, Leave, Limits, Policy, Requirements, read
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "owners.md").read_text()
@@ -19,13 +19,15 @@ TABLES: dict[str, type] = {"limits": Limits, "require": Requirements, "leave": L
 def keys_that_there_are() -> set[str]:
     top = {field.name for field in fields(Policy)} - TABLES.keys() - {"apps"}
     nested = {f"{table}.{field.name}" for table, kind in TABLES.items() for field in fields(kind)}
-    return top | nested | {f"apps.NAME.{field.name}" for field in fields(AppRule)}
+    cards = {f"leave.cards.NAME.{field.name}" for field in fields(CardRule)}
+    return top | nested - {"leave.cards"} | cards | {f"apps.NAME.{field.name}" for field in fields(AppRule)}
 
 
 def keys_of(example: dict[str, Any]) -> set[str]:
     apps = {f"apps.NAME.{key}" for rule in example.pop("apps").values() for key in rule}
+    cards = {f"leave.cards.NAME.{key}" for rule in example["leave"].pop("cards").values() for key in rule}
     nested = {f"{table}.{key}" for table in TABLES for key in example.pop(table)}
-    return apps | nested | example.keys()
+    return apps | cards | nested | example.keys()
 
 
 def test_the_example_has_every_key(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from django.test import Client as Browser
 from django.urls import reverse
 
 from fedui.accounts.models import User
-from fedui.federations.models import Federation, Membership
+from fedui.federations.models import Federation
 from tests.support.domain import a_client, a_run, with_rounds
 
 OURS = [model for model in apps.get_models() if model.__module__.startswith("fedui.")]
-EDITABLE: set[type[models.Model]] = {User, Federation, Membership}
+EDITABLE: set[type[models.Model]] = {User}
 
 
 @pytest.fixture

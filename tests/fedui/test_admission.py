@@ -245,7 +245,7 @@ def test_without_the_old_key_only_an_operator_can_give_a_name_back(
         enrol(open_token, a_csr(), applicant())
 
     waiting = enrol(token[1], a_csr(), applicant())
-    assert (waiting.returning, waiting.proven) == (client, False)
+    assert (waiting.returning, waiting.proven, waiting.labels) == (client, False, {})
     assert client.certificates.filter(revoked_at=None).count() == 1
     admit(waiting, owner)
     collected = collect(waiting.pk)
@@ -255,6 +255,26 @@ def test_without_the_old_key_only_an_operator_can_give_a_name_back(
     client.refresh_from_db()
     assert client.barred_at  # the machine with the old key is cut off
     assert client.labels == {}  # its own, not the token's
+
+
+def test_of_two_machines_that_were_let_be_one_client_the_last_is_it(
+    token: tuple[EnrolmentToken, str], open_token: str, owner: User
+) -> None:
+    client = enrol(open_token, a_csr(), applicant()).client
+    assert client
+    lost, found = (enrol(token[1], a_csr(), applicant()) for _ in range(2))
+    admit(lost, owner)  # and it is switched off before it comes for its certificate
+    admit(found, owner)
+    collected = collect(found.pk)
+    with pytest.raises(AdmissionRefused, match="admitted again since"):
+        collect(lost.pk)
+    assert list(client.certificates.filter(revoked_at=None)) == [collected.certificate]
+
+
+def test_what_a_machine_says_of_itself_can_not_mislead_the_eye(token: tuple[EnrolmentToken, str]) -> None:
+    liar = Applicant("hosp-1", "evil\u202egro.latipsoh\x1b[2J", "0.2\n", "Linux\u2066")
+    waiting = enrol(token[1], a_csr(), liar)
+    assert (waiting.host, waiting.agent_version, waiting.platform) == ("evil gro.latipsoh [2J", "0.2", "Linux")
 
 
 # --- guessing --------------------------------------------------------------------------------------------------------

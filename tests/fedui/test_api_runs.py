@@ -22,7 +22,7 @@ from fedui.accounts.models import User
 from fedui.clients.models import Client
 from fedui.federations.models import Federation, Role
 from fedui.runs.models import ModelVersion, Participation, Round, RoundStatus, Run
-from tests.support.domain import NOW, a_client, a_member, a_run, with_events, with_rounds
+from tests.support.domain import NOW, a_client, a_member, a_run, a_user, with_events, with_rounds
 
 DATA = b"not really safetensors " * 100_000
 
@@ -120,7 +120,8 @@ def test_the_snapshot_has_all_that_the_page_draws(
     assert len(body["participations"]) == 9
     assert body["participations"][0].items() >= {"round": 1, "attempt": 1, "train_seconds": 1.5}.items()
     assert {client["number"]: client["name"] for client in body["clients"]} == {1: "hosp-1", 2: "hosp-2", 3: "hosp-3"}
-    assert body["models"] == [{"round": 3, "sha256": model.sha256, "size": model.size}]
+    assert body["models"] == [{"round": 3, "sha256": model.sha256, "size": model.size, "removed_at": None}]
+    assert (body["run"]["state"]["text"], body["commands"]) == ("Queued (next)", [])
 
 
 def test_a_run_that_has_not_begun_has_a_snapshot(browser: Browser, run: Run) -> None:
@@ -153,7 +154,7 @@ def test_the_number_of_queries_does_not_grow(
 ) -> None:
     with_rounds(run, clients, count)
 
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(12):  # with those of the orders and of the place in the queue
         browser.get(f"/api/v1/runs/{run.pk}")
     with django_assert_num_queries(5):
         browser.get(f"/api/v1/runs/{run.pk}/events")
@@ -332,8 +333,62 @@ async def test_under_asgi_a_model_is_sent_in_pieces(run: Run, model: ModelVersio
 
 
 def test_a_model_that_does_not_exist_or_whose_file_is_gone_is_404(
-    browser: Browser, run: Run, model: ModelVersion
+    browser: Browser, run: Run, model: ModelVersion, tmp_path: Path
 ) -> None:
     assert browser.get(f"/api/v1/runs/{run.pk}/models/4").status_code == 404
-    model.path.unlink()
+    (tmp_path / model.key).unlink()
     assert browser.get(f"/api/v1/runs/{run.pk}/models/3").status_code == 404
+
+
+def test_a_model_that_retention_has_removed_is_told_apart(browser: Browser, run: Run, model: ModelVersion) -> None:
+    ModelVersion.objects.update(removed_at=NOW)
+    gone = browser.get(f"/api/v1/runs/{run.pk}/models/3")
+    assert (gone.status_code, gone.json()["code"]) == (410, "gone")
+    assert "was removed by retention on 24 Nov 2026" in gone.json()["detail"]
+    assert browser.get(f"/api/v1/runs/{run.pk}").json()["models"][0]["removed_at"] == "2026-11-24T12:00:00.000Z"
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def order(browser: Browser, run: Run, **body: Any) -> Any:
+    return browser.post(f"/api/v1/runs/{run.pk}/commands", body, content_type="application/json")
+
+
+def test_orders_are_given_over_rest_and_are_safe_to_repeat(browser: Browser, run: Run) -> None:
+    for _ in range(2):
+        answer = order(browser, run, command="pause", key="k")
+        assert answer.json()["run"]["state"]["text"] == "Paused"
+    extended = order(browser, run, command="extend", num_rounds=30)
+    assert (extended.status_code, extended.json()["run"]["num_rounds"]) == (200, 30)
+    clone = order(browser, run, command="clone", name="again", start_at="2030-01-02T03:04:05Z").json()["run"]
+    assert (clone["name"], clone["state"]["text"]) == ("again", "Scheduled (start at 2 Jan 2030, 03:04 UTC)")
+    told = browser.get(f"/api/v1/runs/{run.pk}/commands").json()["commands"]
+    assert [(c["kind"], c["actor"], c["round"]) for c in told] == [
+        ("pause", "owner", 0), ("extend", "owner", 0), ("clone", "owner", 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"command": "explode"}, 400, "explode"),
+        ({"command": "extend"}, 400, "num_rounds"),
+        ({"command": "extend", "num_rounds": 0}, 400, "num_rounds"),
+        ({"command": "fork", "round": 4}, 422, "no committed round 4"),
+        ({"command": "schedule", "start_at": "soon"}, 400, "start_at"),
+        ({"command": "cancel", "key": "x" * 65}, 400, "key"),
+    ],
+)
+def test_orders_that_make_no_sense_are_told_why(
+    browser: Browser, run: Run, body: dict[str, Any], status: int, words: str
+) -> None:
+    answer = order(browser, run, **body)
+    assert answer.status_code == status
+    assert words in answer.content.decode()
+
+
+def test_orders_take_the_role_for_it(run: Run, federation: Federation) -> None:
+    assert order(signed_in(a_member(federation, Role.AUDITOR)), run, command="stop").status_code == 403
+    assert order(signed_in(a_user("stranger")), run, command="stop").status_code == 404
+    assert order(Browser(), run, command="stop").status_code in (401, 403)

@@ -10,13 +10,16 @@ from cryptography import x509
 from django.utils import timezone
 from pytest_django import Settings
 
-from aggregator.ports import ClientRefused, RenewalRefused
+from aggregator.ports import AgentInfo, AppOffer, ClientRefused, RenewalRefused
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
+from fedui.clients import pki, presence
+from fedui.clients.admission import Applicant, admit, collect, enrol
 from fedui.clients.models import Certificate, Client
 from fedui.clients.registry import DatabaseClientRegistry, _authenticate, _renew
-from fedui.clients.services import reinstate_client, revoke_client, suspend_client
+from fedui.clients.services import create_token, reinstate_client, revoke_client, suspend_client
 from fedui.federations.models import Federation
+from protos.tensors import Signature
 from tests.support.domain import a_client, a_csr
 
 HOUR = timedelta(hours=1)
@@ -65,7 +68,7 @@ def renewed(client: Client, certificate: Certificate) -> Certificate:
 def test_certificates_live_a_day(client_row: Client) -> None:
     certificate = x509.load_pem_x509_certificate(newest(client_row).pem.encode())
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    assert life == timedelta(hours=24, minutes=10)
+    assert life == timedelta(hours=26)
 
 
 def test_their_life_is_a_setting_and_their_backdating_in_proportion(client_row: Client, settings: Settings) -> None:
@@ -176,3 +179,57 @@ async def test_the_engine_reads_who_is_barred() -> None:
     assert (found[str(suspended.pk)].may_return, found[str(suspended.pk)].active) == (True, False)
     assert (found[str(revoked.pk)].may_return, found[str(revoked.pk)].active) == (False, False)
     assert list(await registry.barred(timezone.now())) == []
+
+
+# --- between the look at a certificate and its renewal ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bar", [suspend_client, revoke_client])
+def test_a_client_that_is_barred_after_it_authenticated_renews_nothing(
+    client_row: Client, clock: Clock, owner: User, bar: Callable[[Client, User], None]
+) -> None:
+    clock.forward(16 * HOUR)
+    old = newest(client_row)
+    connect(client_row, old)
+    bar(client_row, owner)
+    with pytest.raises(RenewalRefused, match="renewed no longer"):
+        _renew(str(client_row.pk), old.serial, a_csr())
+    assert client_row.certificates.count() == 1
+
+
+def test_a_key_that_an_operator_has_replaced_renews_nothing(client_row: Client, clock: Clock, owner: User) -> None:
+    clock.forward(16 * HOUR)
+    stolen = newest(client_row)
+    connect(client_row, stolen)
+    _, text = create_token(client_row.federation, owner, requires_approval=True)
+    waiting = enrol(text, a_csr(), Applicant(client_row.name))
+    admit(waiting, owner)
+    collect(waiting.pk)
+    with pytest.raises(RenewalRefused, match="renewed no longer"):
+        _renew(str(client_row.pk), stolen.serial, a_csr())
+
+
+def test_a_certificate_that_was_replaced_is_not_renewed_while_it_serves_out(client_row: Client, clock: Clock) -> None:
+    clock.forward(16 * HOUR)
+    old = newest(client_row)
+    connect(client_row, old)
+    connect(client_row, renewed(client_row, old))
+    connect(client_row, old)
+    with pytest.raises(RenewalRefused, match="renewed no longer"):
+        _renew(str(client_row.pk), old.serial, a_csr())
+
+
+def test_of_two_new_certificates_used_at_once_one_stays(client_row: Client, clock: Clock) -> None:
+    first, second = (pki.issue_client_certificate(a_csr(), client_row) for _ in range(2))
+    for certificate in (first, second):  # both calls have seen theirs unused
+        certificate.confirm(clock.now)
+    assert list(client_row.certificates.filter(superseded_at=None)) == [first]
+
+
+def test_the_doctor_who_offers_no_app_wipes_nothing(client_row: Client) -> None:
+    offer = AppOffer("digits", "1", "numpy", Signature(()), ())
+    presence.connect(str(client_row.pk), "s", AgentInfo("1", "Linux", [offer], {"num_examples": 12}, 2, ""))
+    presence.connect(str(client_row.pk), "t", AgentInfo("1", "Linux", [], {}, 2, ""))
+    client_row.refresh_from_db()
+    assert client_row.properties
+    assert client_row.apps

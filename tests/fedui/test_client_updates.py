@@ -61,11 +61,11 @@ def test_the_clients_page_shows_hashes_and_why_it_refused(client_of_two_rounds: 
 def test_pages_say_that_an_agent_takes_no_tasks_until_it_does(federation: Federation, owner: User) -> None:
     client, registry = a_client(federation, "hosp-1"), DatabaseClientRegistry()
     connected, changed = async_to_sync(registry.connected), async_to_sync(registry.availability)
-    connected(str(client.pk), AgentInfo("0.1.0", "Linux", [], {}, 2, PAUSED))
+    connected(str(client.pk), "s", AgentInfo("0.1.0", "Linux", [], {}, 2, PAUSED))
     detail, listed = f"/f/hearts/clients/{client.pk}/", "/f/hearts/clients/"
     assert all(PAUSED in signed_in(owner).get(page).content.decode() for page in (detail, listed))
-    changed(str(client.pk), "")
+    changed(str(client.pk), "s", "")
     assert not any(PAUSED in signed_in(owner).get(page).content.decode() for page in (detail, listed))
-    changed(str(client.pk), PAUSED)
-    connected(str(client.pk), AgentInfo("0.1.0", "Linux", [], {}, 2))
+    changed(str(client.pk), "s", PAUSED)
+    connected(str(client.pk), "t", AgentInfo("0.1.0", "Linux", [], {}, 2))
     assert Client.objects.get().unavailable == ""

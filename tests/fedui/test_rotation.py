@@ -102,6 +102,16 @@ def test_no_step_leaves_an_agent_behind_unless_one_insists(federation: Federatio
     assert rotation.finish("root", force=True).stage == Stage.STEADY
 
 
+def test_a_certificate_that_may_not_have_arrived_tells_nothing_of_its_agent(federation: Federation) -> None:
+    client = a_client(federation, "hosp-1")
+    rotation.begin("root")
+    answer = pki.issue_client_certificate(a_csr(), client)
+    with pytest.raises(RotationRefused, match="hosp-1"):
+        rotation.switch("root")
+    answer.confirm(timezone.now())
+    assert rotation.switch("root").stage == Stage.SWITCHED
+
+
 def test_an_agent_whose_certificate_has_ended_holds_nobody_up(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,14 +13,12 @@ from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
 from fedui.errors import ErrorCode
 from fedui.federations.models import Federation
-from fedui.runs import live
 from fedui.runs.models import Run, RunStatus
-from fedui.runs.services import RunRefused, create_run, stop_run
+from fedui.runs.services import Plan, RunRefused, create_run
 from fedui.runs.tasks import host_run
 from fedui.strategies.services import create_strategy
-from fedui.transitions import IllegalTransition
 from protos.tensors import Signature
-from tests.support.domain import a_federation, a_run, an_app
+from tests.support.domain import a_federation, an_app
 
 
 @pytest.fixture
@@ -76,6 +74,8 @@ def test_a_run_survives_a_broker_that_is_away(
         ({"num_rounds": 100_001}, "can't have 100001 rounds"),
         ({"seed": -1}, "seed can't be -1"),
         ({"seed": 2**63}, "seed can't be"),
+        ({"plan": Plan(priority=7)}, "no priority 7"),
+        ({"plan": Plan(max_retries=11)}, "can't be tried again 11 times"),
     ],
 )
 def test_a_run_that_makes_no_sense_is_refused(
@@ -136,41 +136,8 @@ def test_what_belongs_to_another_federation_is_refused(
             create_run(federation, owner, **(valid | change))
 
 
-def test_a_run_that_nobody_drives_stops_at_once(federation: Federation, owner: User) -> None:
-    run = a_run(federation, owner)
-
-    stop_run(run, owner, "192.0.2.1")
-
-    run.refresh_from_db()
-    assert run.status == RunStatus.STOPPED
-    assert run.ended_at is not None
-    assert run.reason == "Stopped by owner."
-    assert AuditEvent.objects.get(action="run.stopped").address == "192.0.2.1"
-
-
-def test_a_run_that_is_driven_is_asked_to_stop_and_its_worker_told(
-    federation: Federation,
-    owner: User,
-    monkeypatch: pytest.MonkeyPatch,
-    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
-) -> None:
-    told: list[Run] = []
-    monkeypatch.setattr(live, "run_changed", told.append)
-    stale = a_run(federation, owner)
-    Run.objects.get(pk=stale.pk).transition(RunStatus.RUNNING)
-
-    with django_capture_on_commit_callbacks(execute=True):
-        stop_run(stale, owner)  # What the row says now counts, not what the caller read.
-
-    assert told == [stale]
-    assert told[0].status == RunStatus.STOPPING
-
-
-@pytest.mark.parametrize("status", [RunStatus.STOPPING, RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED])
-def test_a_run_that_ends_or_has_ended_cannot_be_stopped(federation: Federation, owner: User, status: RunStatus) -> None:
-    run = a_run(federation, owner)
-    Run.objects.filter(pk=run.pk).update(status=status)
-
-    with pytest.raises(IllegalTransition, match=f"is {status}"):
-        stop_run(run, owner)
-    assert not AuditEvent.objects.filter(action="run.stopped").exists()
+def test_one_key_makes_one_run(federation: Federation, owner: User, valid: dict[str, Any]) -> None:
+    first, again, other = (create_run(federation, owner, **valid, key=key) for key in ("k", "k", "l"))
+    assert (first.pk, Run.objects.count()) == (again.pk, 2)
+    assert other.pk != first.pk
+    assert AuditEvent.objects.filter(action="run.created").count() == 2

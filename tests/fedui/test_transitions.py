@@ -18,9 +18,12 @@ ALLOWED = {
         ("active", "suspended"), ("active", "revoked"), ("suspended", "active"), ("suspended", "revoked"),
     },
     Run: {
-        ("queued", "running"), ("queued", "stopped"), ("queued", "failed"),
+        ("queued", "running"), ("queued", "paused"), ("queued", "stopped"), ("queued", "failed"),
         ("running", "stopping"), ("running", "completed"), ("running", "stopped"), ("running", "failed"),
-        ("running", "queued"),
+        ("running", "queued"), ("running", "pausing"), ("running", "paused"),
+        ("pausing", "running"), ("pausing", "paused"), ("pausing", "queued"), ("pausing", "stopping"),
+        ("pausing", "completed"), ("pausing", "stopped"), ("pausing", "failed"),
+        ("paused", "queued"), ("paused", "stopped"), ("completed", "queued"), ("failed", "queued"),
         ("stopping", "stopped"), ("stopping", "completed"), ("stopping", "failed"),
     },
 }  # fmt: skip

@@ -104,7 +104,7 @@ class Bridges:
         address = f"127.0.0.1:{_free_port()}"
         serving = bridge.serve(
             bridge.Listen(address),
-            [enrol(self._federation, self._folder, name) for name in names],
+            [bridge.Place(enrol(self._federation, self._folder, name)) for name in names],
             offer or Offer("toy", "1", ["weights", "count"]),
             max_delay=0.05,
         )

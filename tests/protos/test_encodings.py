@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from protos import tensors
 from protos.encodings import (
-    CHUNK,
     PLAIN,
-    SCALE_BLOCK,
     Compression,
     EncodedTensor,
     Encoding,
@@ -25,6 +23,7 @@ from protos.encodings import (
     first_non_finite,
 )
 from protos.tensors import CodecError, Parameters, Signature
+from protos.wire_forms import CHUNK, SCALE_BLOCK
 
 COMPRESSIONS: tuple[Compression, ...] = ("none", "float16", "bfloat16", "int8")
 encodings = st.builds(Encoding, st.sampled_from(COMPRESSIONS), st.booleans())

@@ -12,7 +12,7 @@ from aggregator.core.config import StrategyConfig
 from fedui.accounts.models import User
 from fedui.analytics.models import Query, QueryStatus
 from fedui.catalog.models import App
-from fedui.clients.models import Certificate, Client
+from fedui.clients.models import Certificate, Client, Connection, Ending, VitalsSample
 from fedui.clients.services import create_token
 from fedui.federations.models import Federation, Role
 from fedui.federations.services import add_member, create_federation
@@ -86,7 +86,39 @@ def _client(federation: Federation, name: str, number: int) -> Client:
         connected=True,
         connected_at=now,
         last_seen_at=now + timedelta(hours=1),
+        lease_expires_at=now + timedelta(hours=1),
+        machine={
+            "cores": 16,
+            "memory_bytes": 64_000_000_000,
+            "disk_bytes": 10**12,
+            "gpus": [{"name": "NVIDIA A10", "memory_bytes": 24_146_608_128}],
+        },
+        vitals={
+            "agent_cpu": 0.02,
+            "agent_memory": 61_000_000,
+            "cpu": 0.35,
+            "memory_used": 21_500_000_000,
+            "disk_free": 4 * 10**11,
+            "gpu": 0.5,
+            "gpu_memory_used": 10**10,
+            "round_trip": 0.0412,
+            "clock_skew": -3605.0,
+            "up_rate": 4.1e6,
+            "down_rate": 1.9e7,
+        },
+        cards=[
+            {
+                "app": "digits-mlp",
+                "app_version": "1.0",
+                "data_set": "handwritten digits",
+                "examples": 287,
+                "features": 64,
+                "labels": [["0", 30], ["1", 40], ["seven, as it is written in the north", 20]],
+                "label_floor": 10,
+            }
+        ],
     )
+    _history(client, now)
     Certificate.objects.create(
         client=client,
         serial=f"{number:x}",
@@ -95,6 +127,37 @@ def _client(federation: Federation, name: str, number: int) -> Client:
         not_after=now + timedelta(days=30),
     )
     return client
+
+
+def _history(client: Client, now: datetime) -> None:
+    """An hour of vitals with a gap, and three connections."""
+    minute = now.replace(second=0, microsecond=0)
+    VitalsSample.objects.bulk_create(
+        VitalsSample(
+            client=client,
+            seconds=60,
+            at=minute - timedelta(minutes=n),
+            values={
+                "round_trip": 0.04 + n % 7 / 500,
+                "cpu": 0.3 + n % 5 / 20,
+                "gpu": n % 10 / 10,
+                "memory_used": 2e10 + n * 1e8,
+            },
+        )
+        for n in range(58)
+        if not 20 <= n < 30
+    )
+    for n, ending in enumerate((Ending.LOST, Ending.LEFT, "")):
+        opened = now - timedelta(hours=6 - 2 * n)
+        closed = opened + timedelta(minutes=90) if ending else None
+        Connection.objects.create(
+            client=client,
+            session_id=f"{client.number}-{n}",
+            agent_version="0.1.0",
+            opened_at=opened,
+            closed_at=closed,
+            ending=ending,
+        )
 
 
 def _finished_query(federation: Federation, owner: User, app: App) -> Query:

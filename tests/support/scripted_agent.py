@@ -46,10 +46,11 @@ class ScriptedAgent:
         platform: str = "",
         life: timedelta = timedelta(hours=1),
         unavailable: str = "",
+        max_tasks: int = 0,
     ) -> None:
         self.client_id, self.num_examples, self.step, self.automatic = client_id, num_examples, step, automatic
         self.signature, self.columns, self.platform = signature, columns, platform
-        self.unavailable = unavailable
+        self.unavailable, self.max_tasks = unavailable, max_tasks
         self.tasks: asyncio.Queue[task_pb2.Task] = asyncio.Queue()
         self.cancelled: asyncio.Queue[fleet_pb2.CancelTask] = asyncio.Queue()
         self.goodbye: asyncio.Future[fleet_pb2.Goodbye] = asyncio.get_running_loop().create_future()
@@ -118,6 +119,7 @@ class ScriptedAgent:
             apps=[offer],
             tasks_in_hand=self.in_hand,
             unavailable=self.unavailable,
+            max_tasks=self.max_tasks,
         )
         yield fleet_pb2.AgentMessage(hello=hello)
         while message := await self._outgoing.get():

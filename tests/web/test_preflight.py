@@ -9,7 +9,7 @@ from aggregator.core.config import CohortConfig, FaultsConfig, StrategyConfig
 from aggregator.core.strategies.base import Part
 from aggregator.core.strategies.fedavg import Mean, NoMethod
 from fedui.clients.models import Client, ClientStatus
-from fedui.runs.preflight import Preflight, preflight
+from fedui.runs.preflight import Preflight, Reason, preflight
 from fedui.strategies.services import create_strategy
 from protos import limits
 from protos.tensors import Signature
@@ -52,14 +52,17 @@ def test_a_client_that_is_away_is_counted_apart(world: World) -> None:
 def test_a_client_whose_owner_has_paused_it_is_not_ready(world: World) -> None:
     Client.objects.filter(pk=world.client.pk).update(unavailable="Paused by its owner.")
     check = _check(world)
-    assert [client.unavailable for client in check.unavailable] == ["Paused by its owner."]
+    assert [standing.words for standing in check.of(Reason.UNAVAILABLE)] == ["Paused by its owner."]
     assert not check.enough
 
 
 def test_another_model_under_the_same_name_is_said(world: World) -> None:
     world.client.apps[0]["problem"] = "weight is float64, not float32."
     world.client.save()
-    assert _check(world).refused == [(world.client, "weight is float64, not float32.")]
+    other = _check(world).of(Reason.OTHER_MODEL)
+    assert [(standing.client, standing.words) for standing in other] == [
+        (world.client, "weight is float64, not float32.")
+    ]
 
 
 def test_labels_and_revocation_leave_clients_out(world: World) -> None:
@@ -93,11 +96,20 @@ def test_an_agent_too_old_to_encode_is_not_ready(world: World, client: Browser) 
     Client.objects.filter(pk=world.client.pk).update(protocol_minor=limits.METHODS_MINOR - 1)
     assert len(_check(world).ready) == 2
     check = _check(world, StrategyConfig.model_validate(delta))
-    assert [c.name for c in check.outdated] == ["hosp-elm"]
+    assert [standing.client.name for standing in check.of(Reason.OUTDATED)] == ["hosp-elm"]
     assert not check.enough
-    assert "must update fedagent for this strategy" in _page(world, client, delta)
+    assert "Version 0.1.0 must be updated for this strategy." in _page(world, client, delta)
     Client.objects.filter(pk=world.client.pk).update(protocol_minor=limits.METHODS_MINOR)
     assert _check(world, StrategyConfig.model_validate(delta)).enough
+    top_k = {"update": {"send": "delta", "compression": "top_k"}}
+    outdated = _check(world, StrategyConfig.model_validate(top_k)).of(Reason.OUTDATED)
+    assert [standing.client.name for standing in outdated] == ["hosp-elm"]
+
+
+def test_what_packing_saves_is_not_promised(world: World, client: Browser) -> None:
+    packed = {"update": {"packing": "zstd"}}
+    assert "At most <b" in _page(world, client, packed)
+    assert _check(world, StrategyConfig.model_validate(packed)).enough, "agents that don't know it do without"
 
 
 MODEL, WEIGHT, BIAS = 2_624, 2_560, 64  # with their padding
@@ -108,6 +120,8 @@ MODEL, WEIGHT, BIAS = 2_624, 2_560, 64  # with their padding
     [
         ({}, MODEL, MODEL, MODEL),
         ({"update": {"send": "delta", "compression": "float16"}}, MODEL, WEIGHT // 2 + BIAS, MODEL),
+        ({"update": {"send": "delta", "compression": "top_k", "keep": 0.01}}, MODEL, 64 + BIAS, MODEL),
+        ({"update": {"packing": "zstd"}}, MODEL, MODEL, MODEL),
         ({"method": {"name": "scaffold"}}, 2 * MODEL, 2 * MODEL, MODEL),
         ({"method": {"name": "fedbn", "tensors": ["bias"]}}, WEIGHT, WEIGHT, WEIGHT),
         (

@@ -72,6 +72,16 @@ def test_the_default_is_said_without_parts_that_do_nothing() -> None:
             "Transfer",
             "travel as int8 differences from the global model: about a quarter of the size of a model in float32.",
         ),
+        (
+            {"update": {"send": "delta", "compression": "top_k", "keep": 0.005}},
+            "Transfer",
+            "only the largest 0.5 % travel, 8 bytes each: about 1 % of the size of a model in float32. Each client keeps the rest",
+        ),
+        (
+            {"update": {"packing": "zstd"}},
+            "Transfer",
+            "Updates and models are packed by zstd where that makes them smaller",
+        ),
         ({"update": {"send": "delta"}}, "Transfer", "travel as differences from the global model: the size of a model"),
         ({"update": {"clip_norm": 1.5}}, "Clipping", "longer than 1.5 is drawn in"),
         ({"optimizer": {"name": "adam"}}, "Server optimizer", "Adam."),

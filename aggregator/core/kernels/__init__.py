@@ -29,8 +29,9 @@ class Kernels(Protocol):
     ) -> tuple[int, int, float]:
         """Add each value · factor, rounded to the nearest integer, to its sum; what that leaves over goes to `index`, `rest`.
 
-        Stops before a block of values that holds one larger than `most`. Returns the number of values done, of rests
-        left over, and the largest size of a value done. `index` and `rest` have room for all values.
+        Stops before a block of values that holds one larger than `most`, or for whose rests `index` and `rest` may have
+        no room left; they have room for the first block at least. Returns the number of values done, of rests left
+        over, and the largest size of a value done.
         """
         ...
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aggregator.core.kernels.jit import compiled, vector
 
-BLOCK = 1_024
+BLOCK = 2_048
 """Values that are added before their largest is known. If it was too large they are taken away again, from the L1 cache."""
 FEW = 64
 SHIFT = 1.5 * 2.0**52
@@ -82,9 +82,10 @@ _bits: Any = intrinsic(_bitcast)
 
 @compiled()
 def _largest_bits(bits: NDArray[Any], mask: Any) -> Any:
-    largest = mask & 0
+    integer = bits.dtype.type  # else numba makes 64 bits of 32, and vectors of half as many numbers
+    largest = integer(0)
     for i in range(bits.size):
-        largest = max(largest, bits[i] & mask)
+        largest = max(largest, integer(bits[i] & mask))
     return largest
 
 
@@ -98,13 +99,14 @@ def _add_rounded(
     numbers again. Returns 0 if all products were integers, and the largest of the values' bits.
     """
     left = np.int64(0)
-    largest = mask & 0
+    integer = bits.dtype.type
+    largest = integer(0)
     for i in range(values.size):
         product = np.float64(values[i]) * factor
         shifted = product + SHIFT
         left |= _bits(product - (shifted - SHIFT))
         sums[i] += ((_bits(shifted) - SHIFT_BITS) ^ sign) - sign
-        largest = max(largest, bits[i] & mask)
+        largest = max(largest, integer(bits[i] & mask))
     return left, largest
 
 
@@ -114,7 +116,8 @@ def _add_rounded_in_halves(
 ) -> tuple[Any, Any]:
     """As `_add_rounded`, for products up to 2^63: first what of a product are multiples of 2^32, then what is left."""
     left = np.int64(0)
-    largest = mask & 0
+    integer = bits.dtype.type
+    largest = integer(0)
     for i in range(values.size):
         product = np.float64(values[i]) * factor
         upper = product * 2.0**-32 + SHIFT
@@ -122,7 +125,7 @@ def _add_rounded_in_halves(
         lower = below + SHIFT
         left |= _bits(below - (lower - SHIFT))
         sums[i] += ((((_bits(upper) - SHIFT_BITS) << 32) + (_bits(lower) - SHIFT_BITS)) ^ sign) - sign
-        largest = max(largest, bits[i] & mask)
+        largest = max(largest, integer(bits[i] & mask))
     return left, largest
 
 
@@ -172,10 +175,12 @@ def _accumulate(
     rest: NDArray[np.float64],
 ) -> tuple[int, int, Any]:
     count = 0
-    largest = mask & 0
+    largest = bits.dtype.type(0)
     halves = False
     for start in range(0, values.size, BLOCK):
         end = min(start + BLOCK, values.size)
+        if count + end - start > index.size:
+            return start, count, largest
         block, block_bits, block_sums = values[start:end], bits[start:end], sums[start:end]
         if not halves:
             left, size = _add_rounded(block, block_bits, mask, factor, block_sums, 0)

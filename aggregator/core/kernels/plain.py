@@ -23,7 +23,7 @@ def accumulate(
     for start in range(0, values.size, BLOCK):
         block = values[start : start + BLOCK]
         size = float(max(block.max(), -block.min()))
-        if size > most:
+        if size > most or count + block.size > index.size:
             return start, count, largest
         largest = max(largest, size)
         if block.size < BLOCK:

@@ -49,6 +49,8 @@ class Update:
     parameters: Mapping[str, Array]
     num_examples: int
     metrics: Mapping[str, float]
+    steps: int = 0
+    """Local steps that were made of a training that was ended early; 0 of a whole one."""
 
 
 class Spool(Protocol):
@@ -117,6 +119,8 @@ class RuleConfig(Part):
 
     vectors: ClassVar[bool] = True
     """Its aggregate is a point near the current model: clipping before it and a server optimiser after it make sense."""
+    partial_work: ClassVar[bool] = False
+    """Weighs an update by the steps that were really made, so that one of unfinished training is as good as any."""
     in_turn: ClassVar[bool] = False
     """Needs cohorts of one client each, in cyclic order."""
 
@@ -217,6 +221,8 @@ class MethodConfig(Part):
 
     counts_alike: ClassVar[bool] = False
     """Each client weighs the same in the aggregate, however many examples it has."""
+    partial_work: ClassVar[bool] = False
+    """Its promise holds whatever the number of local steps is, so that unfinished training is as good as any."""
 
     def settings(self) -> Scalars:
         """What the clients' half is told, among the app's configuration."""

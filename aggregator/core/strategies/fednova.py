@@ -24,6 +24,7 @@ class FedNova(RuleConfig):
 
     title: ClassVar[str] = "Normalised averaging (FedNova)"
     linear: ClassVar[bool] = True
+    partial_work: ClassVar[bool] = True
     name: Literal["fednova"] = "fednova"
     steps_metric: Annotated[str, Field(min_length=1, max_length=63, title="Metric with the local steps")] = (
         "local_steps"
@@ -44,7 +45,7 @@ class _FedNova:
         self._examples = 0
 
     def add(self, update: Update) -> None:
-        steps = update.metrics.get(self._config.steps_metric, 0.0)
+        steps = update.steps or update.metrics.get(self._config.steps_metric, 0.0)
         if not 1 <= steps <= 2**31 or steps != int(steps):
             raise UpdateRejected(
                 f"Normalised averaging needs the metric {self._config.steps_metric!r}, the number of local steps, from 1. "

@@ -19,6 +19,7 @@ class FedProx(MethodConfig):
     """Holds each client's training near the global model."""
 
     title: ClassVar[str] = "FedProx: a proximal term"
+    partial_work: ClassVar[bool] = True  # the γ-inexact solutions of definition 2: any amount of work
     name: Literal["fedprox"] = "fedprox"
     proximal_mu: Annotated[
         float, Field(gt=0, le=1_000, title="Strength μ", description="Larger holds clients closer to the global model.")

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from fedui.analytics.models import Query, QueryStatus
 from fedui.clients.models import Client
-from fedui.runs.models import Run, RunStatus
+from fedui.runs.models import Run
 from fedui.web import figures
 
 register = template.Library()
@@ -22,8 +22,17 @@ register = template.Library()
 register.filter("byte_size", figures.byte_size)
 register.filter("duration", figures.duration)
 register.filter("percent", figures.percent)
+register.filter("milliseconds", figures.milliseconds)
 
-_RUN_ICONS = {RunStatus.STOPPING: "running"}
+_RUN_LOOKS = {
+    "stopping": "running",
+    "pausing": "running",
+    "scheduled": "queued",
+    "waiting": "waiting",
+    "stalled": "waiting",
+    "recovering": "waiting",
+}
+"""Classes and icons of a run's conditions, where they aren't their own."""
 _HUES, _SHAPES = 6, 4
 _DASHES = ("none", "6 3", "2 3", "none", "6 3 2 3", "10 3", "2 3", "6 3")
 
@@ -49,9 +58,13 @@ def who(client: Client) -> SafeString:
 
 @register.simple_tag
 def run_status(run: Run, css: str = "") -> SafeString:
-    name = _RUN_ICONS.get(RunStatus(run.status), run.status)
-    label = RunStatus(run.status).label
-    return format_html('<span class="status {} {}">{}{}</span>', name, css, icon(f"s-{name}"), label)
+    condition = run.condition
+    look = _RUN_LOOKS.get(condition.kind, condition.kind)
+    detail = format_html(' <span class="of">({})</span>', condition.detail) if condition.detail else ""
+    return format_html(
+        '<span class="status {} {}" data-kind="{}">{}<span>{}{}</span></span>',
+        look, css, condition.kind, icon(f"s-{look}"), condition.label, detail,
+    )  # fmt: skip
 
 
 @register.simple_tag
@@ -89,6 +102,18 @@ def presence(client: Client, css: str = "") -> SafeString:
     return format_html(
         '<span class="status {} {}">{}{}</span>', state.value, css, icon(f"p-{state.value}"), state.label
     )
+
+
+_REASON_ICONS = {
+    "ready": "check", "unavailable": "pause", "late": "p-late", "offline": "p-offline", "never": "p-offline", "suspended": "p-suspended",
+    "revoked": "p-revoked",
+}  # fmt: skip
+
+
+@register.filter
+def reason_icon(reason: str) -> str:
+    """Of a reason why a client would take part in a run, or would not."""
+    return _REASON_ICONS.get(reason, "warn")
 
 
 @register.simple_tag
@@ -154,6 +179,48 @@ def spark(values: Sequence[float]) -> SafeString | str:
         line,
         line,
         f"{points[-1][1]:.1f}",
+    )
+
+
+@register.filter
+def skew(seconds: float | None) -> str:
+    """How far a clock is off the server's."""
+    if seconds is None:
+        return figures.NONE
+    if abs(seconds) < 0.05:
+        return "right"
+    words = figures.duration(abs(seconds)) if abs(seconds) >= 1 else f"{abs(seconds):.1f} s"
+    return f"{words} {'ahead' if seconds > 0 else 'behind'}"
+
+
+@register.filter
+def most_labels(labels: Sequence[tuple[str, int]]) -> int:
+    """The largest count of a data card."""
+    return max((count for _, count in labels), default=1)
+
+
+@register.filter
+def share_of(part: float | None, whole: float | None) -> float:
+    """Between 0 and 1; 0 where nothing is known."""
+    return min(1.0, part / whole) if part and whole else 0.0
+
+
+@register.simple_tag(takes_context=True)
+def sort_link(context: template.Context, key: str, label: str) -> SafeString:
+    """The head of a column that sorts: upward first, then downward."""
+    now = str(context["sort"])
+    changed = f"-{key}" if now == key else key
+    state = {key: "ascending", f"-{key}": "descending"}.get(now)
+    number = format_html(' class="{}"', "num") if key in ("answered", "certificate") else ""
+    aria = format_html(' aria-sort="{}"', state) if state else ""
+    arrow = icon("down", "up" if state == "ascending" else "") if state else ""
+    return format_html(
+        '<th scope="col"{}{}><a class="sorts" href="{}">{}{}</a></th>',
+        number,
+        aria,
+        query(context, sort=changed, page=""),
+        label,
+        arrow,
     )
 
 

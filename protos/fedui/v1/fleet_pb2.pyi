@@ -90,12 +90,17 @@ class Hello(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     TASKS_IN_HAND_FIELD_NUMBER: _builtins.int
     UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MAX_TASKS_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
     protocol_major: _builtins.int
     protocol_minor: _builtins.int
     agent_version: _builtins.str
     platform: _builtins.str
     unavailable: _builtins.str
     """as in Availability"""
+    max_tasks: _builtins.int
+    """that it works on at once, at most MAX_TASKS; 0: one"""
     @_builtins.property
     def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppOffer]: ...
     @_builtins.property
@@ -104,6 +109,10 @@ class Hello(_message.Message):
     def tasks_in_hand(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """task ids still being worked on after a reconnect"""
 
+    @_builtins.property
+    def machine(self) -> Global___Machine: ...
+    @_builtins.property
+    def cards(self) -> Global___DataCards: ...
     def __init__(
         self,
         *,
@@ -115,14 +124,169 @@ class Hello(_message.Message):
         properties: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
         tasks_in_hand: _abc.Iterable[_builtins.str] | None = ...,
         unavailable: _builtins.str = ...,
+        max_tasks: _builtins.int = ...,
+        machine: Global___Machine | None = ...,
+        cards: Global___DataCards | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "cards", b"cards", "machine", b"machine", "max_tasks", b"max_tasks", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Machine(_message.Message):
+    """What the agent's machine has. 0 and empty: not told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    cores: _builtins.int
+    memory_bytes: _builtins.int
+    disk_bytes: _builtins.int
+    """of the file system that holds the agent's folder"""
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gpu]:
+        """at most MAX_GPUS"""
+
+    def __init__(
+        self,
+        *,
+        cores: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        gpus: _abc.Iterable[Global___Gpu] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cores", b"cores", "disk_bytes", b"disk_bytes", "gpus", b"gpus", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Machine: _TypeAlias = Machine  # noqa: Y015
+
+@_typing.final
+class Gpu(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    memory_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gpu: _TypeAlias = Gpu  # noqa: Y015
+
+@_typing.final
+class DataCard(_message.Message):
+    """Of an app's data, what the owner publishes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    APP_VERSION_FIELD_NUMBER: _builtins.int
+    DATA_SET_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LABEL_FLOOR_FIELD_NUMBER: _builtins.int
+    app: _builtins.str
+    app_version: _builtins.str
+    data_set: _builtins.str
+    examples: _builtins.int
+    features: _builtins.int
+    label_floor: _builtins.int
+    """counts of labels are multiples of it, and labels below it are left out"""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """at most MAX_LABELS"""
+
+    def __init__(
+        self,
+        *,
+        app: _builtins.str = ...,
+        app_version: _builtins.str = ...,
+        data_set: _builtins.str = ...,
+        examples: _builtins.int | None = ...,
+        features: _builtins.int | None = ...,
+        labels: _abc.Iterable[Global___LabelCount] | None = ...,
+        label_floor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_examples", b"_examples", "_features", b"_features", "examples", b"examples", "features", b"features"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_examples", b"_examples", "_features", b"_features", "app", b"app", "app_version", b"app_version", "data_set", b"data_set", "examples", b"examples", "features", b"features", "label_floor", b"label_floor", "labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__examples: _TypeAlias = _typing.Literal["examples"]  # noqa: Y015
+    _WhichOneofArgType__examples: _TypeAlias = _typing.Literal["_examples", b"_examples"]  # noqa: Y015
+    _WhichOneofReturnType__features: _TypeAlias = _typing.Literal["features"]  # noqa: Y015
+    _WhichOneofArgType__features: _TypeAlias = _typing.Literal["_features", b"_features"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__examples) -> _WhichOneofReturnType__examples | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__features) -> _WhichOneofReturnType__features | None: ...
+
+Global___DataCard: _TypeAlias = DataCard  # noqa: Y015
+
+@_typing.final
+class LabelCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    examples: _builtins.int
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        examples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelCount: _TypeAlias = LabelCount  # noqa: Y015
+
+@_typing.final
+class DataCards(_message.Message):
+    """All that are published; they take the place of those before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataCard]:
+        """at most MAX_APPS"""
+
+    def __init__(
+        self,
+        *,
+        cards: _abc.Iterable[Global___DataCard] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataCards: _TypeAlias = DataCards  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -163,33 +327,121 @@ class Heartbeat(_message.Message):
 
     CPU_FRACTION_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
+    MACHINE_CPU_FRACTION_FIELD_NUMBER: _builtins.int
+    MACHINE_MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_FRACTION_FIELD_NUMBER: _builtins.int
+    GPU_MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    UP_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DOWN_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     cpu_fraction: _builtins.float
     memory_bytes: _builtins.int
     """resident set of the agent"""
+    sent_at: _builtins.float
+    """by the agent's clock, seconds since 1970; 0: not told"""
+    round_trip_seconds: _builtins.float
+    """of an earlier heartbeat, without the time that it spent at the server"""
+    machine_cpu_fraction: _builtins.float
+    """of all cores, by all programs"""
+    machine_memory_used_bytes: _builtins.int
+    disk_free_bytes: _builtins.int
+    gpu_fraction: _builtins.float
+    """mean of all GPUs"""
+    gpu_memory_used_bytes: _builtins.int
+    """of all GPUs"""
+    up_bytes_per_second: _builtins.float
+    """measured in the last transfer of some size"""
+    down_bytes_per_second: _builtins.float
+    leaving: _builtins.bool
+    """the agent ends now"""
+    @_builtins.property
+    def cards(self) -> Global___DataCards:
+        """only when they have changed"""
+
     def __init__(
         self,
         *,
         cpu_fraction: _builtins.float = ...,
         memory_bytes: _builtins.int = ...,
+        sent_at: _builtins.float = ...,
+        round_trip_seconds: _builtins.float | None = ...,
+        machine_cpu_fraction: _builtins.float | None = ...,
+        machine_memory_used_bytes: _builtins.int | None = ...,
+        disk_free_bytes: _builtins.int | None = ...,
+        gpu_fraction: _builtins.float | None = ...,
+        gpu_memory_used_bytes: _builtins.int | None = ...,
+        up_bytes_per_second: _builtins.float | None = ...,
+        down_bytes_per_second: _builtins.float | None = ...,
+        cards: Global___DataCards | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "_down_bytes_per_second", b"_down_bytes_per_second", "_gpu_fraction", b"_gpu_fraction", "_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_machine_cpu_fraction", b"_machine_cpu_fraction", "_machine_memory_used_bytes", b"_machine_memory_used_bytes", "_round_trip_seconds", b"_round_trip_seconds", "_up_bytes_per_second", b"_up_bytes_per_second", "cards", b"cards", "disk_free_bytes", b"disk_free_bytes", "down_bytes_per_second", b"down_bytes_per_second", "gpu_fraction", b"gpu_fraction", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "machine_cpu_fraction", b"machine_cpu_fraction", "machine_memory_used_bytes", b"machine_memory_used_bytes", "round_trip_seconds", b"round_trip_seconds", "up_bytes_per_second", b"up_bytes_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_fraction", b"cpu_fraction", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "_down_bytes_per_second", b"_down_bytes_per_second", "_gpu_fraction", b"_gpu_fraction", "_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_machine_cpu_fraction", b"_machine_cpu_fraction", "_machine_memory_used_bytes", b"_machine_memory_used_bytes", "_round_trip_seconds", b"_round_trip_seconds", "_up_bytes_per_second", b"_up_bytes_per_second", "cards", b"cards", "cpu_fraction", b"cpu_fraction", "disk_free_bytes", b"disk_free_bytes", "down_bytes_per_second", b"down_bytes_per_second", "gpu_fraction", b"gpu_fraction", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "leaving", b"leaving", "machine_cpu_fraction", b"machine_cpu_fraction", "machine_memory_used_bytes", b"machine_memory_used_bytes", "memory_bytes", b"memory_bytes", "round_trip_seconds", b"round_trip_seconds", "sent_at", b"sent_at", "up_bytes_per_second", b"up_bytes_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__down_bytes_per_second: _TypeAlias = _typing.Literal["down_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__down_bytes_per_second: _TypeAlias = _typing.Literal["_down_bytes_per_second", b"_down_bytes_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_fraction: _TypeAlias = _typing.Literal["gpu_fraction"]  # noqa: Y015
+    _WhichOneofArgType__gpu_fraction: _TypeAlias = _typing.Literal["_gpu_fraction", b"_gpu_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_memory_used_bytes: _TypeAlias = _typing.Literal["gpu_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__gpu_memory_used_bytes: _TypeAlias = _typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__machine_cpu_fraction: _TypeAlias = _typing.Literal["machine_cpu_fraction"]  # noqa: Y015
+    _WhichOneofArgType__machine_cpu_fraction: _TypeAlias = _typing.Literal["_machine_cpu_fraction", b"_machine_cpu_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__machine_memory_used_bytes: _TypeAlias = _typing.Literal["machine_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__machine_memory_used_bytes: _TypeAlias = _typing.Literal["_machine_memory_used_bytes", b"_machine_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__round_trip_seconds: _TypeAlias = _typing.Literal["round_trip_seconds"]  # noqa: Y015
+    _WhichOneofArgType__round_trip_seconds: _TypeAlias = _typing.Literal["_round_trip_seconds", b"_round_trip_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__up_bytes_per_second: _TypeAlias = _typing.Literal["up_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__up_bytes_per_second: _TypeAlias = _typing.Literal["_up_bytes_per_second", b"_up_bytes_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_free_bytes) -> _WhichOneofReturnType__disk_free_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__down_bytes_per_second) -> _WhichOneofReturnType__down_bytes_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_fraction) -> _WhichOneofReturnType__gpu_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_memory_used_bytes) -> _WhichOneofReturnType__gpu_memory_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__machine_cpu_fraction) -> _WhichOneofReturnType__machine_cpu_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__machine_memory_used_bytes) -> _WhichOneofReturnType__machine_memory_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__round_trip_seconds) -> _WhichOneofReturnType__round_trip_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__up_bytes_per_second) -> _WhichOneofReturnType__up_bytes_per_second | None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class HeartbeatAck(_message.Message):
+    """Of one heartbeat, or of several that came before it left. Times are seconds since 1970."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_FIELD_NUMBER: _builtins.int
+    HEARTBEATS_FIELD_NUMBER: _builtins.int
+    received_at: _builtins.float
+    """by the server's clock"""
+    answered_at: _builtins.float
+    heartbeats: _builtins.int
+    """that it answers, the last of which came at received_at; 0: one"""
     def __init__(
         self,
+        *,
+        received_at: _builtins.float = ...,
+        answered_at: _builtins.float = ...,
+        heartbeats: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "heartbeats", b"heartbeats", "received_at", b"received_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,17 +475,21 @@ class CancelTask(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     reason: _builtins.str
+    finish: _builtins.bool
+    """don't stop: end the training now, and send what it has come to"""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        finish: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.fedui.v1 import tensor_pb2 as protos_dot_fedui_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/fedui/v1/task.proto\x12\x08\x66\x65\x64ui.v1\x1a\x1cprotos/fedui/v1/tensor.proto\"U\n\x08ModelRef\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12+\n\tsignature\x18\x03 \x01(\x0b\x32\x18.fedui.v1.ModelSignature\"O\n\x0b\x43olumnQuery\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x0f\n\x07moments\x18\x02 \x01(\x08\x12\x10\n\x08\x65xtremes\x18\x03 \x01(\x08\x12\r\n\x05\x65\x64ges\x18\x04 \x03(\x01\"q\n\x0c\x43olumnAnswer\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0b\n\x03sum\x18\x02 \x01(\x01\x12\x1a\n\x12squared_deviations\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\x0c\n\x04high\x18\x05 \x01(\x01\x12\x0e\n\x06\x63ounts\x18\x06 \x03(\x04\"f\n\nProtection\x12\x0e\n\x06\x63ohort\x18\x01 \x01(\r\x12\x0e\n\x06quorum\x18\x02 \x01(\r\x12\x1c\n\x14\x64ifferential_privacy\x18\x03 \x01(\x08\x12\x1a\n\x12secure_aggregation\x18\x04 \x01(\x08\"\xf6\x03\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12 \n\x04kind\x18\x05 \x01(\x0e\x32\x12.fedui.v1.TaskKind\x12\x0b\n\x03\x61pp\x18\x06 \x01(\t\x12\x13\n\x0b\x61pp_version\x18\x07 \x01(\t\x12!\n\x05model\x18\x08 \x01(\x0b\x32\x12.fedui.v1.ModelRef\x12*\n\x06\x63onfig\x18\t \x03(\x0b\x32\x1a.fedui.v1.Task.ConfigEntry\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\n \x01(\x01\x12*\n\x08\x65ncoding\x18\x0b \x01(\x0b\x32\x18.fedui.v1.UpdateEncoding\x12\x15\n\rrounding_seed\x18\x0c \x01(\x04\x12\x15\n\rlocal_tensors\x18\r \x03(\t\x12\x15\n\rcounted_round\x18\x0e \x01(\r\x12$\n\x05query\x18\x0f \x01(\x0b\x32\x15.fedui.v1.ColumnQuery\x12(\n\nprotection\x18\x14 \x01(\x0b\x32\x14.fedui.v1.Protection\x1a?\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"\xd2\x01\n\x08Progress\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x1e\n\x05phase\x18\x02 \x01(\x0e\x32\x0f.fedui.v1.Phase\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x30\n\x07metrics\x18\x04 \x03(\x0b\x32\x1f.fedui.v1.Progress.MetricsEntry\x12\x0f\n\x07message\x18\x05 \x01(\t\x1a@\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"\x97\x02\n\nTaskResult\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x07outcome\x18\x02 \x01(\x0e\x32\x15.fedui.v1.TaskOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.fedui.v1.TaskResult.MetricsEntry\x12&\n\x06\x61nswer\x18\x0f \x01(\x0b\x32\x16.fedui.v1.ColumnAnswer\x1a@\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01*\x7f\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_KIND_INITIALISE\x10\x01\x12\x11\n\rTASK_KIND_FIT\x10\x02\x12\x16\n\x12TASK_KIND_EVALUATE\x10\x03\x12\x13\n\x0fTASK_KIND_QUERY\x10\x04*t\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11PHASE_DOWNLOADING\x10\x01\x12\x12\n\x0ePHASE_TRAINING\x10\x02\x12\x13\n\x0fPHASE_UPLOADING\x10\x03\x12\x14\n\x10PHASE_EVALUATING\x10\x04*\x96\x01\n\x0bTaskOutcome\x12\x1c\n\x18TASK_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16TASK_OUTCOME_COMPLETED\x10\x01\x12\x17\n\x13TASK_OUTCOME_FAILED\x10\x02\x12\x18\n\x14TASK_OUTCOME_REFUSED\x10\x03\x12\x1a\n\x16TASK_OUTCOME_CANCELLED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/fedui/v1/task.proto\x12\x08\x66\x65\x64ui.v1\x1a\x1cprotos/fedui/v1/tensor.proto\"|\n\x08ModelRef\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12+\n\tsignature\x18\x03 \x01(\x0b\x32\x18.fedui.v1.ModelSignature\x12%\n\x06packed\x18\x04 \x01(\x0b\x32\x15.fedui.v1.PackedModel\"<\n\x0bPackedModel\x12\x0f\n\x07packing\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"O\n\x0b\x43olumnQuery\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x0f\n\x07moments\x18\x02 \x01(\x08\x12\x10\n\x08\x65xtremes\x18\x03 \x01(\x08\x12\r\n\x05\x65\x64ges\x18\x04 \x03(\x01\"q\n\x0c\x43olumnAnswer\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0b\n\x03sum\x18\x02 \x01(\x01\x12\x1a\n\x12squared_deviations\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\x0c\n\x04high\x18\x05 \x01(\x01\x12\x0e\n\x06\x63ounts\x18\x06 \x03(\x04\"f\n\nProtection\x12\x0e\n\x06\x63ohort\x18\x01 \x01(\r\x12\x0e\n\x06quorum\x18\x02 \x01(\r\x12\x1c\n\x14\x64ifferential_privacy\x18\x03 \x01(\x08\x12\x1a\n\x12secure_aggregation\x18\x04 \x01(\x08\"\x94\x04\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12 \n\x04kind\x18\x05 \x01(\x0e\x32\x12.fedui.v1.TaskKind\x12\x0b\n\x03\x61pp\x18\x06 \x01(\t\x12\x13\n\x0b\x61pp_version\x18\x07 \x01(\t\x12!\n\x05model\x18\x08 \x01(\x0b\x32\x12.fedui.v1.ModelRef\x12*\n\x06\x63onfig\x18\t \x03(\x0b\x32\x1a.fedui.v1.Task.ConfigEntry\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\n \x01(\x01\x12*\n\x08\x65ncoding\x18\x0b \x01(\x0b\x32\x18.fedui.v1.UpdateEncoding\x12\x15\n\rrounding_seed\x18\x0c \x01(\x04\x12\x15\n\rlocal_tensors\x18\r \x03(\t\x12\x15\n\rcounted_round\x18\x0e \x01(\r\x12$\n\x05query\x18\x0f \x01(\x0b\x32\x15.fedui.v1.ColumnQuery\x12\x1c\n\x14\x66inish_after_seconds\x18\x10 \x01(\x01\x12(\n\nprotection\x18\x14 \x01(\x0b\x32\x14.fedui.v1.Protection\x1a?\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"\xd2\x01\n\x08Progress\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x1e\n\x05phase\x18\x02 \x01(\x0e\x32\x0f.fedui.v1.Phase\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x30\n\x07metrics\x18\x04 \x03(\x0b\x32\x1f.fedui.v1.Progress.MetricsEntry\x12\x0f\n\x07message\x18\x05 \x01(\t\x1a@\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"\x97\x02\n\nTaskResult\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x07outcome\x18\x02 \x01(\x0e\x32\x15.fedui.v1.TaskOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.fedui.v1.TaskResult.MetricsEntry\x12&\n\x06\x61nswer\x18\x0f \x01(\x0b\x32\x16.fedui.v1.ColumnAnswer\x1a@\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01*\x7f\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_KIND_INITIALISE\x10\x01\x12\x11\n\rTASK_KIND_FIT\x10\x02\x12\x16\n\x12TASK_KIND_EVALUATE\x10\x03\x12\x13\n\x0fTASK_KIND_QUERY\x10\x04*t\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11PHASE_DOWNLOADING\x10\x01\x12\x12\n\x0ePHASE_TRAINING\x10\x02\x12\x13\n\x0fPHASE_UPLOADING\x10\x03\x12\x14\n\x10PHASE_EVALUATING\x10\x04*\x96\x01\n\x0bTaskOutcome\x12\x1c\n\x18TASK_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16TASK_OUTCOME_COMPLETED\x10\x01\x12\x17\n\x13TASK_OUTCOME_FAILED\x10\x02\x12\x18\n\x14TASK_OUTCOME_REFUSED\x10\x03\x12\x1a\n\x16TASK_OUTCOME_CANCELLED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,30 +38,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_TASKRESULT_METRICSENTRY']._loaded_options = None
   _globals['_TASKRESULT_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKKIND']._serialized_start=1457
-  _globals['_TASKKIND']._serialized_end=1584
-  _globals['_PHASE']._serialized_start=1586
-  _globals['_PHASE']._serialized_end=1702
-  _globals['_TASKOUTCOME']._serialized_start=1705
-  _globals['_TASKOUTCOME']._serialized_end=1855
+  _globals['_TASKKIND']._serialized_start=1588
+  _globals['_TASKKIND']._serialized_end=1715
+  _globals['_PHASE']._serialized_start=1717
+  _globals['_PHASE']._serialized_end=1833
+  _globals['_TASKOUTCOME']._serialized_start=1836
+  _globals['_TASKOUTCOME']._serialized_end=1986
   _globals['_MODELREF']._serialized_start=70
-  _globals['_MODELREF']._serialized_end=155
-  _globals['_COLUMNQUERY']._serialized_start=157
-  _globals['_COLUMNQUERY']._serialized_end=236
-  _globals['_COLUMNANSWER']._serialized_start=238
-  _globals['_COLUMNANSWER']._serialized_end=351
-  _globals['_PROTECTION']._serialized_start=353
-  _globals['_PROTECTION']._serialized_end=455
-  _globals['_TASK']._serialized_start=458
-  _globals['_TASK']._serialized_end=960
-  _globals['_TASK_CONFIGENTRY']._serialized_start=897
-  _globals['_TASK_CONFIGENTRY']._serialized_end=960
-  _globals['_PROGRESS']._serialized_start=963
-  _globals['_PROGRESS']._serialized_end=1173
-  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1109
-  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1173
-  _globals['_TASKRESULT']._serialized_start=1176
-  _globals['_TASKRESULT']._serialized_end=1455
-  _globals['_TASKRESULT_METRICSENTRY']._serialized_start=1109
-  _globals['_TASKRESULT_METRICSENTRY']._serialized_end=1173
+  _globals['_MODELREF']._serialized_end=194
+  _globals['_PACKEDMODEL']._serialized_start=196
+  _globals['_PACKEDMODEL']._serialized_end=256
+  _globals['_COLUMNQUERY']._serialized_start=258
+  _globals['_COLUMNQUERY']._serialized_end=337
+  _globals['_COLUMNANSWER']._serialized_start=339
+  _globals['_COLUMNANSWER']._serialized_end=452
+  _globals['_PROTECTION']._serialized_start=454
+  _globals['_PROTECTION']._serialized_end=556
+  _globals['_TASK']._serialized_start=559
+  _globals['_TASK']._serialized_end=1091
+  _globals['_TASK_CONFIGENTRY']._serialized_start=1028
+  _globals['_TASK_CONFIGENTRY']._serialized_end=1091
+  _globals['_PROGRESS']._serialized_start=1094
+  _globals['_PROGRESS']._serialized_end=1304
+  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1240
+  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1304
+  _globals['_TASKRESULT']._serialized_start=1307
+  _globals['_TASKRESULT']._serialized_end=1586
+  _globals['_TASKRESULT_METRICSENTRY']._serialized_start=1240
+  _globals['_TASKRESULT_METRICSENTRY']._serialized_end=1304
 # @@protoc_insertion_point(module_scope)

@@ -104,26 +104,62 @@ class ModelRef(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     """of the encoded tensors, hexadecimal"""
     size: _builtins.int
     """bytes"""
     @_builtins.property
     def signature(self) -> _tensor_pb2.ModelSignature: ...
+    @_builtins.property
+    def packed(self) -> Global___PackedModel:
+        """absent where the model is sent as it is alone"""
+
     def __init__(
         self,
         *,
         sha256: _builtins.str = ...,
         size: _builtins.int = ...,
         signature: _tensor_pb2.ModelSignature | None = ...,
+        packed: Global___PackedModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["packed", b"packed", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "signature", b"signature", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packed", b"packed", "sha256", b"sha256", "signature", b"signature", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelRef: _TypeAlias = ModelRef  # noqa: Y015
+
+@_typing.final
+class PackedModel(_message.Message):
+    """The same model, smaller on its way, for agents that ask for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACKING_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    packing: _builtins.str
+    """"zstd" """
+    sha256: _builtins.str
+    """of the packed bytes, hexadecimal"""
+    size: _builtins.int
+    """of the packed bytes"""
+    def __init__(
+        self,
+        *,
+        packing: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packing", b"packing", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedModel: _TypeAlias = PackedModel  # noqa: Y015
 
 @_typing.final
 class ColumnQuery(_message.Message):
@@ -276,6 +312,7 @@ class Task(_message.Message):
     LOCAL_TENSORS_FIELD_NUMBER: _builtins.int
     COUNTED_ROUND_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    FINISH_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
     PROTECTION_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     run_id: _builtins.str
@@ -291,6 +328,10 @@ class Task(_message.Message):
     counted_round: _builtins.int
     """The round of the run in which this client was asked for the update of its that was counted last; 0 before the first.
     What the client keeps between rounds for the run's method goes on from there.
+    """
+    finish_after_seconds: _builtins.float
+    """Seconds from receipt after which the training of a fit is ended, and sent as far as it has come (UploadHeader.work).
+    0: only whole work is taken.
     """
     @_builtins.property
     def model(self) -> Global___ModelRef:
@@ -332,11 +373,12 @@ class Task(_message.Message):
         local_tensors: _abc.Iterable[_builtins.str] | None = ...,
         counted_round: _builtins.int = ...,
         query: Global___ColumnQuery | None = ...,
+        finish_after_seconds: _builtins.float = ...,
         protection: Global___Protection | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "model", b"model", "protection", b"protection", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "protection", b"protection", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_version", b"app_version", "attempt", b"attempt", "config", b"config", "counted_round", b"counted_round", "deadline_seconds", b"deadline_seconds", "encoding", b"encoding", "finish_after_seconds", b"finish_after_seconds", "kind", b"kind", "local_tensors", b"local_tensors", "model", b"model", "protection", b"protection", "query", b"query", "round", b"round", "rounding_seed", b"rounding_seed", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,19 +114,27 @@ class UpdateEncoding(_message.Message):
 
     COMPRESSION_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     compression: _builtins.str
-    """"none", "float16", "bfloat16" or "int8" """
+    """"none", "float16", "bfloat16", "int8" or "top_k" """
     delta: _builtins.bool
     """differences from the task's model instead of parameters"""
+    keep: _builtins.float
+    """of "top_k": the fraction of each tensor's values that is sent"""
+    packing: _builtins.str
+    """Losslessly, over all of it: "zstd". In a task: may be; in an upload: is. Absent, or not known: not at all."""
     def __init__(
         self,
         *,
         compression: _builtins.str = ...,
         delta: _builtins.bool = ...,
+        keep: _builtins.float = ...,
+        packing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "delta", b"delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "delta", b"delta", "keep", b"keep", "packing", b"packing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,17 +44,21 @@ class DownloadRequest(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     offset: _builtins.int
+    packing: _builtins.str
+    """of ModelRef.packed; the offset is then one of the packed bytes"""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         offset: _builtins.int = ...,
+        packing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "packing", b"packing", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,13 +147,14 @@ class UploadHeader(_message.Message):
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     offset: _builtins.int
     """where the chunks begin: UploadStatus.received"""
     size: _builtins.int
-    """of the whole"""
+    """of the whole, as it is sent"""
     sha256: _builtins.str
-    """of the whole, hexadecimal"""
+    """of the whole, as it is sent, hexadecimal"""
     num_examples: _builtins.int
     @_builtins.property
     def signature(self) -> _tensor_pb2.ModelSignature: ...
@@ -157,7 +162,11 @@ class UploadHeader(_message.Message):
     def metrics(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Scalar]: ...
     @_builtins.property
     def encoding(self) -> _tensor_pb2.UpdateEncoding:
-        """the task's"""
+        """the task's; it may be packed only if the task's says so"""
+
+    @_builtins.property
+    def work(self) -> Global___LocalWork:
+        """of a fit; absent where the app doesn't tell"""
 
     def __init__(
         self,
@@ -170,14 +179,39 @@ class UploadHeader(_message.Message):
         num_examples: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _tensor_pb2.Scalar] | None = ...,
         encoding: _tensor_pb2.UpdateEncoding | None = ...,
+        work: Global___LocalWork | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "signature", b"signature", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "metrics", b"metrics", "num_examples", b"num_examples", "offset", b"offset", "sha256", b"sha256", "signature", b"signature", "size", b"size", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "metrics", b"metrics", "num_examples", b"num_examples", "offset", b"offset", "sha256", b"sha256", "signature", b"signature", "size", b"size", "task_id", b"task_id", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadHeader: _TypeAlias = UploadHeader  # noqa: Y015
+
+@_typing.final
+class LocalWork(_message.Message):
+    """How much of its training a client has done, in steps. done < planned: it was ended early."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    done: _builtins.int
+    planned: _builtins.int
+    def __init__(
+        self,
+        *,
+        done: _builtins.int = ...,
+        planned: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "planned", b"planned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalWork: _TypeAlias = LocalWork  # noqa: Y015
 
 @_typing.final
 class UploadMessage(_message.Message):

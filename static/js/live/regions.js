@@ -1,6 +1,7 @@
 // Lists that follow the federation: a region names what it shows (`data-follows="clients runs"`), and is fetched anew
 // from its own address when the server says that this changed. Never while the reader is busy in it.
 import { $, $$ } from "../dom.js";
+import { isBusy } from "./busy.js";
 import { LiveSocket } from "./socket.js";
 import { fresh } from "./pill.js";
 
@@ -10,12 +11,6 @@ const LOOK_AGAIN_MS = 20_000;
 
 const due = new Set();
 let timer = 0;
-
-function isBusy(region) {
-  const selection = getSelection();
-  const selected = !selection.isCollapsed && region.contains(selection.anchorNode);
-  return selected || region.contains(document.activeElement) || $(":popover-open", region) !== null;
-}
 
 function flush() {
   timer = 0;
@@ -30,6 +25,20 @@ function flush() {
   fresh();
   if (due.size) timer = setTimeout(flush, GATHER_MS);
 }
+
+/** What a reader has opened or scrolled inside a region stays so when the region is replaced. */
+function keepPlace({ target }) {
+  if (!target.matches?.("[data-follows]")) return;
+  const open = $$("details[id][open]", target).map((details) => details.id);
+  const scrolled = $$(".table-wrap", target).map((box) => [box.scrollLeft, box.scrollTop]);
+  document.body.addEventListener("htmx:afterSwap", () => {
+    const region = document.getElementById(target.id);
+    if (!region) return;
+    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    $$(".table-wrap", region).forEach((box, index) => { if (scrolled[index]) [box.scrollLeft, box.scrollTop] = scrolled[index]; });
+  }, { once: true });
+}
+document.body.addEventListener("htmx:beforeSwap", keepPlace);
 
 function mark(what) {
   $$("[data-follows]").filter((r) => !what || r.dataset.follows.split(" ").includes(what)).forEach((r) => due.add(r));

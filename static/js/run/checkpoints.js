@@ -1,6 +1,6 @@
 // The model of every committed round: step through them, see their figures, download one.
 import { $, setText } from "../dom.js";
-import { bytes, metric } from "../format.js";
+import { bytes, day, metric } from "../format.js";
 import { onShortcut } from "../keys.js";
 import { bestSource } from "./state.js";
 
@@ -34,6 +34,8 @@ export class Checkpoints {
     this.#range.max = last;
     if (this.#following) this.#range.value = last;
     setText($("[data-last]", this.#panel), `round ${last}`);
+    const gone = [...state.models.values()].filter((model) => model.removed_at).length;
+    setText($("[data-gone]", this.#panel), gone ? `; ${gone} removed by retention` : "");
     this.#show();
   }
 
@@ -52,8 +54,16 @@ export class Checkpoints {
     setText($("[data-loss]", this.#panel), this.#value("loss", round));
     setText($("[data-size]", this.#panel), bytes(model.size));
     setText($("[data-sha]", this.#panel), model.sha256);
+    $("[data-there]", this.#panel).hidden = Boolean(model.removed_at);
+    const removed = $("[data-removed]", this.#panel);
+    removed.hidden = !model.removed_at;
+    if (model.removed_at) setText(removed, `Its file was removed by retention on ${day(Date.parse(model.removed_at))}; figures and SHA-256 are kept.`);
     const link = $("a[download]", this.#panel);
-    link.href = link.dataset.url.replace("/0", `/${round}`);
+    link.href = link.dataset.url.replace(/\/0$/, `/${round}`);
     setText($("span", link), `Download round ${round}`);
+    const fork = $("[data-fork]", this.#panel);
+    if (!fork) return;
+    fork.href = fork.href.replace(/\d*$/, round);
+    setText($("span", fork), `Fork from round ${round}`);
   }
 }

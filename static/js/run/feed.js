@@ -1,7 +1,7 @@
 // Events of a run, each exactly once and in order: from the socket as they come, from the API where some are missing.
 import { LiveSocket } from "../live/socket.js";
 import { fresh, hidePill } from "../live/pill.js";
-import { fromSnapshot, hasEnded, reduce } from "./state.js";
+import { fromSnapshot, hasEnded, reduce, reduceStored, withCommand } from "./state.js";
 
 const PAGE = 1000;
 /** How far back the log reaches when the page opens. */
@@ -56,6 +56,7 @@ export class Feed {
     if (document.hidden) return;
     if (frame.type === "hello" && frame.last_seq > this.state.lastSeq) this.#catchUp();
     else if (frame.type === "events") this.#apply(frame.events);
+    else if (frame.type === "command") this.#order(frame.command);
   }
 
   #apply(events) {
@@ -63,6 +64,11 @@ export class Feed {
     this.state = events.reduce(reduce, this.state);
     if (gap) this.#catchUp();
     this.#timer ||= setTimeout(() => requestAnimationFrame(() => this.#flush()), PAINT_MS);
+  }
+
+  #order(command) {
+    this.state = withCommand(this.state, command);
+    this.#apply([]);
   }
 
   #flush() {
@@ -83,6 +89,8 @@ export class Feed {
     this.#catchingUp = true;
     try {
       await this.#fetchMissing();
+      const { commands } = await getJson(`${this.#api}/commands`);
+      this.state = commands.reduce(withCommand, this.state);
     } catch (error) {
       console.warn(`Events could not be fetched: ${error.message}`);
     } finally {
@@ -96,7 +104,7 @@ export class Feed {
     let more = true;
     while (more) {
       const page = await getJson(`${this.#api}/events?after=${this.state.lastSeq}&limit=${PAGE}`);
-      this.state = page.events.reduce(reduce, this.state);
+      this.state = page.events.reduce(reduceStored, this.state);
       more = page.more && page.events.length > 0;
     }
   }

@@ -1,5 +1,6 @@
 // The run page: load, follow, and redraw what changed.
-import { $, announce, icon, isTyping } from "../dom.js";
+import { $, $$, announce, icon, isTyping } from "../dom.js";
+import { isBusy } from "../live/busy.js";
 import { Checkpoints } from "./checkpoints.js";
 import { Feed } from "./feed.js";
 import { Timeline } from "./gantt.js";
@@ -23,12 +24,12 @@ const checkpoints = new Checkpoints($("#checkpoints"));
 const feed = new Feed(api, paint);
 const log = new EventLog($("#events"), () => feed.earlier());
 let drawn = {};
-let headShows = $("#run-head").dataset.status;
+let headShows = `${$("#run-head").dataset.status} ${$$("[data-commands] li").length}`;
 
 function paint(state) {
   drawProgress(state);
   drawStrip(state, urlOf);
-  if (state.metrics !== drawn.metrics || state.run !== drawn.run) metrics.draw(state);
+  if (state.metrics !== drawn.metrics || state.run !== drawn.run || state.commands !== drawn.commands) metrics.draw(state);
   if (state.rounds !== drawn.rounds || state.metrics !== drawn.metrics) drawKpis(state);
   if (state.rounds !== drawn.rounds) {
     timeline.draw(state);
@@ -38,7 +39,7 @@ function paint(state) {
   if (state.models !== drawn.models || state.metrics !== drawn.metrics) checkpoints.draw(state);
   if (state.events !== drawn.events) log.draw(state);
   if (drawn.run) tell(drawn.run, state.run);
-  keepHeadCurrent(state.run);
+  keepHeadCurrent(state);
   drawn = state;
 }
 
@@ -48,12 +49,25 @@ function tell(before, now) {
   if (now.status !== before.status) announce(`The run is ${now.status}`);
 }
 
-/** The server renders the header; the run may have moved on between that and the first snapshot. */
-function keepHeadCurrent({ status }) {
-  if (status === headShows) return;
-  headShows = status;
-  $("#run-head").dispatchEvent(new CustomEvent("refresh"));
+/** The server renders the header, and is asked again when something has happened that may change it. */
+function keepHeadCurrent({ run, waiting, commands }) {
+  const shows = `${run.status} ${commands.length}`;
+  if (shows !== headShows) refreshHead();
+  else if (waiting !== drawn.waiting) $("#run-state").dispatchEvent(new CustomEvent("refresh"));
+  headShows = shows;
 }
+
+function refreshHead() {
+  const head = $("#run-head");
+  if (isBusy(head)) head.addEventListener("focusout", () => setTimeout(refreshHead), { once: true });
+  else head.dispatchEvent(new CustomEvent("refresh"));
+}
+
+/** The status also changes without an event: a run waits in the queue, or has lost its worker. */
+document.addEventListener("htmx:afterSettle", () => {
+  const [head, state] = [$("#run-head"), $("#run-state")];
+  if (head.dataset.status !== state.dataset.status) refreshHead();
+});
 
 /** Clocks and bars move between events, unless the reader has paused the page. */
 function tick() {

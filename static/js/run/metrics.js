@@ -1,5 +1,5 @@
 // The curve of a metric of the global model, one line a source.
-import { $, $$, press, setQuery } from "../dom.js";
+import { $, $$, esc, press, setQuery } from "../dom.js";
 import { Chart, TableTwin, color, roundAxis } from "../charts.js";
 import { onShortcut } from "../keys.js";
 import { isLowerBetter, isShare, metric, metricLabel } from "../format.js";
@@ -10,6 +10,12 @@ const SOURCES = {
   federated: { short: "clients", label: "by the clients, on their data", token: "--c3", dash: "solid", width: 1.75 },
   fit: { short: "training", label: "in training, mean of the clients", token: "--c0", dash: "dot", width: 1.5 },
 };
+
+/** Labels of orders at neighbouring rounds stand below one another. */
+const LABEL_LINES = 3;
+/** Orders that say something about the curve. */
+const SHOWN_ORDERS = new Set(["pause", "resume", "stop", "extend", "fork", "clone"]);
+
 const UNITS = { accuracy: "share correct", loss: "cross-entropy, nats" };
 
 export class MetricsPanel {
@@ -141,8 +147,11 @@ export class MetricsPanel {
           tickformat: isShare(name) ? ".0%" : "",
           ...(this.#state.metrics.size ? {} : { range: [0, 1] }),
         },
-        shapes: byRound ? this.#notRun() : [],
-        annotations: this.#state.metrics.size ? (best ? [best.label] : []) : [this.#nothingYet()],
+        shapes: [...(byRound ? this.#notRun() : []), ...this.#orders().map((order) => order.line)],
+        annotations: [
+          ...(this.#state.metrics.size ? (best ? [best.label] : []) : [this.#nothingYet()]),
+          ...this.#orders().map((order) => order.label),
+        ],
       },
     };
   }
@@ -154,6 +163,24 @@ export class MetricsPanel {
       type: "rect", x0: roundsDone, x1: numRounds, y0: 0, y1: 1, yref: "paper", layer: "below",
       fillcolor: color("--c0", 0.07), line: { width: 0 },
     }];
+  }
+
+  /** What people did to the run, where they did it; that of one place in one label. */
+  #orders() {
+    const places = new Map();
+    const { commands, run } = this.#state;
+    for (const command of commands.filter(({ kind }) => SHOWN_ORDERS.has(kind))) {
+      const x = this.#view.x === "round" ? command.round : Math.max(0, (Date.parse(command.at) - run.startedAt) / 60_000);
+      places.set(x, [...(places.get(x) ?? []), `${command.label} by ${esc(command.actor)}`]);
+    }
+    const kinds = (words) => [...new Set(words.map((word) => word.split(" ")[0]))].join(", ");
+    return [...places].map(([x, words], place) => ({
+      line: { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: color("--text-3"), width: 1, dash: "dot" } },
+      label: {
+        x, y: 1 - (place % LABEL_LINES) * 0.07, yref: "paper", text: kinds(words), hovertext: words.join("<br>"), showarrow: false,
+        xanchor: "left", yanchor: "top", xshift: 3, font: { size: 11, color: color("--text-2") }, bgcolor: color("--surface", 0.8),
+      },
+    }));
   }
 
   #nothingYet() {
@@ -187,8 +214,10 @@ export class MetricsPanel {
     const names = [...this.#state.metrics.keys()].sort();
     const columns = names.flatMap((name) => Object.keys(SOURCES).filter((s) => this.#state.metrics.get(name).has(s)).map((source) => ({ name, source })));
     const rounds = [...new Set(columns.flatMap(({ name, source }) => [...this.#state.metrics.get(name).get(source).keys()]))].sort((a, b) => b - a);
-    const head = ["Round", ...columns.map(({ name, source }) => `${metricLabel(name)}, ${SOURCES[source].short}`)];
+    const orders = this.#state.commands.filter(({ kind }) => SHOWN_ORDERS.has(kind));
+    const told = (round) => orders.filter((order) => order.round === round).map(({ label, actor }) => `${label} by ${actor}`).join(", ");
+    const head = ["Round", ...columns.map(({ name, source }) => `${metricLabel(name)}, ${SOURCES[source].short}`), ...(orders.length ? ["Orders"] : [])];
     const value = (round, { name, source }) => metric(name, this.#state.metrics.get(name).get(source).get(round));
-    return [head, rounds.map((round) => [round, ...columns.map((column) => value(round, column))])];
+    return [head, rounds.map((round) => [round, ...columns.map((column) => value(round, column)), ...(orders.length ? [told(round)] : [])])];
   }
 }

@@ -4,6 +4,8 @@ import { duration, estimate, minute } from "../format.js";
 import { committedRounds, currentRound, hasEnded } from "./state.js";
 
 const MOST_SEGMENTS = 100;
+/** What the run does while no round is in progress, by its status. */
+const BETWEEN = { queued: "waiting for its turn", paused: "paused", pausing: "pausing", stopping: "stopping", running: "measuring the model, next round follows" };
 const ROUNDS_FOR_ESTIMATE = 10;
 /** A round that lost more than this share of its cohort is marked. */
 const LOSS_MARK = 0.1;
@@ -39,7 +41,7 @@ function pace(state) {
 function timeLeft(state, now) {
   const seconds = pace(state);
   const { roundsDone, numRounds } = state.run;
-  if (hasEnded(state) || !seconds || roundsDone >= numRounds) return "";
+  if (hasEnded(state) || state.run.status === "paused" || !seconds || roundsDone >= numRounds) return "";
   const left = seconds * (numRounds - roundsDone);
   return `${estimate(left)} left, done near ${minute(now + left * 1000)}`;
 }
@@ -48,9 +50,12 @@ function headline(state, now) {
   const { roundsDone, numRounds, status } = state.run;
   const round = currentRound(state);
   if (hasEnded(state)) return [`${roundsDone} of ${numRounds} rounds`, ""];
+  if (state.waiting?.busy) {
+    return [`Round ${roundsDone + 1} of ${numRounds}`, `waiting for clients busy in other runs: ${state.waiting.have} of ${state.waiting.need} have their task`];
+  }
   if (state.waiting) return [`Round ${roundsDone + 1} of ${numRounds}`, `waiting for clients: ${state.waiting.have} of ${state.waiting.need} connected`];
   if (!round || round.status !== "running") {
-    return [`${roundsDone} of ${numRounds} rounds`, status === "queued" ? "waiting for an aggregator" : "measuring the model, next round follows"];
+    return [`${roundsDone} of ${numRounds} rounds`, BETWEEN[status] ?? "next round follows"];
   }
   return [`Round ${round.number} of ${numRounds}`, `in progress for ${duration(Math.max(0, (now - round.startedAt) / 1000))}`];
 }

@@ -26,6 +26,7 @@ export function fromSnapshot(snapshot, lastSeq) {
     current: snapshot.rounds.length ? keyOf(snapshot.rounds.at(-1)) : null,
     metrics: snapshot.metrics.reduce(withMetric, new Map()),
     models: new Map(snapshot.models.map((model) => [model.round, model])),
+    commands: snapshot.commands,
     events: [],
     lastSeq,
   };
@@ -69,9 +70,15 @@ function participation(part) {
     seconds: { downloading: part.download_seconds, training: part.train_seconds, uploading: part.upload_seconds },
     bytesUp: part.bytes_up,
     loss: part.metrics.loss ?? null,
+    replaces: part.replaces ?? null,
+    steps: stepsOf(part),
+    expected: null,
     ...looks(part),
   };
 }
+
+/** "37 of 120 steps", of a training that was ended early; empty of a whole one. */
+const stepsOf = ({ steps_done: done, steps_planned: planned }) => (done < planned ? `${done} of ${planned} steps` : "");
 
 /** How an update looked beside the others: the same names in a participation and in the event of a commit. */
 const looks = (part) => ({
@@ -132,6 +139,10 @@ const blankPart = () => ({
   seconds: {},
   bytesUp: null,
   loss: null,
+  replaces: null,
+  steps: "",
+  expected: null,
+  busy: false,
   normRatio: null,
   cosine: null,
   flagged: false,
@@ -198,7 +209,7 @@ function commitRound(state, event) {
     bytesDown: data.bytes_down,
     parts: withLooks(ended.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
   });
-  const models = new Map(committed.models).set(round, { round, sha256: data.sha256, size: data.size });
+  const models = new Map(committed.models).set(round, { ...committed.models.get(round), round, sha256: data.sha256, size: data.size });
   const measured = addMetrics({ ...committed, models }, event);
   return patchRun(measured, { roundsDone: Math.max(measured.run.roundsDone, round) });
 }
@@ -218,7 +229,7 @@ function addMetrics(state, event) {
 function enterPhase(part, { at, data: { phase } }) {
   const open = part.outcome === "pending" || part.outcome === "completed";
   const begun = open ? part : blankPart();
-  return { ...begun, phase, fraction: 0, since: { ...begun.since, [phase]: time(at) } };
+  return { ...begun, busy: false, phase, fraction: 0, since: { ...begun.since, [phase]: time(at) } };
 }
 
 const HANDLERS = {
@@ -226,6 +237,10 @@ const HANDLERS = {
   "run.resumed": (state) => patchRun(state, { status: "running" }),
   "run.waiting": (state, event) => ({ ...state, waiting: event.data }),
   "run.stopping": (state) => patchRun(state, { status: "stopping" }),
+  "run.pausing": (state) => patchRun(state, { status: "pausing" }),
+  "run.unpaused": (state) => patchRun(state, { status: "running" }),
+  "run.paused": (state, event) => ({ ...patchRun(state, { status: "paused", reason: event.data.reason }), waiting: null, trainingOn: new Map() }),
+  "run.retried": (state, event) => ({ ...patchRun(state, { status: "queued", reason: event.data.reason }), waiting: null, trainingOn: new Map() }),
   "run.finished": (state, event) => ({
     ...patchRun(state, { status: event.data.outcome, reason: event.data.reason, endedAt: time(event.at) }),
     waiting: null,
@@ -233,11 +248,11 @@ const HANDLERS = {
   }),
   "model.initialised": (state, event) => ({
     ...state,
-    models: new Map(state.models).set(0, { round: 0, sha256: event.data.sha256, size: event.data.size }),
+    models: new Map(state.models).set(0, { ...state.models.get(0), round: 0, sha256: event.data.sha256, size: event.data.size }),
   }),
   "round.started": beginRound,
   "round.closed": (state, event) =>
-    patchRound(state, newest(state, event.round), {
+    patchRound({ ...state, waiting: null }, newest(state, event.round), {
       closedAt: time(event.at),
       received: event.data.received,
       expected: event.data.expected,
@@ -261,12 +276,34 @@ const HANDLERS = {
         uploading: event.data.upload_seconds,
       },
       bytesUp: event.data.bytes_up,
+      steps: stepsOf(event.data),
       loss: event.data.metrics.loss ?? null,
     })),
+  "round.waiting": (state, event) => ({ ...state, waiting: { busy: true, have: event.data.in_hand, need: event.data.needed } }),
+  "round.going": (state) => ({ ...state, waiting: null }),
+  "client.waits": (state, event) => patchPart(state, event, () => ({ busy: true })),
+  "client.expected": (state, event) =>
+    patchPart(state, event, () => ({ busy: false, expected: { by: time(event.at) + event.data.seconds * 1000, usual: event.data.usual } })),
+  "client.replaces": (state, event) => patchPart(state, event, () => ({ replaces: event.data.replaces })),
+  "client.asked_to_finish": (state, event) => patchPart(state, event, () => ({ expected: null })),
+  "client.late": (state, event) =>
+    patchPart(state, event, (part) => (part.outcome === "late" ? { reason: `${part.reason} Late by ${event.data.seconds.toFixed(1)} s.` } : {})),
   "client.failed": endPart,
   "client.refused": endPart,
   "client.evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done" })),
+  "client.not_evaluated": (state, event) => patchPart(state, event, () => ({ phase: "done", reason: `Not evaluated: ${event.data.reason}` })),
 };
+
+/** Take in that somebody has done something to the run. */
+export function withCommand(state, command) {
+  if (state.commands.some(({ id }) => id === command.id)) return state;
+  const numRounds = command.kind === "extend" ? command.data.num_rounds : state.run.numRounds;
+  return patchRun({ ...state, commands: [...state.commands, command] }, { numRounds });
+}
+
+/** Events as they are stored: those between that are missing don't exist any more. */
+export const reduceStored = (state, event) =>
+  event.seq > state.lastSeq ? reduce({ ...state, lastSeq: event.seq - 1 }, event) : state;
 
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
 export function reduce(state, event) {

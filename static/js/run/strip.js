@@ -1,6 +1,6 @@
 // The round in progress: one row a client of the cohort, in order of names so that no row ever jumps.
 import { $, setHtml, setText, who } from "../dom.js";
-import { duration, number } from "../format.js";
+import { clock, duration, number } from "../format.js";
 import { atWork, clientOf, currentRound } from "./state.js";
 
 const MOST_ROWS = 60;
@@ -27,9 +27,9 @@ function group(part) {
 function words(part) {
   if (OUTCOMES[part.outcome]) return OUTCOMES[part.outcome];
   if (part.phase === "evaluating") return WORDS.evaluating;
-  if (part.outcome !== "completed") return WORDS[part.phase] ?? "Waiting";
+  if (part.outcome !== "completed") return part.busy ? "Busy elsewhere" : WORDS[part.phase] ?? "Waiting";
   const seconds = PHASES.reduce((sum, phase) => sum + (part.seconds[phase] ?? 0), 0);
-  return `Done, ${duration(seconds)}`;
+  return part.steps ? `Done, ${part.steps}` : `Done, ${duration(seconds)}`;
 }
 
 const progressed = ([, part]) => fill(part).reduce((a, b) => a + b, 0);
@@ -47,7 +47,17 @@ function build(list, state, rows, clientUrl) {
     .join("");
 }
 
-function drawRow(row, part, name) {
+/** What is said of a client beside its row: why it is there, when it is expected, why it ended. */
+function told(part, nameOf) {
+  const expected = part.outcome === "pending" && part.expected;
+  return [
+    part.replaces && `In the place of ${nameOf(part.replaces)}.`,
+    expected && `Expected by ${clock(expected.by)}; it usually takes ${duration(expected.usual)}.`,
+    part.reason,
+  ].filter(Boolean).join(" ");
+}
+
+function drawRow(row, part, name, nameOf) {
   const [down, train, up] = fill(part);
   const bar = $(".phase", row);
   bar.style.setProperty("--d", down.toFixed(3));
@@ -58,7 +68,7 @@ function drawRow(row, part, name) {
   bar.setAttribute("aria-valuenow", String(Math.round(((down + train + up) / 3) * 100)));
   bar.setAttribute("aria-label", `Progress of ${name}`);
   row.className = kind === "fail" || kind === "done" ? kind : "";
-  row.title = part.reason;
+  row.title = told(part, nameOf);
   setText($(".st", row), words(part));
 }
 
@@ -87,5 +97,6 @@ export function drawStrip(state, clientUrl) {
     build(list, state, rows, clientUrl);
     list.dataset.shape = shape;
   }
-  rows.forEach(([id, part], i) => drawRow(list.children[i], part, clientOf(state, id).name));
+  const nameOf = (id) => clientOf(state, id).name;
+  rows.forEach(([id, part], i) => drawRow(list.children[i], part, nameOf(id), nameOf));
 }
