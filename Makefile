@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/fedui/v1/*.proto)
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt protos lock screenshot bench clean
+.PHONY: help setup demo up test lint fmt protos lock screenshot chaos bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lock: ## Resolve pyproject.toml anew into requirements.lock
 
 screenshot: setup ## Make docs/run.png anew, with the browser test
 	FEDUI_SCREENSHOT=docs/run.png $(BIN)/python -m pytest -q tests/e2e/test_browser.py
+
+chaos: setup ## Do harm to runs, 100 single faults and 20 double ones: one JSON object a line (ARGS="--single 5 --double 1")
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: setup ## Measure: one JSON object a line
 	@for name in aggregation round_time progress_latency fleet; do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -1,7 +1,7 @@
 """Places at which a test can hold a round, to do harm to it there. They do nothing unless FEDUI_FAILPOINTS names a folder.
 
-A test arms a place by a file `<name>.<round>` in that folder. Whoever comes there first renames it to `….reached`, and goes on when the test has
-removed that.
+A test arms a place by a file `<name>.<round>` in that folder. Whoever comes there first renames it to `….reached`, and goes on
+when the test has removed that.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 3
 """Owners' reasons that one message holds."""
-RENEW_SECONDS = 5.0
+RENEW_SECONDS = 2.5
 """How often the lease is renewed, and the operator's wish read; a nudge makes it sooner."""
 
 

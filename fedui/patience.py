@@ -27,7 +27,8 @@ async def patiently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     delay = FIRST_DELAY
     while True:
         try:
-            return await database_sync_to_async(work)(*args, **kwargs)
+            result: T = await database_sync_to_async(work)(*args, **kwargs)
+            return result
         except (InterfaceError, OperationalError) as error:
             logger.warning("The database is away, trying again in %g s: %s", delay, error)
         await asyncio.sleep(delay)

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import cast
 
 from celery.exceptions import WorkerShutdown
+from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
+from django.db import DatabaseError
 
 from aggregator.checkpoints import CheckpointStore
 from aggregator.engine import Engine
@@ -31,6 +33,7 @@ from fedui.clients.registry import DatabaseClientRegistry
 from fedui.clients.server_tls import ServerTLS
 from fedui.runs import live
 from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
+from fedui.runs.queue import lost_runs
 from fedui.runs.store import model_files
 
 try:
@@ -41,6 +44,8 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 CONTROL_RETRY_SECONDS = 2.0
+LOOK_SECONDS = 1.5
+"""How often a worker looks for runs whose own worker is lost."""
 EXIT_PORT_TAKEN = 3
 
 
@@ -89,7 +94,8 @@ class EngineHost:
             logger.error("%s", error)
             raise WorkerShutdown(EXIT_PORT_TAKEN) from error
         self._engine = engine
-        asyncio.run_coroutine_threadsafe(self._listen(engine), self._loop)
+        for work in (self._listen(engine), _take_up_lost_runs(engine)):
+            asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def run(self, run_id: int) -> bool:
         try:
@@ -138,6 +144,22 @@ def _allow_many_connections() -> None:
         with contextlib.suppress(ValueError, OSError):  # some systems permit less than they say
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def _take_up_lost_runs(engine: Engine) -> None:
+    """For ever: what another worker has lost, without waiting for the queue or for beat."""
+    tasks: set[asyncio.Task[bool]] = set()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            lost = await database_sync_to_async(lost_runs)()
+        except DatabaseError as error:
+            logger.warning("The database is away: %s", error)
+            continue
+        for run_id in lost:
+            task = asyncio.create_task(engine.run(run_id))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
 
 def _log_failure(driven: Future[bool]) -> None:

@@ -34,6 +34,7 @@ from aggregator.ports import (
 )
 from fedui.audit.origin import ENGINE
 from fedui.audit.services import record as record_act
+from fedui.patience import patiently
 from fedui.runs import live, queue
 from fedui.runs.models import (
     DRIVEN,
@@ -53,8 +54,8 @@ from fedui.scalars import scalars_to_json
 
 logger = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=20)
-"""A lease is renewed every 5 s; three missed renewals and another worker takes the run up."""
+LEASE = timedelta(seconds=10)
+"""A lease is renewed every 2.5 s; three missed renewals and another worker takes the run up."""
 
 FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 """From a failure to the next attempt."""
@@ -81,7 +82,10 @@ KEPT_PACES = 10_000
 
 
 class DatabaseRunStore:
-    """Implements `aggregator.ports.RunStore`. Every write checks the lease's fencing number in its own transaction."""
+    """Implements `aggregator.ports.RunStore`. Every write checks the lease's fencing number in its own transaction.
+
+    While the database is away, what the engine has to write waits. Each write may be done twice, for an answer may have been lost.
+    """
 
     async def take_up(self, run_id: int, owner: str) -> RunState | None:
         state = await database_sync_to_async(_take_up)(run_id, owner)
@@ -96,22 +100,22 @@ class DatabaseRunStore:
         await database_sync_to_async(_release)(lease)
 
     async def begin_round(self, lease: Lease, record: RoundRecord) -> None:
-        await database_sync_to_async(_begin_round)(lease, record)
+        await patiently(_begin_round, lease, record)
 
     async def commit_round(self, lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
-        await database_sync_to_async(_commit_round)(lease, record, model)
+        await patiently(_commit_round, lease, record, model)
 
     async def abandon_round(self, lease: Lease, record: RoundRecord, reason: str) -> None:
-        await database_sync_to_async(_abandon_round)(lease, record, reason)
+        await patiently(_abandon_round, lease, record, reason)
 
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
-        await database_sync_to_async(_record_evaluation)(lease, record)
+        await patiently(_record_evaluation, lease, record)
 
     async def pause(self, lease: Lease, reason: str) -> None:
-        await live.runs_changed(await database_sync_to_async(_pause)(lease, reason))
+        await live.runs_changed(await patiently(_pause, lease, reason))
 
     async def finish(self, lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None = None) -> Ending:
-        ending, federation_id = await database_sync_to_async(_finish)(lease, outcome, reason, all_rounds)
+        ending, federation_id = await patiently(_finish, lease, outcome, reason, all_rounds)
         await live.runs_changed(federation_id)
         return ending
 
@@ -275,15 +279,20 @@ def _leave(run: Run) -> None:
 @transaction.atomic
 def _begin_round(lease: Lease, record: RoundRecord) -> None:
     run = _fence(lease)
-    row = Round.objects.create(run=run, number=record.number, attempt=record.attempt, started_at=record.started_at)
-    Participation.objects.bulk_create(
-        Participation(round=row, client_id=report.client_id) for report in record.participations
+    row, begun = run.rounds.get_or_create(
+        number=record.number, attempt=record.attempt, defaults={"started_at": record.started_at}
     )
+    if begun:
+        Participation.objects.bulk_create(
+            Participation(round=row, client_id=report.client_id) for report in record.participations
+        )
 
 
 @transaction.atomic
 def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
     run = _fence(lease)
+    if run.models.filter(round_number=record.number, sha256=model.sha256).exists():
+        return  # committed already
     if record.number:
         row = run.rounds.get(number=record.number, attempt=record.attempt)
         row.status = RoundStatus.COMMITTED
@@ -344,6 +353,8 @@ def _record_evaluation(lease: Lease, record: RoundRecord) -> None:
 @transaction.atomic
 def _pause(lease: Lease, reason: str) -> str:
     run = _fence(lease)
+    if not run.lease_owner:
+        return str(run.federation_id)  # it rests already
     _abandon_orphans(run, reason or "The run was paused.")
     if run.status == RunStatus.STOPPING or not (reason or run.status == RunStatus.PAUSING):
         _leave(run)  # the operator has changed their mind; the next aggregator will hear of it
@@ -357,7 +368,15 @@ def _pause(lease: Lease, reason: str) -> str:
 @transaction.atomic
 def _finish(lease: Lease, outcome: RunOutcome, reason: str, all_rounds: int | None) -> tuple[Ending, str]:
     run = _fence(lease)
-    return _end(run, outcome, reason, all_rounds), str(run.federation_id)
+    ending = _ended(run) if not run.lease_owner else _end(run, outcome, reason, all_rounds)
+    return ending, str(run.federation_id)
+
+
+def _ended(run: Run) -> Ending:
+    """What has become of a run that its owner has let go of."""
+    if run.is_terminal:
+        return Ending.ENDED
+    return Ending.RETRIED if run.status == RunStatus.QUEUED else Ending.EXTENDED
 
 
 def _end(run: Run, outcome: RunOutcome, reason: str, all_rounds: int | None) -> Ending:
@@ -401,6 +420,8 @@ def _retry(run: Run, reason: str) -> None:
 @transaction.atomic
 def _store_events(lease: Lease, events: Sequence[Event]) -> list[EventRow]:
     run = _fence(lease)
+    # Whoever holds the newest lease alone writes numbers from here on: those that are there are its own.
+    stored = run.events.filter(seq__gte=events[0].seq).aggregate(last=Max("seq"))["last"] or 0
     return EventRow.objects.bulk_create(
         EventRow(
             run=run,
@@ -414,6 +435,7 @@ def _store_events(lease: Lease, events: Sequence[Event]) -> list[EventRow]:
             data=dict(event.data),
         )
         for event in events
+        if event.seq > stored
     )
 
 
@@ -448,13 +470,16 @@ def _as_json(value: object) -> object:
 
 def _write_metrics(run: Run, round_number: int, metrics: Iterable[MetricRecord]) -> None:
     Metric.objects.bulk_create(
-        Metric(
-            run=run,
-            round_number=round_number,
-            source=metric.source,
-            name=metric.name,
-            value=metric.value,
-            num_examples=metric.num_examples,
-        )
-        for metric in metrics
+        [
+            Metric(
+                run=run,
+                round_number=round_number,
+                source=metric.source,
+                name=metric.name,
+                value=metric.value,
+                num_examples=metric.num_examples,
+            )
+            for metric in metrics
+        ],
+        ignore_conflicts=True,
     )

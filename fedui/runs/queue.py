@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
+from django.utils import timezone
 
 from fedui.runs.models import DRIVEN, Run, RunRules, RunStatus
 
@@ -31,6 +32,11 @@ def next_in_line(now: datetime, *, lock: bool = False) -> list[int]:
             admitted.append(run.pk)
             taken[run.federation_id] += 1
     return admitted
+
+
+def lost_runs() -> list[int]:
+    """Ids of the runs that are under way, and that no aggregator holds."""
+    return list(Run.objects.without_owner(timezone.now()).filter(status__in=DRIVEN).values_list("pk", flat=True))
 
 
 def ahead(now: datetime) -> dict[int, int]:

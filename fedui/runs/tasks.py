@@ -10,7 +10,6 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.utils import timezone
 
 from fedui.runs import queue
-from fedui.runs.models import DRIVEN, Run
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +32,7 @@ def host_run(run_id: int) -> bool:
 @shared_task(name="runs.dispatch_ownerless")
 def dispatch_ownerless() -> int:
     """Send every run that has lost its worker, and those that are next in the queue, to the workers."""
-    now = timezone.now()
-    lost = Run.objects.without_owner(now).filter(status__in=DRIVEN).values_list("pk", flat=True)
-    run_ids = [*lost, *queue.next_in_line(now)]
+    run_ids = [*queue.lost_runs(), *queue.next_in_line(timezone.now())]
     for run_id in run_ids:
         host_run.apply_async((run_id,), expires=HINT_EXPIRES_SECONDS)
     return len(run_ids)

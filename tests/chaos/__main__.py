@@ -15,7 +15,7 @@ from typing import Any
 import django
 
 from tests.chaos.cluster import Cluster
-from tests.chaos.faults import KINDS, PHASES, Fault, schedule
+from tests.chaos.faults import KINDS, PHASES, Fault, pairs, schedule
 
 TAKEOVER_BAR = 15.0
 
@@ -50,13 +50,7 @@ def _plan(options: argparse.Namespace) -> list[list[Fault]]:
         kind, _, phase = options.only.partition(":")
         phases = [phase] if phase else PHASES
         return [[Fault(kind, one, 2, "hosp-birch")] for one in phases]
-    singles = [[fault] for fault in schedule(options.single, options.seed)]
-    pairs = schedule(2 * options.double, options.seed + 1)
-    doubles = [
-        sorted(pair, key=lambda f: (f.round_number, PHASES.index(f.phase)))
-        for pair in zip(pairs[::2], pairs[1::2], strict=True)
-    ]
-    return singles + doubles
+    return [[fault] for fault in schedule(options.single, options.seed)] + pairs(options.double, options.seed + 1)
 
 
 def _bars(verdicts: list[Any], options: argparse.Namespace) -> bool:

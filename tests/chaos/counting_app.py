@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from client_agent.apps import digits_numpy
-from client_agent.apps.digits_numpy import MLP, digits, initialise
+from client_agent.apps.datasets import digits
+from client_agent.apps.digits_numpy import MLP, initialise
 from client_agent.apps.site import Site, SiteOptions
 from client_agent.apps.training import Trainer
 from client_agent.sdk import Arrays, Config, Context, FitResult
@@ -20,8 +22,8 @@ class CountingTrainer(Trainer):
         return result
 
     def _note(self, what: str, config: Config) -> None:
-        with open(os.environ["CHAOS_TRAININGS"], "a") as file:
-            file.write(f"{what} {config['run_id']} {config['round']}\n")
+        with Path(os.environ["CHAOS_TRAININGS"]).open("a") as file:
+            file.write(f"{what} {config['run_id']!s} {config['round']!s}\n")
 
 
 def client_fn(context: Context) -> Trainer:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import numpy as np
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -26,6 +27,8 @@ from fedui.strategies.services import create_strategy
 from tests.chaos.cluster import CLIENTS, Cluster
 from tests.chaos.faults import ROUNDS, Fault, Injector
 from tests.chaos.processes import until
+
+T = TypeVar("T")
 
 SEED = 21
 HINTS = 20
@@ -56,7 +59,7 @@ class Laboratory:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._owner = User.objects.create_user("chaos", password="x")  # noqa: S106  # a test's
+        self._owner = User.objects.create_user("chaos", password="x")  # a test's
         self._federation: Federation = create_federation("Chaos", "chaos", self._owner)
         _, token = create_token(self._federation, self._owner, max_uses=len(CLIENTS))
         for index, name in enumerate(CLIENTS):
@@ -100,10 +103,9 @@ class Laboratory:
         injector = Injector(self.cluster, experiment)
         next_event: float | None = None
         try:
-            for fault in faults:
-                injector.arm(fault)
-            for fault in faults:
-                injector.inflict(fault)
+            injector.arm(faults[0])
+            for fault, following in zip(faults, [*faults[1:], None], strict=True):
+                injector.inflict(fault, following)
                 next_event = experiment.seconds_to_next_event(injector.harmed_at)
             experiment.await_end()
             wrong = experiment.wrongs(expected)
@@ -190,17 +192,15 @@ class Experiment:
     def _left_behind(self) -> list[str]:
         run = self._fresh()
         wrong = [] if run.lease_expires_at is None else ["a lease is left"]
-        uploads = [file for file in (self._laboratory.cluster.data / "uploads").rglob("*.part")]
+        uploads = (self._laboratory.cluster.data / "uploads").rglob("*.part")
         return wrong + [f"an upload is left: {file.name}" for file in uploads]
 
     def _fresh(self) -> Run:
         return _again(lambda: Run.objects.get(pk=self._run.pk))
 
 
-def _again(query: Any) -> Any:
+def _again(query: Callable[[], T]) -> T:
     """`query`, over a new connection if a fault has cut this one."""
-    from django.db import InterfaceError, OperationalError
-
     try:
         return query()
     except (InterfaceError, OperationalError):
@@ -208,9 +208,7 @@ def _again(query: Any) -> Any:
         return query()
 
 
-def _moment(seconds: float) -> Any:
-    from datetime import UTC, datetime
-
+def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 

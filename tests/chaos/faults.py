@@ -7,10 +7,11 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tests.chaos.cluster import CLIENTS, Cluster, free_port
+from tests.chaos.cluster import CLIENTS, Cluster
 from tests.chaos.processes import Service, until
 
 PHASES = ("select", "dispatch", "collect", "aggregate", "checkpoint", "commit", "announce", "evaluate")
@@ -29,18 +30,28 @@ class Fault:
     round_number: int
     client: str
 
+    def place(self) -> tuple[int, int]:
+        return self.round_number, PHASES.index(self.phase)
+
     def __str__(self) -> str:
         return f"{self.kind} at {self.phase} of round {self.round_number} ({self.client})"
 
 
 def schedule(count: int, seed: int) -> list[Fault]:
     """So many faults, each kind and phase as often as any other, drawn by `seed`."""
-    rng = random.Random(seed)  # noqa: S311  # a schedule, no secret
+    rng = random.Random(seed)  # a schedule, no secret
     pairs = [(kind, phase) for kind in KINDS for phase in PHASES]
     drawn: list[tuple[str, str]] = []
     while len(drawn) < count:
         drawn += rng.sample(pairs, len(pairs))
     return [Fault(kind, phase, rng.randint(1, ROUNDS), rng.choice(CLIENTS)) for kind, phase in drawn[:count]]
+
+
+def pairs(count: int, seed: int) -> list[list[Fault]]:
+    """So many pairs of faults, the second after the first."""
+    drawn = schedule(4 * count, seed)
+    couples = [sorted(pair, key=Fault.place) for pair in zip(drawn[::2], drawn[1::2], strict=True)]
+    return [couple for couple in couples if couple[0].place() != couple[1].place()][:count]
 
 
 class RunUnderTest(Protocol):
@@ -63,14 +74,15 @@ class Injector:
     def arm(self, fault: Fault) -> None:
         self._armed(fault).touch()
 
-    def inflict(self, fault: Fault, seconds: float = 90.0) -> None:
-        """Wait for the round to get there, do it harm, let it go on. Raises `TimeoutError`."""
+    def inflict(self, fault: Fault, following: Fault | None, seconds: float = 90.0) -> None:
+        """Wait for the round to get there, do it harm, let it go on to the following fault. Raises `TimeoutError`."""
         reached = self._armed(fault).with_name(f"{self._armed(fault).name}.reached")
         until(reached.exists, f"Reaching {fault}", seconds)
+        if following:
+            self.arm(following)
         self.harmed_at = time.time()
-        go_on = lambda: reached.unlink(missing_ok=True)  # noqa: E731
-        KINDS[fault.kind](self, fault, go_on)
-        go_on()
+        KINDS[fault.kind](self, fault, partial(reached.unlink, missing_ok=True))
+        reached.unlink(missing_ok=True)
 
     def disarm(self) -> None:
         for file in self._cluster.failpoints.iterdir():
