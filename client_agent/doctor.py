@@ -173,10 +173,13 @@ async def _greet(patient: _Patient) -> fleet_pb2.ServerMessage:
         stream = fleet_pb2_grpc.FleetStub(channel).Connect()
         await stream.write(departures.hello(agent.hello({})))
         answer = await stream.read()
-        await stream.write(departures.message(fleet_pb2.AgentMessage(heartbeat=fleet_pb2.Heartbeat(leaving=True))))
-        await stream.done_writing()
+        answer = answer if isinstance(answer, fleet_pb2.ServerMessage) else fleet_pb2.ServerMessage()
+        if answer.HasField("welcome"):
+            leaving = fleet_pb2.AgentMessage(heartbeat=fleet_pb2.Heartbeat(leaving=True))
+            await stream.write(departures.message(leaving))
+            await stream.done_writing()
         departures.close()
-        return answer if isinstance(answer, fleet_pb2.ServerMessage) else fleet_pb2.ServerMessage()
+        return answer
 
 
 def _apps(patient: _Patient) -> str:

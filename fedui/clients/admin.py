@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from fedui.admin import ReadOnlyAdmin
-from fedui.clients.models import Admission, Certificate, Client, EnrolmentToken
+from fedui.clients.models import Admission, Certificate, Client, Connection, EnrolmentToken, VitalsSample
 
 
 @admin.register(Client)
@@ -37,3 +37,19 @@ class AdmissionAdmin(ReadOnlyAdmin):
     list_filter = ("status", "federation")
     list_select_related = ("federation", "decided_by")
     search_fields = ("name", "host", "fingerprint")
+
+
+@admin.register(Connection)
+class ConnectionAdmin(ReadOnlyAdmin):
+    list_display = ("client", "opened_at", "closed_at", "ending", "agent_version")
+    list_filter = ("ending", "client__federation")
+    list_select_related = ("client",)
+    search_fields = ("client__name", "session_id")
+
+
+@admin.register(VitalsSample)
+class VitalsSampleAdmin(ReadOnlyAdmin):
+    list_display = ("client", "at", "seconds")
+    list_filter = ("seconds", "client__federation")
+    list_select_related = ("client",)
+    search_fields = ("client__name",)

@@ -104,7 +104,7 @@ def test_a_late_client_is_called_off_and_asked_again_and_not_for_ever() -> None:
     round_ = machine(eligible="a")
     round_.start(0.0)
     for _ in range(TRIES - 1):
-        assert round_.handle(ended("a", Outcome.LATE)) == [Cancel(("a",), "it broke"), SendFit(("a",))]
+        assert round_.handle(ended("a", Outcome.LATE)) == [Cancel(("a",), "it broke", late=True), SendFit(("a",))]
     *_, abandon = round_.handle(ended("a", Outcome.LATE))
     assert isinstance(abandon, Abandon)
     assert "1 client has failed 3 times" in abandon.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import gc
 import threading
 from collections.abc import Mapping
@@ -258,8 +259,10 @@ async def test_the_wait_for_clients_ends_although_others_come_and_go(federation:
     run = add_run(federation, num_rounds=1, buffer_size=2, faults={"wait_for_clients_seconds": 0.5, "max_abandoned": 1})
     running = asyncio.create_task(drive(federation))
     other = Signature((TensorSpec("v", "float32", (1,)),))
-    while not running.done():
-        await (await federation.connect("b", signature=other)).hang_up()
+    for number in itertools.count():
+        if running.done():
+            break
+        await (await federation.connect(f"b{number}", signature=other)).hang_up()
     await running
     assert "no client has come to train within 0.5 s." in run.reason
 

@@ -154,8 +154,8 @@ async def test_who_waits_while_the_round_closes_is_told() -> None:
         waits = await begin_upload(*work["b"])
         await asyncio.wait_for(work["b"][0].cancelled.get(), 10)  # the deadline, which runs on while it waits
         await send(holds, work["a"][3])
-        assert "Too late by" in ((await ended(holds)).details() or "")
-        assert "The round was closed" in ((await ended(waits)).details() or "")
+        for call in (holds, waits):
+            assert "Too late by" in ((await ended(call)).details() or "")
         running.cancel()
 
 

@@ -20,7 +20,8 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from aggregator.core.statistics import WIDTH, pack
 from fedui.accounts.models import User
 from fedui.clients.models import Client
-from fedui.federations.models import Federation, Role
+from fedui.federations.models import ALLOWED, Act, Federation, Role
+from fedui.federations.services import add_member
 from fedui.runs.models import ModelVersion, Participation, Round, RoundStatus, Run
 from tests.support.domain import NOW, a_client, a_member, a_run, a_user, with_events, with_rounds
 
@@ -69,13 +70,26 @@ ADDRESSES: list[Callable[[Run], str]] = [
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("role", [role for role in Role if Act.READ in ALLOWED[role]])
 def test_members_see_runs(run: Run, model: ModelVersion, role: Role, address: Callable[[Run], str]) -> None:
     Round.objects.create(run=run, number=3, status=RoundStatus.COMMITTED, started_at=NOW)
     user = a_member(run.federation, role) if role != Role.OWNER else run.created_by
     assert user
 
     assert signed_in(user).get(address(run)).status_code == 200
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_for_site_admins_a_run_does_not_exist(run: Run, model: ModelVersion, address: Callable[[Run], str]) -> None:
+    user = a_user("site-admin")
+    add_member(
+        run.federation,
+        user,
+        Role.SITE_ADMIN,
+        a_member(run.federation, Role.OPERATOR),
+        clients=[a_client(run.federation)],
+    )
+    assert signed_in(user).get(address(run)).status_code == 404
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

@@ -26,6 +26,10 @@ def test_the_default_is_said_without_parts_that_do_nothing() -> None:
         "Round": (
             "Closes after 2 min at the latest, and counts with 2 updates or more. After 3 attempts without that the run fails."
         ),
+        "Slow and lost": (
+            "A client that drops out is replaced by another, as long as the time left is enough for that one. "
+            "Unfinished training is not taken: only FedProx, and FedNova without another method, weigh it rightly."
+        ),
         "Early stop": "None. A run does all its rounds.",
         "Evaluation": "The model is measured by the clients and on the server, every round.",
     }
