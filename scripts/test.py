@@ -75,7 +75,7 @@ def run_tests(session: Session, *, quick: bool) -> None:
     session.run("tests", [*pytest, "-n", "2", "-m", "not browser and not e2e"], **environment)
     if session.has("PostgreSQL", postgres_answers(), "database tests ran on SQLite alone"):
         on_postgres = environment | {"FEDUI_TEST_DATABASE": "postgres", "FEDUI_TEST_DATABASE_URL": POSTGRES}
-        session.run("tests on PostgreSQL", [*pytest, *DATABASE_TESTS], **on_postgres)
+        session.run("tests on PostgreSQL", [*pytest, "-n", "2", *DATABASE_TESTS], **on_postgres)
     if quick:
         return
     browser = session.has("Chromium", bool(CHROMIUM), "browser tests were left out (CHROMIUM names one)")
