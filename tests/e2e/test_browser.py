@@ -59,7 +59,7 @@ def no_complaints(page: Page) -> Iterator[None]:
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield
-    harmless = ("ERR_CONNECTION", "WebSocket", "htmx:sendAbort", "htmx:afterRequest")
+    harmless = ("ERR_CONNECTION", "WebSocket", "htmx:sendAbort", "htmx:sendError", "htmx:afterRequest")
     assert not [text for text in complaints if not any(word in text for word in harmless)]
 
 
