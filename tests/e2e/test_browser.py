@@ -164,7 +164,7 @@ def test_the_model_is_downloaded_and_loads(page: Page, tmp_path: Path) -> None:
 
 
 def test_a_run_is_stopped_while_it_trains(page: Page) -> None:
-    page.get_by_role("link", name="Run again").click()
+    page.get_by_role("link", name="Clone").click()
     page.get_by_role("textbox", name="Name").fill("digits-stopped")
     page.get_by_role("button", name="Start run").click()
     has(page.locator("#live-list"), "Training")
