@@ -7,11 +7,22 @@ import os
 from typing import Any
 
 
-def report(name: str, value: float, unit: str, reference: float, *, ok: bool | None = None, **settings: Any) -> None:
+def report(
+    name: str,
+    value: float,
+    unit: str,
+    reference: float,
+    *,
+    ok: bool | None = None,
+    why_missed: str = "",
+    **settings: Any,
+) -> None:
     """`reference` was measured in the same run, in the same unit; `settings["against"]` says what it is.
 
-    `ok` is whether the bar was met; None where none is set.
+    `ok` is whether the bar was met; None where none is set. `why_missed` is told only where it was not.
     """
+    if ok is False and why_missed:
+        settings["why_missed"] = why_missed
     line = {
         "name": name,
         "value": round(value, 6),
