@@ -27,7 +27,10 @@ CASES = [(1_000_000, 10), (1_000_000, 100), (10_000_000, 10), (10_000_000, 100),
 BAR = (10_000_000, 100)
 """The case that the bars are set for."""
 PERMUTATIONS = 100
-WHY_SLOWER_THAN_COPY = "an exact sum moves 20 bytes a value (float32 in, int64 in and out), a copy 8 to 12; the bare loop reaches 0.63 to 0.71 of it"
+WHY_SLOWER_THAN_COPY = (
+    "an exact sum moves 20 bytes a value (float32 in, int64 in and out), a copy 8 to 12; "
+    "the bare loop reaches 0.63 to 0.71"
+)
 
 Updates = list[NDArray[np.float32]]
 

@@ -21,7 +21,10 @@ COUNTS, LENGTH = (10, 50, 100), 1_000_000
 BAR = 50
 """The number of updates that the bars are set for."""
 BULYAN_SECONDS, MEDIAN_BYTES = 0.2, 64e6
-WHY_SLOWER_THAN_GRAM = "before the product a block is centred on the model, so that a far update costs the others no digits: a pass of its own over the rows"
+WHY_SLOWER_THAN_GRAM = (
+    "before the product the rows are centred on the model, "
+    "so that a far update costs the others no digits: one more pass"
+)
 
 Matrix = NDArray[np.float32]
 
