@@ -21,8 +21,8 @@ from protos.tensors import Parameters
 THREADS = min(4, os.cpu_count() or 1)
 COLUMNS = 32_768
 """Coordinates worked on at a time: a block of 50 rows is 6.5 MB of float32."""
-GRAM_COLUMNS, GRAM_PARTS = 16_384, 4
-"""A block of 50 centred rows is 3.2 MB, which the product still finds in the cache. One part is centred while another is multiplied."""
+GRAM_COLUMNS = 8_192
+"""A block of 50 centred rows is 1.6 MB, which the product still finds in the cache."""
 
 
 class SpooledAggregator(ABC):
@@ -152,18 +152,11 @@ class Rows:
         return gram if np.isfinite(gram).all() else self._gram(origin, np.dtype("f8"))
 
     def _gram(self, origin: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float64]:
-        """The columns in a fixed number of parts, which are added in their order: how many threads there are changes no bit."""
-        edges = [part * self.length // GRAM_PARTS for part in range(GRAM_PARTS + 1)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            parts = pool.map(lambda start, stop: self._gram_of(origin, dtype, start, stop), edges, edges[1:])
-            return sum(parts, np.zeros((self.count, self.count)))
-
-    def _gram_of(self, origin: NDArray[Any], dtype: np.dtype[Any], begin: int, end: int) -> NDArray[np.float64]:
         gram = np.zeros((self.count, self.count))
         with np.errstate(over="ignore", invalid="ignore"):  # seen by the caller, and done again in float64
-            steps = np.empty((self.count, min(GRAM_COLUMNS, end - begin)), dtype)
-            for start in range(begin, end, GRAM_COLUMNS):
-                columns = slice(start, min(start + GRAM_COLUMNS, end))
+            steps = np.empty((self.count, min(GRAM_COLUMNS, self.length)), dtype)
+            for start in range(0, self.length, GRAM_COLUMNS):
+                columns = slice(start, min(start + GRAM_COLUMNS, self.length))
                 block = steps[:, : columns.stop - start]
                 for k, step in enumerate(block):
                     np.subtract(self.row(k)[columns], origin[columns], out=step, dtype=dtype)
