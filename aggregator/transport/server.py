@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 HANDSHAKE_MS = 20_000
 """Who opens a connection and says nothing holds it for so long."""
+LOOKAHEAD_BYTES = 4 * 1024 * 1024
+"""Of one upload on its way: 40 MiB/s over a line with a round trip of 100 ms."""
 IDLE_MS = 120_000
 """A connection without a call is closed; agents open another when they need it."""
 
@@ -63,6 +65,9 @@ def build_server(
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            # Without its own probing, which lets 20 MiB and more be under way on a quick line, to be lost with a cut.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.max_connection_idle_ms", IDLE_MS),
             ("grpc.max_concurrent_streams", calls.limits.calls_at_once),
