@@ -127,10 +127,11 @@ class BufferedRoundDriver(RoundDriver):
         counted: Mapping[str, int],
         mode: Buffered,
         fleet: Fleet,
+        weights: Mapping[str, int],
     ) -> None:
         eligible = fleet.eligible()
         cohort = Cohort(fleet.names, mode.buffer_size, len(eligible))
-        super().__init__(context, number, attempt, cohort, model, counted, fleet.eligible)
+        super().__init__(context, number, attempt, cohort, model, counted, fleet.eligible, weights)
         self._story = RoundStory(context.events, number, attempt, fleet.names)
         self._fleet, self._mode = fleet, mode
         self._cohort_size = mode.buffer_size
@@ -217,7 +218,7 @@ class BufferedRoundDriver(RoundDriver):
     def _rule_update(self, delivery: Delivery) -> RuleUpdate:
         update, base = super()._rule_update(delivery), self._fleet.delivered[delivery.assignment].base
         if self._mode.weighting == "uniform":
-            update = RuleUpdate(update.client_id, update.parameters, 1, update.metrics)
+            update = RuleUpdate(update.client_id, update.parameters, self._weight(update.client_id), update.metrics)
         scale = self._mode.scale(self._machine.staleness(update.client_id))
         return moved(update, base.parameters, self._model.parameters, scale)
 

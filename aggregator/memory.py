@@ -50,6 +50,9 @@ class StoredRun:
     wanted_rounds: int = 0
     """More than the engine was told to do, if the run has been extended meanwhile."""
     models: dict[int, ModelRecord] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    opened: dict[tuple[int, int], Mapping[str, int]] = field(default_factory=dict)
+    """By round and lease the weights that were read."""
     rounds: dict[tuple[int, int], RoundRecord] = field(default_factory=dict)
     abandoned: dict[tuple[int, int], str] = field(default_factory=dict)
 
@@ -134,6 +137,15 @@ class MemoryRunStore:
 
     async def release(self, lease: Lease) -> None:
         self._fence(lease).held = False
+
+    async def weights(self, lease: Lease, round_number: int) -> Mapping[str, int]:
+        run = self._fence(lease)
+        earlier = [
+            w for (number, fencing), w in run.opened.items() if number == round_number and fencing != lease.fencing
+        ]
+        known = earlier[-1] if earlier else dict(run.weights)
+        run.opened[round_number, lease.fencing] = known
+        return known
 
     async def begin_round(self, lease: Lease, record: RoundRecord) -> None:
         self._fence(lease).rounds[record.number, record.attempt] = record

@@ -157,6 +157,14 @@ class RunStore(Protocol):
         """Give an unfinished run back, for another engine to take up at once."""
         ...
 
+    async def weights(self, lease: Lease, round_number: int) -> Mapping[str, int]:
+        """What clients count for in a round that is about to begin, in per cent, by id: 0 is excluded, and who isn't named counts in full.
+
+        Reading them opens the round: what is ordered from now on counts for a later one, so that a round that is done again after a
+        crash has the same weights. One that is opened again by the same lease had come to nothing, and takes in what was ordered since.
+        """
+        ...
+
     async def begin_round(self, lease: Lease, record: RoundRecord) -> None: ...
 
     async def commit_round(self, lease: Lease, record: RoundRecord, model: ModelRecord) -> None:

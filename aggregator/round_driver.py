@@ -33,6 +33,11 @@ from protos.tensors import Parameters
 logger = logging.getLogger(__name__)
 
 
+FULL = 100
+"""Per cent that a client counts for, unless an operator has ordered otherwise."""
+EXCLUDED = "An operator has excluded the client from this run."
+
+
 @dataclass(frozen=True, slots=True)
 class Cohort:
     """The clients of a round: the name of each by its id."""
@@ -67,10 +72,11 @@ class RoundDriver(RoundListener):
         model: GlobalModel,
         counted: Mapping[str, int],
         eligible: Callable[[], Collection[str]],
+        weights: Mapping[str, int],
     ) -> None:
         """`counted`: of each client the round in which it was asked for the update of its that was counted last.
 
-        `eligible` says who could be asked now.
+        `eligible` says who could be asked now, `weights` what clients count for in per cent; who isn't named counts in full.
         """
         evaluation = context.spec.strategy.evaluation
         faults = context.spec.strategy.faults
@@ -82,7 +88,7 @@ class RoundDriver(RoundListener):
         self._cohort = cohort.names
         self._wanted, self._population = cohort.wanted, cohort.population
         self._cohort_size = len(cohort.names)
-        self._counted, self._eligible = counted, eligible
+        self._counted, self._eligible, self._weights = counted, eligible, weights
         self._reserve = tuple(cohort.reserve) if faults.replace else ()
         self._model = model
         self._next: GlobalModel | None = None
@@ -160,6 +166,10 @@ class RoundDriver(RoundListener):
         await failpoint("collect", self._number)
         if refusal := self._machine.refusal(client_id):
             delivery.refuse(refusal)
+            return
+        if not self._weights.get(client_id, FULL):  # asked before it was excluded, in a buffered run
+            delivery.refuse(EXCLUDED)
+            self._reject(client_id, EXCLUDED)
             return
         try:
             statistics = await self._making.add(lambda: self._rule_update(delivery))
@@ -339,11 +349,15 @@ class RoundDriver(RoundListener):
             self._inbox.put_nowait(machine.AggregationBroke(time.monotonic(), str(failure)))
 
     def _rule_update(self, delivery: Delivery) -> RuleUpdate:
-        """What the rule is told of an update."""
+        """What the rule is told of an update: where an operator has changed weights, of all in hundredths, and so without rounding."""
         update = delivery.update
         steps = update.work.done if update.work and update.work.is_partial else 0
         client_id, metrics = delivery.assignment.client_id, numeric(update.metrics)
-        return RuleUpdate(client_id, delivery.parameters, update.num_examples, metrics, steps)
+        weight = update.num_examples * self._weight(client_id)
+        return RuleUpdate(client_id, delivery.parameters, weight, metrics, steps)
+
+    def _weight(self, client_id: str) -> int:
+        return self._weights.get(client_id, FULL) if any(self._weights.values()) else 1
 
     async def _commit(self, model: GlobalModel, state: Parameters, closed_at: datetime) -> None:
         """Checkpoint first, then one transaction, then the event: a crash between any two loses nothing that was announced."""

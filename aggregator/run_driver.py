@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from aggregator.ports import (
     RunState,
     StoreUnavailable,
 )
-from aggregator.round_driver import Cohort, CommittedRound, RoundDriver
+from aggregator.round_driver import FULL, Cohort, CommittedRound, RoundDriver
 from protos.tensors import Parameters
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ SHOWN = 3
 RENEW_SECONDS = 2.5
 """How often the lease is renewed, and the operator's wish read; a nudge makes it sooner."""
 
+LOOK_AGAIN_SECONDS = 5.0
+"""While there are too few clients: an operator may let one in again that was excluded."""
 
 _WISHES = {
     Directive.PAUSE: ("run.pausing", "pauses the run after this round", ""),
@@ -71,6 +73,7 @@ class RunDriver:
         self._deciding = dict(state.deciding)
         self._counted = dict(state.counted)
         self._attendance = dict(state.attendance)
+        self._weights: Mapping[str, int] = {}
         self._round: RoundDriver | None = None
         self._fleet = Fleet(self._eligible)  # of a buffered run alone
         self._wish = Directive.GO_ON
@@ -230,10 +233,26 @@ class RunDriver:
     async def _begin_attempt(self, number: int, attempt: int, failed: int, model: GlobalModel) -> RoundDriver:
         mode = self._context.spec.strategy.mode
         if isinstance(mode, Buffered):
-            await self._wait_for_clients()
-            return BufferedRoundDriver(self._context, number, attempt, model, self._counted, mode, self._fleet)
+            await self._wait_for_clients(number)
+            return BufferedRoundDriver(
+                self._context, number, attempt, model, self._counted, mode, self._fleet, self._weights
+            )
         cohort = await self._select_cohort(number, failed)
-        return RoundDriver(self._context, number, attempt, cohort, model, self._counted, self._eligible)
+        return RoundDriver(self._context, number, attempt, cohort, model, self._counted, self._eligible, self._weights)
+
+    async def _read_weights(self, number: int) -> None:
+        """An operator may have excluded clients, or made them count for less."""
+        weights = await self._context.store.weights(self._context.lease, number)
+        if weights == self._weights:
+            return
+        self._weights = weights
+        excluded = sum(not percent for percent in weights.values())
+        words = [f"{excluded} excluded"] * bool(excluded) + [f"{len(weights) - excluded} of less weight"] * (
+            len(weights) > excluded
+        )
+        message = f"From round {number} on, clients by the operator's order: {', '.join(words) or 'all in full again'}"
+        data = {"weights": dict(weights)}
+        self._context.events.emit("run.weighed", message, level=Level.WARNING, round_number=number, data=data)
 
     async def _forget_failed_round(self) -> None:
         """The strategy may have changed its state on the way to a model that was not committed."""
@@ -241,7 +260,7 @@ class RunDriver:
         self._context.strategy.load(state)
 
     async def _select_cohort(self, number: int, failed: int) -> Cohort:
-        spec, clients = self._context.spec, await self._wait_for_clients()
+        spec, clients = self._context.spec, await self._wait_for_clients(number)
         chosen = select(spec.strategy.cohort, spec.seed, number, clients, self._attendance, failed)
         names, reserve = (
             {client_id: clients[client_id].name for client_id in those} for those in (chosen.cohort, chosen.reserve)
@@ -322,14 +341,16 @@ class RunDriver:
         shared, packing = self._context.strategy.shared_of(parameters), self._context.spec.strategy.update.packing
         return await asyncio.to_thread(GlobalModel.of, parameters, shared, packing)
 
-    async def _wait_for_clients(self) -> dict[str, ClientIdentity]:
-        """The eligible clients, when there are enough for a round. Raises `RunFailed` if they don't come in time."""
+    async def _wait_for_clients(self, number: int = 0) -> dict[str, ClientIdentity]:
+        """The eligible clients, when there are enough for round `number`. Raises `RunFailed` if they don't come in time."""
         faults, need = self._context.spec.strategy.faults, self._context.spec.strategy.cohort.min_clients
         give_up_at = time.monotonic() + faults.wait_for_clients_seconds
         announced = -1
         while True:
             self._raise_if_interrupted()
             changed = self._context.hub.changed
+            if number:
+                await self._read_weights(number)
             clients = self._eligible()
             if len(clients) >= need:
                 return clients
@@ -342,9 +363,11 @@ class RunDriver:
                     data={"have": announced, "need": need},
                 )
             try:
-                async with asyncio.timeout(give_up_at - time.monotonic()):
+                async with asyncio.timeout(min(give_up_at - time.monotonic(), LOOK_AGAIN_SECONDS)):
                     await self._unless_interrupted(changed.wait())
             except TimeoutError:
+                if time.monotonic() < give_up_at:
+                    continue
                 raise RunFailed(
                     f"Only {len(clients)} of {need} clients that offer {self._context.spec.app} "
                     f"{self._context.spec.app_version} came online within {faults.wait_for_clients_seconds:g} s"
@@ -371,7 +394,11 @@ class RunDriver:
         minor = 0 if any_agent else spec.strategy.agent_minor
         clients = self._context.hub.eligible(spec.federation_id, spec.app, spec.app_version, spec.signature, minor)
         wanted = spec.strategy.cohort.labels.items()
-        return {client_id: client for client_id, client in clients.items() if wanted <= client.labels.items()}
+        return {
+            client_id: client
+            for client_id, client in clients.items()
+            if wanted <= client.labels.items() and self._weights.get(client_id, FULL)
+        }
 
     def _raise_if_interrupted(self) -> None:
         match self._wish:

@@ -14,6 +14,7 @@ DomainError
 ├── RunRefused              fedui.runs.services
 ├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
+├── DiffRefused             fedui.runs.model_diff
 ├── ComparisonRefused       fedui.runs.comparison
 ├── QueryRefused            fedui.analytics.services
 ├── LastOwner               fedui.federations.services

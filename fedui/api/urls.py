@@ -11,6 +11,7 @@ from fedui.clients.operators_api import ACTS, AdmissionDecision, AdmissionList, 
 from fedui.clients.presence_api import ClientDetail, ClientList
 from fedui.runs.api import ClientUpdates, RoundSimilarity, RunCommands, RunEvents, RunModel, RunSnapshot
 from fedui.runs.compare_api import RunComparison
+from fedui.runs.panels_api import ClientHistory, ModelDiff, RoundParticipations, RunHeat, RunOutlook
 from fedui.runs.readiness_api import Readiness
 from fedui.strategies.api import StrategyDetail, StrategyList, StrategySchema, ValidateStrategy
 
@@ -46,6 +47,11 @@ urlpatterns = [
     path("runs/<int:run_id>", RunSnapshot.as_view(), name="run"),
     path("runs/<int:run_id>/commands", RunCommands.as_view(), name="run-commands"),
     path("runs/<int:run_id>/events", RunEvents.as_view(), name="run-events"),
+    path("runs/<int:run_id>/heat", RunHeat.as_view(), name="run-heat"),
+    path("runs/<int:run_id>/outlook", RunOutlook.as_view(), name="run-outlook"),
+    path("runs/<int:run_id>/clients/<uuid:client_id>", ClientHistory.as_view(), name="run-client"),
+    path("runs/<int:run_id>/diff/<int:before>/<int:after>", ModelDiff.as_view(), name="run-diff"),
+    path("runs/<int:run_id>/rounds/<int:round_number>", RoundParticipations.as_view(), name="round-participations"),
     path("runs/<int:run_id>/rounds/<int:round_number>/similarity", RoundSimilarity.as_view(), name="round-similarity"),
     path("runs/<int:run_id>/models/<int:round_number>", RunModel.as_view(), name="run-model"),
     path("queries", QueryList.as_view(), name="queries"),

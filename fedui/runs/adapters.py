@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from channels.db import database_sync_to_async
@@ -35,7 +35,7 @@ from aggregator.ports import (
 from fedui.audit.origin import ENGINE
 from fedui.audit.services import record as record_act
 from fedui.patience import patiently
-from fedui.runs import live, queue
+from fedui.runs import digests, live, queue, weights
 from fedui.runs.models import (
     DRIVEN,
     Metric,
@@ -98,6 +98,9 @@ class DatabaseRunStore:
 
     async def release(self, lease: Lease) -> None:
         await database_sync_to_async(_release)(lease)
+
+    async def weights(self, lease: Lease, round_number: int) -> Mapping[str, int]:
+        return await patiently(_weights, lease, round_number)
 
     async def begin_round(self, lease: Lease, record: RoundRecord) -> None:
         await patiently(_begin_round, lease, record)
@@ -277,6 +280,11 @@ def _leave(run: Run) -> None:
 
 
 @transaction.atomic
+def _weights(lease: Lease, round_number: int) -> dict[str, int]:
+    return weights.opened(_fence(lease), round_number, lease.fencing)
+
+
+@transaction.atomic
 def _begin_round(lease: Lease, record: RoundRecord) -> None:
     run = _fence(lease)
     row, begun = run.rounds.get_or_create(
@@ -299,6 +307,7 @@ def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None
         row.closed_at, row.committed_at = record.closed_at, record.committed_at
         row.save(update_fields=["status", "closed_at", "committed_at"])
         _write_participations(row, record.participations, [*REPORT_FIELDS, *COMPARISON_FIELDS])
+        digests.write([row])
     _write_metrics(run, record.number, record.metrics)
     ModelVersion.objects.create(
         run=run,
@@ -335,6 +344,7 @@ def _abandon_round(lease: Lease, record: RoundRecord, reason: str) -> None:
     row.status, row.reason, row.ended_at = RoundStatus.ABANDONED, reason, record.ended_at
     row.save(update_fields=["status", "reason", "ended_at"])
     _write_participations(row, record.participations)
+    digests.write([row])
     record_act(
         run.federation, ENGINE, "round.abandoned", run, run=run.pk, round=row.number, attempt=row.attempt, reason=reason
     )
@@ -347,6 +357,7 @@ def _record_evaluation(lease: Lease, record: RoundRecord) -> None:
     row.ended_at = record.ended_at
     row.save(update_fields=["ended_at"])
     _write_participations(row, record.participations)
+    digests.write([row])
     _write_metrics(run, record.number, [m for m in record.metrics if m.source != MetricSource.FIT])
 
 
@@ -356,6 +367,7 @@ def _pause(lease: Lease, reason: str) -> str:
     if not run.lease_owner:
         return str(run.federation_id)  # it rests already
     _abandon_orphans(run, reason or "The run was paused.")
+    weights.close(run)
     if run.status == RunStatus.STOPPING or not (reason or run.status == RunStatus.PAUSING):
         _leave(run)  # the operator has changed their mind; the next aggregator will hear of it
     else:
@@ -380,6 +392,7 @@ def _ended(run: Run) -> Ending:
 
 
 def _end(run: Run, outcome: RunOutcome, reason: str, all_rounds: int | None) -> Ending:
+    weights.close(run)
     if all_rounds is not None and run.num_rounds > all_rounds:
         _leave(run)
         return Ending.EXTENDED

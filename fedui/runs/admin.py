@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from fedui.admin import ReadOnlyAdmin
-from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, Run, RunCommand, RunRules
+from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, RoundDigest, Run, RunCommand, RunRules
 
 
 @admin.register(Run)
@@ -20,6 +20,14 @@ class RoundAdmin(ReadOnlyAdmin):
     list_filter = ("status", "run__federation")
     list_select_related = ("run",)
     search_fields = ("run__name",)
+
+
+@admin.register(RoundDigest)
+class RoundDigestAdmin(ReadOnlyAdmin):
+    list_display = ("round", "expected", "received", "bytes_up", "bytes_down")
+    list_filter = ("round__run__federation",)
+    list_select_related = ("round__run",)
+    search_fields = ("round__run__name",)
 
 
 @admin.register(Participation)

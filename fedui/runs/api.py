@@ -46,13 +46,15 @@ class RunSnapshot(RunView):
         return Response(snapshot_of(self.run_of(request, run_id)))
 
 
-class EventQuery(serializers.Serializer[dict[str, int]]):
+class EventQuery(serializers.Serializer[dict[str, Any]]):
     after = serializers.IntegerField(min_value=0, max_value=2**62, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=MAX_EVENTS)
+    client = serializers.UUIDField(required=False, default=None)
+    round = serializers.IntegerField(min_value=0, max_value=2**31 - 1, required=False, default=None)
 
 
 class RunEvents(RunView):
-    """The events that follow number `after`, at most `limit`; `more` says that there are others."""
+    """The events that follow number `after`, at most `limit`; `more` says that there are others. `client` and `round`: only theirs."""
 
     def get(self, request: Request, run_id: int) -> Response:
         query = EventQuery(data=request.query_params)
@@ -60,7 +62,9 @@ class RunEvents(RunView):
         after, limit = query.validated_data["after"], query.validated_data["limit"]
         run = self.run_of(request, run_id)
         last_seq = last_event(run)
-        events = list(Event.objects.filter(run=run, seq__gt=after, seq__lte=last_seq)[:limit])
+        only = {"client": query.validated_data["client"], "round_number": query.validated_data["round"]}
+        wanted = {name: value for name, value in only.items() if value is not None}
+        events = list(Event.objects.filter(run=run, seq__gt=after, seq__lte=last_seq, **wanted)[:limit])
         read_to = events[-1].seq if events else last_seq
         body: dict[str, Any] = {
             "events": [event_payload(event) for event in events],

@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.audit.services import record
-from fedui.runs import live
+from fedui.clients.models import Client
+from fedui.runs import live, weights
 from fedui.runs.models import CommandKind, ModelVersion, Priority, Run, RunCommand, RunStatus
 from fedui.runs.services import Plan, RunRefused, check_rounds, create_run
 from fedui.runs.tasks import dispatch_ownerless
@@ -34,6 +35,7 @@ ACTIONS: Mapping[CommandKind, str] = {
     CommandKind.EXTEND: "run.extended",
     CommandKind.CLONE: "run.cloned",
     CommandKind.FORK: "run.forked",
+    CommandKind.WEIGH: "run.client_weighed",
 }
 """As the audit log calls them."""
 
@@ -215,6 +217,24 @@ def fork(
         origin=origin,
         plan=plan,
     )  # fmt: skip
+
+
+def weigh(run: Run, order: Order, *, client: Client, percent: int, why: str = "") -> RunCommand | None:
+    """What a client counts for from the next round on: 0 excludes it, 100 is in full."""
+
+    def act(run: Run) -> Told | None:
+        weights.check(run, client, percent)
+        if weights.latest(run).get(str(client.pk), weights.FULL) == percent:
+            return None
+        told = {
+            "client": str(client.pk),
+            "name": client.name,
+            "percent": percent,
+            "from_round": weights.next_round(run),
+        }
+        return told | ({"why": why} if why else {})
+
+    return _obey(run, order, CommandKind.WEIGH, act)
 
 
 @transaction.atomic

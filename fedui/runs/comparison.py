@@ -14,11 +14,10 @@ from fedui.errors import DomainError, ErrorCode
 from fedui.federations.models import Federation
 from fedui.runs.figures import MOST_TRUSTED_FIRST
 from fedui.runs.models import Metric, Round, RoundStatus, Run
+from fedui.runs.thinning import thinned
 from fedui.web.figures import is_lower_better
 
 FEWEST, MOST = 2, 8
-MAX_POINTS = 2_000
-"""Of one curve: more than a screen has columns."""
 
 
 class ComparisonRefused(DomainError):
@@ -206,7 +205,7 @@ def _measure(runs: list[ComparedRun]) -> None:
         one = by_id[run_id]
         if name not in one.curves:
             known = ends[run_id]
-            one.curves[name] = _thinned([Point(n, *known[n], value) for n, value in values if n in known])
+            one.curves[name] = thinned([Point(n, *known[n], value) for n, value in values if n in known], _value)
             one.sources[name] = source
 
 
@@ -217,20 +216,6 @@ def _values(runs: Iterable[int]) -> dict[tuple[int, str, str], list[tuple[int, f
     for run_id, name, source, number, value in rows.values_list("run", "name", "source", "round_number", "value"):
         values.setdefault((run_id, name, source), []).append((number, value))
     return dict(sorted(values.items(), key=lambda item: MOST_TRUSTED_FIRST.index(item[0][2])))
-
-
-def _thinned(points: list[Point]) -> list[Point]:
-    """The first, lowest, highest and last point of each column of the screen; all of them where there are few."""
-    columns = MAX_POINTS // 4
-    if len(points) <= MAX_POINTS:
-        return points
-    width = len(points) / columns
-    kept: dict[int, Point] = {}
-    for column in range(columns):
-        part = points[round(column * width) : round((column + 1) * width)]
-        for point in (part[0], min(part, key=_value), max(part, key=_value), part[-1]):
-            kept[point.round] = point
-    return [kept[number] for number in sorted(kept)]
 
 
 def _value(point: Point) -> float:

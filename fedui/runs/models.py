@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Count, Q, Sum
+from django.db.models import Aggregate, Count, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -85,6 +85,10 @@ class Run(StatefulModel):
     status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED)
     reason = models.TextField(blank=True, help_text="Why the run ended, or what it waits for.")
     rounds_done = models.PositiveIntegerField(default=0, help_text="Number of the last committed round.")
+    opened_round = models.PositiveIntegerField(
+        default=0, help_text="For which the weights of clients were read last: an order that changes them counts later."
+    )
+    opened_by = models.PositiveIntegerField(default=0, help_text="Fencing number of the lease that read them.")
     pause_at_once = models.BooleanField(
         default=False, help_text="While pausing: whether the round in progress is dropped."
     )
@@ -157,13 +161,21 @@ class RoundStatus(models.TextChoices):
 
 class RoundQuerySet(models.QuerySet["Round"]):
     def with_totals(self) -> RoundQuerySet:
-        """Rounds that know how many updates were asked for and came, and the bytes that went each way."""
-        completed = Q(participations__outcome=Outcome.COMPLETED)
+        """Rounds that know how many updates were asked for and came, and the bytes that went each way.
+
+        Of a round that has ended its digest says it; only of the others are the participations counted.
+        """
+        parts = Participation.objects.filter(round=OuterRef("pk")).order_by()
+
+        def total(name: str, counted: Aggregate) -> Coalesce:
+            one_row = parts.values("round").annotate(total=counted).values("total")
+            return Coalesce(f"digest__{name}", Subquery(one_row), 0, output_field=models.BigIntegerField())
+
         return self.annotate(  # type: ignore[no-redef]  # Declared on Round, for those who are given rows.
-            expected=Count("participations", filter=Q(participations__replaces=None)),
-            received=Count("participations", filter=completed),
-            bytes_up=Coalesce(Sum("participations__bytes_up"), 0),
-            bytes_down=Coalesce(Sum("participations__bytes_down"), 0),
+            expected=total("expected", Count("pk", filter=Q(replaces=None))),
+            received=total("received", Count("pk", filter=Q(outcome=Outcome.COMPLETED))),
+            bytes_up=total("bytes_up", Sum("bytes_up")),
+            bytes_down=total("bytes_down", Sum("bytes_down")),
         )
 
 
@@ -199,6 +211,23 @@ class Round(models.Model):
 
     def __str__(self) -> str:
         return f"Round {self.number} of {self.run}"
+
+
+class RoundDigest(models.Model):
+    """What pages show of all participations of a round that has ended, so that nobody reads them. Written by `fedui.runs.digests`."""
+
+    round = models.OneToOneField(Round, on_delete=models.CASCADE, primary_key=True, related_name="digest")
+    expected = models.PositiveIntegerField()
+    received = models.PositiveIntegerField()
+    bytes_up = models.PositiveBigIntegerField()
+    bytes_down = models.PositiveBigIntegerField()
+    spread = models.JSONField(
+        help_text="By measure, its quantiles over the updates, and its median absolute deviation."
+    )
+    flagged = models.JSONField(help_text="Ids of the clients whose updates were unlike the others, the farthest first.")
+
+    def __str__(self) -> str:
+        return f"Digest of {self.round}"
 
 
 class Outcome(models.TextChoices):
@@ -326,6 +355,7 @@ class CommandKind(models.TextChoices):
     EXTEND = "extend", "Extended"
     CLONE = "clone", "Cloned"
     FORK = "fork", "Forked"
+    WEIGH = "weigh", "Weight of a client changed"
 
 
 class RunCommand(models.Model):

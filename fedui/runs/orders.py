@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from fedui.clients.models import Client
 from fedui.runs import commands
 from fedui.runs.commands import Order
 from fedui.runs.models import CommandKind, Priority, Run
@@ -65,6 +66,12 @@ class ForkForm(CloneForm):
     seed = forms.IntegerField(min_value=0, max_value=MAX_SEED, required=False)
 
 
+class WeighForm(forms.Form):
+    client = forms.ModelChoiceField(Client.objects.all())
+    percent = forms.IntegerField(min_value=0, max_value=100)
+    why = forms.CharField(max_length=200, required=False)
+
+
 def _fork(run: Run, order: Order, *, round: int, **values: Any) -> Run:  # noqa: A002  # as the API calls it
     return commands.fork(run, order, round_number=round, **values)
 
@@ -80,6 +87,7 @@ ORDERS: Mapping[CommandKind, tuple[type[forms.Form], Callable[..., Any]]] = {
     CommandKind.EXTEND: (ExtendForm, commands.extend),
     CommandKind.CLONE: (CloneForm, commands.clone),
     CommandKind.FORK: (ForkForm, _fork),
+    CommandKind.WEIGH: (WeighForm, commands.weigh),
 }
 
 

@@ -62,3 +62,7 @@ def metric(name: str, value: float | None) -> str:
 
 def is_lower_better(metric: str) -> bool:
     return _COSTS.search(metric) is not None
+
+
+def is_share(metric: str) -> bool:
+    return _SHARES.search(metric) is not None

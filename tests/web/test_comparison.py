@@ -10,8 +10,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from aggregator.core.config import StrategyConfig
-from fedui.runs.comparison import MAX_POINTS, MOST
+from fedui.runs.comparison import MOST
 from fedui.runs.models import Metric, MetricSource, Outcome, Participation, Round, RoundStatus, Run, RunStatus
+from fedui.runs.thinning import MAX_POINTS
 from fedui.strategies.services import save_version
 from tests.support.population import World, populate
 

@@ -119,6 +119,8 @@ class RuleConfig(Part):
 
     vectors: ClassVar[bool] = True
     """Its aggregate is a point near the current model: clipping before it and a server optimiser after it make sense."""
+    weighs: ClassVar[bool] = False
+    """An update counts by its number of examples, so that an operator can make a client count for less."""
     partial_work: ClassVar[bool] = False
     """Weighs an update by the steps that were really made, so that one of unfinished training is as good as any."""
     in_turn: ClassVar[bool] = False

@@ -26,6 +26,7 @@ class Mean(RuleConfig):
     """The mean of the updates, weighted by their numbers of examples."""
 
     title: ClassVar[str] = "Mean, weighted by examples"
+    weighs: ClassVar[bool] = True
     linear: ClassVar[bool] = True
     name: Literal["mean"] = "mean"
 

@@ -23,6 +23,7 @@ class FedNova(RuleConfig):
     """The mean of the updates, each divided by its number of local steps."""
 
     title: ClassVar[str] = "Normalised averaging (FedNova)"
+    weighs: ClassVar[bool] = True
     linear: ClassVar[bool] = True
     partial_work: ClassVar[bool] = True
     name: Literal["fednova"] = "fednova"

@@ -29,6 +29,7 @@ class GeometricMedian(RuleConfig):
     """The point whose distances to all updates have the smallest sum."""
 
     title: ClassVar[str] = "Geometric median (RFA)"
+    weighs: ClassVar[bool] = True
     name: Literal["geometric_median"] = "geometric_median"
     smoothing: Annotated[float, Field(gt=0, le=1, title="Smoothing ν")] = 1e-6
     steps: Annotated[int, Field(ge=1, le=10_000, title="Most steps")] = 100

@@ -21,6 +21,7 @@ class NormClipping(RuleConfig):
     """The mean of updates whose steps are drawn in to a common length."""
 
     title: ClassVar[str] = "Norm clipping"
+    weighs: ClassVar[bool] = True
     name: Literal["norm_clipping"] = "norm_clipping"
     norm: Annotated[
         float | None, Field(gt=0, title="Longest step", description="Empty: the median of the round's.")

@@ -1,0 +1,77 @@
+"""What clients of a run count for: in full, less, or not at all. The engine reads it as a round opens.
+
+An order counts from the first round that was not open when it came. So a round that is done again after a crash has the
+weights that it had.
+"""
+
+from __future__ import annotations
+
+from django.db.models import Q
+
+from fedui.clients.models import Client
+from fedui.runs.models import CommandKind, RoundStatus, Run, RunCommand
+from fedui.runs.services import RunRefused
+
+FULL = 100
+
+
+def check(run: Run, client: Client, percent: int) -> None:
+    """Raises `RunRefused`."""
+    if client.federation_id != run.federation_id:
+        raise RunRefused("This federation has no such client.", hint="Choose one of its clients.")
+    if not 0 <= percent <= FULL:
+        raise RunRefused(f"A client can't count for {percent} %.", hint="Choose 0, which excludes it, to 100.")
+    if run.is_terminal and run.status != "failed":
+        raise RunRefused(f"{run} is {run.status}: no round follows.", hint="Fork it, and exclude the client there.")
+    rule = run.strategy_version.parsed.aggregation
+    if 0 < percent < FULL and not rule.weighs:
+        raise RunRefused(
+            f"{rule.title} doesn't weigh updates, so no client can count for less.", hint="Exclude the client instead."
+        )
+
+
+def next_round(run: Run) -> int:
+    """From which an order counts that comes now."""
+    return max(run.opened_round, run.rounds_done) + 1
+
+
+def latest(run: Run) -> dict[str, int]:
+    """As ordered last, whether or not it counts already."""
+    return _folded(_orders(run))
+
+
+def in_force(run: Run, round_number: int) -> dict[str, int]:
+    return _folded([order for order in _orders(run) if order.data["from_round"] <= round_number])
+
+
+def opened(run: Run, round_number: int, fencing: int) -> dict[str, int]:
+    """For the engine, which has the lock of `run`: the weights of a round that is about to begin."""
+    came_to_nothing = run.opened_round == round_number and run.opened_by == fencing
+    if came_to_nothing and not run.rounds.filter(number=round_number, status=RoundStatus.RUNNING).exists():
+        _pull(run, round_number)
+    Run.objects.filter(Q(pk=run.pk) & ~Q(opened_round=round_number, opened_by=fencing)).update(
+        opened_round=round_number, opened_by=fencing
+    )
+    return in_force(run, round_number)
+
+
+def close(run: Run) -> None:
+    """The round that was open is dropped on purpose: what was ordered meanwhile counts when it is done again."""
+    _pull(run, run.rounds_done + 1)
+    Run.objects.filter(pk=run.pk).update(opened_round=run.rounds_done)
+
+
+def _pull(run: Run, round_number: int) -> None:
+    for order in _orders(run):
+        if order.data["from_round"] > round_number:
+            order.data["from_round"] = round_number
+            order.save(update_fields=["data"])
+
+
+def _orders(run: Run) -> list[RunCommand]:
+    return list(run.commands.filter(kind=CommandKind.WEIGH))
+
+
+def _folded(orders: list[RunCommand]) -> dict[str, int]:
+    weights = {order.data["client"]: order.data["percent"] for order in orders}
+    return {client: percent for client, percent in weights.items() if percent != FULL}
