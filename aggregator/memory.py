@@ -36,6 +36,9 @@ from aggregator.ports import (
 )
 from protos.tensors import Parameters
 
+FULL = 100
+"""Per cent that a client counts for, unless an operator has ordered otherwise."""
+
 
 @dataclass(slots=True)
 class StoredRun:
@@ -143,7 +146,9 @@ class MemoryRunStore:
         earlier = [
             w for (number, fencing), w in run.opened.items() if number == round_number and fencing != lease.fencing
         ]
-        known = earlier[-1] if earlier else dict(run.weights)
+        known = (
+            earlier[-1] if earlier else {client: percent for client, percent in run.weights.items() if percent != FULL}
+        )
         run.opened[round_number, lease.fencing] = known
         return known
 

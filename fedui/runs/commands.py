@@ -223,7 +223,7 @@ def weigh(run: Run, order: Order, *, client: Client, percent: int, why: str = ""
     """What a client counts for from the next round on: 0 excludes it, 100 is in full."""
 
     def act(run: Run) -> Told | None:
-        weights.check(run, client, percent)
+        weights.check(run, percent)
         if weights.latest(run).get(str(client.pk), weights.FULL) == percent:
             return None
         told = {

@@ -83,7 +83,7 @@ class RunConsumer(_GroupConsumer):
         return {"type": "hello", "last_seq": last["last"] or 0}
 
     async def run_events(self, message: dict[str, Any]) -> None:
-        await self.send_json({"type": "events", "events": message["events"]})
+        await self.send(text_data=message["frame"])
 
     async def run_command(self, message: dict[str, Any]) -> None:
         await self.send_json({"type": "command", "command": message["command"]})

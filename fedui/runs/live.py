@@ -6,6 +6,7 @@ sequence number; workers read the database every few seconds anyway.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -35,8 +36,9 @@ def user_group(user_id: int) -> str:
 
 
 async def publish_events(run_id: int, payloads: Sequence[dict[str, Any]]) -> None:
-    """Events of a run, stored already, to the browsers that watch it."""
-    await _send(run_group(run_id), {"type": "run.events", "events": list(payloads)})
+    """Events of a run, stored already, to the browsers that watch it: written out once, however many they are."""
+    frame = json.dumps({"type": "events", "events": list(payloads)}, separators=(",", ":"))
+    await _send(run_group(run_id), {"type": "run.events", "frame": frame})
 
 
 async def runs_changed(federation_id: str) -> None:

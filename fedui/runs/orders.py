@@ -7,10 +7,9 @@ from typing import Any
 
 from django import forms
 
-from fedui.clients.models import Client
-from fedui.runs import commands
+from fedui.runs import commands, weights
 from fedui.runs.commands import Order
-from fedui.runs.models import CommandKind, Priority, Run
+from fedui.runs.models import CommandKind, Priority, Run, RunCommand
 from fedui.runs.services import MAX_NAME_LENGTH, MAX_RETRIES, MAX_ROUNDS, MAX_SEED, Plan
 from fedui.strategies.models import StrategyVersion
 
@@ -67,13 +66,17 @@ class ForkForm(CloneForm):
 
 
 class WeighForm(forms.Form):
-    client = forms.ModelChoiceField(Client.objects.all())
+    client = forms.CharField(max_length=200, help_text="Its id, or its name.")
     percent = forms.IntegerField(min_value=0, max_value=100)
     why = forms.CharField(max_length=200, required=False)
 
 
 def _fork(run: Run, order: Order, *, round: int, **values: Any) -> Run:  # noqa: A002  # as the API calls it
     return commands.fork(run, order, round_number=round, **values)
+
+
+def _weigh(run: Run, order: Order, *, client: str, **values: Any) -> RunCommand | None:
+    return commands.weigh(run, order, client=weights.client_of(run, client), **values)
 
 
 ORDERS: Mapping[CommandKind, tuple[type[forms.Form], Callable[..., Any]]] = {
@@ -87,7 +90,7 @@ ORDERS: Mapping[CommandKind, tuple[type[forms.Form], Callable[..., Any]]] = {
     CommandKind.EXTEND: (ExtendForm, commands.extend),
     CommandKind.CLONE: (CloneForm, commands.clone),
     CommandKind.FORK: (ForkForm, _fork),
-    CommandKind.WEIGH: (WeighForm, commands.weigh),
+    CommandKind.WEIGH: (WeighForm, _weigh),
 }
 
 

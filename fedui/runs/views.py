@@ -4,7 +4,6 @@ import re
 from typing import Any
 from uuid import uuid4
 
-import yaml
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
@@ -13,18 +12,23 @@ from django.shortcuts import get_object_or_404, redirect
 
 from fedui.errors import DomainError
 from fedui.federations.models import Act, Federation
+from fedui.runs import weights
 from fedui.runs.commands import Order, note_derived
 from fedui.runs.figures import with_figures
 from fedui.runs.forms import RunForm
-from fedui.runs.models import DRIVEN, CommandKind, ModelVersion, Priority, Run, RunStatus
+from fedui.runs.models import DRIVEN, CommandKind, ModelVersion, Priority, RoundStatus, Run, RunStatus
 from fedui.runs.orders import BadOrder, obey
 from fedui.runs.preflight import fork_notes, preflight
-from fedui.runs.services import create_run
+from fedui.runs.reproduction import as_yaml
+from fedui.runs.retention import PROGRESS
+from fedui.runs.services import RunRefused, create_run
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import ConfirmForm, explain
 
 PAGE_SIZE = 50
 MAX_KEY_LENGTH = 64
+SHOWN_ROUNDS, SHOWN_FIGURES, SHOWN_EVENTS = 20, 40, 40
+"""Of the newest, on the page that needs no script."""
 _IS_NUMBER = re.compile(r"[0-9]{1,9}")
 VIEWS: dict[str, tuple[str, list[RunStatus]]] = {
     "": ("All", []),
@@ -116,10 +120,15 @@ def _create(request: MemberRequest, form: RunForm) -> Run | None:
 @member_view()
 def run(request: MemberRequest, run_id: int) -> HttpResponse:
     run = get_object_or_404(_runs_of(request.federation), pk=run_id)
-    config = yaml.safe_dump(run.strategy_version.config, sort_keys=False, allow_unicode=True)
+    rounds = list(run.rounds.with_totals().order_by("-number", "-attempt")[:SHOWN_ROUNDS])
     context = {
         "run": run,
-        "config": config,
+        "config": as_yaml(run),
+        "figures": with_figures([run])[0],
+        "rounds": rounds,
+        "newest": next((one for one in rounds if one.status == RoundStatus.COMMITTED), None),
+        "measured": run.metrics.order_by("-round_number", "source", "name")[:SHOWN_FIGURES],
+        "happened": run.events.exclude(kind__in=PROGRESS).order_by("-seq")[:SHOWN_EVENTS],
         "key": uuid4().hex,
         "last": run.models.filter(removed_at=None).first(),
         "forks": Run.objects.filter(origin__run=run).select_related("origin"),
@@ -153,6 +162,8 @@ def _refusal(run: Run, kind: CommandKind, request: MemberRequest) -> str:
         confirm = ConfirmForm(run.name, request.POST)
         if not confirm.is_valid():
             return f"The run was not stopped. {confirm.errors['confirm'][0]}"
+    if kind == CommandKind.WEIGH and (refusal := _unconfirmed(run, request)):
+        return refusal
     order = Order(request.user, request.POST.get("key", "")[:MAX_KEY_LENGTH], address_of(request))
     try:
         obey(run, order, kind, request.POST)
@@ -161,6 +172,18 @@ def _refusal(run: Run, kind: CommandKind, request: MemberRequest) -> str:
     except BadOrder as error:
         return " ".join(word for words in error.errors.values() for word in words)
     return ""
+
+
+def _unconfirmed(run: Run, request: MemberRequest) -> str:
+    """To exclude a client its name is typed."""
+    if request.POST.get("percent") != "0":
+        return ""
+    try:
+        client = weights.client_of(run, request.POST.get("client", "")[:200])
+    except RunRefused as error:
+        return str(error)
+    confirm = ConfirmForm(client.name, request.POST)
+    return "" if confirm.is_valid() else f"The client was not excluded. {confirm.errors['confirm'][0]}"
 
 
 @member_view()

@@ -6,6 +6,9 @@ weights that it had.
 
 from __future__ import annotations
 
+from typing import Any
+from uuid import UUID
+
 from django.db.models import Q
 
 from fedui.clients.models import Client
@@ -15,10 +18,20 @@ from fedui.runs.services import RunRefused
 FULL = 100
 
 
-def check(run: Run, client: Client, percent: int) -> None:
+def client_of(run: Run, text: str) -> Client:
+    """By its id or its name. Raises `RunRefused`."""
+    try:
+        named = Q(pk=UUID(text))
+    except ValueError:
+        named = Q(name=text)
+    client = Client.objects.filter(named, federation=run.federation_id).first()
+    if client is None:
+        raise RunRefused("This federation has no such client.", hint="Give the id or the name of one of its clients.")
+    return client
+
+
+def check(run: Run, percent: int) -> None:
     """Raises `RunRefused`."""
-    if client.federation_id != run.federation_id:
-        raise RunRefused("This federation has no such client.", hint="Choose one of its clients.")
     if not 0 <= percent <= FULL:
         raise RunRefused(f"A client can't count for {percent} %.", hint="Choose 0, which excludes it, to 100.")
     if run.is_terminal and run.status != "failed":
@@ -59,6 +72,12 @@ def close(run: Run) -> None:
     """The round that was open is dropped on purpose: what was ordered meanwhile counts when it is done again."""
     _pull(run, run.rounds_done + 1)
     Run.objects.filter(pk=run.pk).update(opened_round=run.rounds_done)
+
+
+def ordered(run: Run) -> list[dict[str, Any]]:
+    """All orders, for people."""
+    names = ("name", "percent", "from_round")
+    return [{name: order.data[name] for name in names} for order in _orders(run)]
 
 
 def _pull(run: Run, round_number: int) -> None:

@@ -66,11 +66,13 @@ export const metricLabel = (name) => {
   return words[0].toUpperCase() + words.slice(1);
 };
 
-/** Exponential moving average: `weight` of what came before; 0 is the values themselves. */
+/** Exponential moving average: `weight` of what came before; 0 is the values themselves. It begins at nothing, and the bias of that is corrected
+ * (as in Adam), so that the first values count no more than the later ones. */
 export function smoothed(values, weight) {
-  let mean = values[0];
+  let [mean, known] = [0, 0];
   return values.map((value) => {
     mean = weight * mean + (1 - weight) * value;
-    return mean;
+    known = weight * known + (1 - weight);
+    return mean / known;
   });
 }

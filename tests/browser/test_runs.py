@@ -23,7 +23,7 @@ def test_a_run_shows_its_figures(sign_in: Open, world: World, complaints: list[s
 def test_the_chart_has_a_table_with_the_same_numbers(sign_in: Open, world: World) -> None:
     page = sign_in(world.owner)
     page.goto(f"{world.root}runs/{world.run.pk}/")
-    page.get_by_role("button", name="Table").click()
+    page.locator("#metrics").get_by_role("button", name="Table").click()
     table = page.locator("#metrics .datatable table")
     expect(table.locator("tbody tr")).to_have_count(ROUNDS)
     expect(table.locator("tbody tr").first).to_contain_text("80.0 %")
@@ -117,7 +117,7 @@ def test_the_heatmap_is_one_tab_stop_with_arrow_keys(sign_in: Open, world: World
     page.goto(f"{world.root}runs/{world.run.pk}/?heat=duration")
     heatmap = page.locator("#by-round")
     expect(heatmap.locator("td[tabindex='0']")).to_have_count(1)
-    page.get_by_role("button", name="Bytes").focus()
+    heatmap.get_by_label("z-scores").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowLeft")

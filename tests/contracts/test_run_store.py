@@ -32,7 +32,9 @@ from fedui.accounts.models import User
 from fedui.catalog.models import App
 from fedui.clients.models import Client
 from fedui.federations.models import Federation
+from fedui.runs import commands
 from fedui.runs.adapters import DatabaseRunStore
+from fedui.runs.commands import Order
 from fedui.runs.models import Run, RunStatus
 from fedui.strategies.models import Strategy, StrategyVersion
 from protos.tensors import Signature, TensorSpec
@@ -55,9 +57,10 @@ class Harness:
     def __init__(
         self, store: RunStore, run_id: int, clients: list[str], wish: Callable[[Directive], Awaitable[None]],
         expire: Callable[[], Awaitable[None]], extend: Callable[[int], Awaitable[None]],
+        weigh: Callable[[str, int], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.store, self.run_id, self.clients = store, run_id, clients
-        self.wish, self.expire, self.extend = wish, expire, extend
+        self.wish, self.expire, self.extend, self.weigh = wish, expire, extend, weigh
 
     async def take_up(self) -> RunState:
         state = await self.store.take_up(self.run_id, "engine")
@@ -90,7 +93,10 @@ def in_memory() -> Harness:
     async def extend(num_rounds: int) -> None:
         run.wanted_rounds = num_rounds
 
-    return Harness(store, 1, ["a", "b"], wish, expire, extend)
+    async def weigh(client: str, percent: int) -> None:
+        run.weights[client] = percent
+
+    return Harness(store, 1, ["a", "b"], wish, expire, extend, weigh)
 
 
 def in_database() -> Harness:
@@ -118,7 +124,11 @@ def in_database() -> Harness:
     async def expire() -> None:
         await Run.objects.filter(pk=run.pk).aupdate(lease_expires_at=NOW)
 
-    return Harness(DatabaseRunStore(), run.pk, [str(c.pk) for c in clients], wish, expire, extend)
+    async def weigh(client: str, percent: int) -> None:
+        found = await Client.objects.aget(pk=client)
+        await sync_to_async(commands.weigh)(run, Order(owner), client=found, percent=percent)
+
+    return Harness(DatabaseRunStore(), run.pk, [str(c.pk) for c in clients], wish, expire, extend, weigh)
 
 
 @pytest.fixture(params=[in_memory, in_database])
@@ -278,3 +288,23 @@ async def test_it_knows_the_round_in_which_each_client_was_asked_for_what_counte
     await harness.store.abandon_round(lease, abandoned, "no quorum")
     await harness.store.release(lease)
     assert (await harness.take_up()).counted == {one: 1, two: 1}
+
+
+async def test_an_order_about_a_client_counts_from_the_first_round_that_is_not_open(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    one, two = harness.clients
+    await harness.weigh(one, 0)
+    assert await harness.store.weights(lease, 1) == {one: 0}
+    await harness.store.begin_round(lease, harness.record(1))
+    await harness.weigh(two, 50)
+
+    await harness.expire()  # the engine is lost in the middle of the round, which is done again as it was
+    again = (await harness.take_up()).lease
+    assert await harness.store.weights(again, 1) == {one: 0}
+    await harness.commit(again, 1, 2)
+    assert await harness.store.weights(again, 2) == {one: 0, two: 50}
+
+    await harness.weigh(one, 100)  # before the round begins: its opening comes to nothing, and is repeated
+    assert await harness.store.weights(again, 2) == {two: 50}
+    with pytest.raises(LeaseLost):
+        await harness.store.weights(lease, 2)

@@ -7,21 +7,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client as Browser
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from aggregator.core.config import StrategyConfig
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
+from fedui.clients.models import Client
 from fedui.federations.models import Federation
-from fedui.runs import commands, live
+from fedui.runs import commands, live, reproduction, weights
 from fedui.runs.commands import Order
 from fedui.runs.models import ModelVersion, Priority, Run, RunCommand, RunStatus
 from fedui.runs.services import RunRefused, create_run
 from fedui.runs.tasks import dispatch_ownerless
 from fedui.strategies.services import create_strategy
 from fedui.transitions import IllegalTransition
-from tests.support.domain import a_run, an_app
+from tests.support.domain import a_client, a_federation, a_run, a_user, an_app
 
 S = RunStatus
 Command = Callable[..., Any]
@@ -208,3 +211,80 @@ def test_a_fork_trains_the_app_of_its_origin(run: Run, owner: User) -> None:
             run.federation, owner, name="x", strategy_version=run.strategy_version, app=an_app(run.federation, "other"),
             num_rounds=1, seed=1, origin=a_model(run, 1),
         )  # fmt: skip
+
+
+# --- what clients count for ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(federation: Federation) -> Client:
+    return a_client(federation, "site-c")
+
+
+def test_a_client_is_excluded_and_let_in_again(run: Run, order: Order, site: Client) -> None:
+    in_state(run, S.RUNNING, rounds_done=4, opened_round=5)
+    first = commands.weigh(run, order, client=site, percent=0, why="noise")
+    assert first
+    assert first.data == {
+        "client": str(site.pk),
+        "name": "site-c",
+        "percent": 0,
+        "from_round": 6,
+        "why": "noise",
+    }  # round 5 is open
+    assert commands.weigh(run, order, client=site, percent=0) is None
+    assert weights.in_force(run, 5) == {}
+    assert weights.in_force(run, 6) == {str(site.pk): 0}
+    again = commands.weigh(run, order, client=site, percent=100)
+    assert again
+    assert weights.latest(run) == {}
+    assert AuditEvent.objects.filter(action="run.client_weighed").count() == 2
+
+
+def test_weights_that_make_no_sense_are_refused(federation: Federation, run: Run, order: Order, site: Client) -> None:
+    with pytest.raises(RunRefused, match="101 %"):
+        commands.weigh(run, order, client=site, percent=101)
+    with pytest.raises(RunRefused, match="no such client"):
+        weights.client_of(run, str(a_client(a_federation("other", a_user("other"))).pk))
+    assert weights.client_of(run, "site-c") == weights.client_of(run, str(site.pk)) == site
+    median = create_strategy(
+        federation,
+        order.actor,
+        name="median",
+        config=StrategyConfig.model_validate({"aggregation": {"name": "median"}}),
+    )
+    robust = create_run(
+        federation, order.actor, name="r", strategy_version=median.latest, app=run.app, num_rounds=3, seed=1
+    )
+    with pytest.raises(RunRefused, match="doesn't weigh updates"):
+        commands.weigh(robust, order, client=site, percent=50)
+    assert commands.weigh(robust, order, client=site, percent=0)
+    with pytest.raises(RunRefused, match="no round follows"):
+        commands.weigh(in_state(run, S.COMPLETED), order, client=site, percent=0)
+
+
+def test_the_page_wants_the_name_of_who_is_excluded(run: Run, owner: User, site: Client, client: Browser) -> None:
+    client.force_login(owner)
+    path = f"/f/{run.federation.slug}/runs/{run.pk}/do/weigh/"
+    client.post(path, {"client": str(site.pk), "percent": "0", "confirm": "site-d"})
+    assert not RunCommand.objects.exists()
+    client.post(path, {"client": str(site.pk), "percent": "0", "confirm": "site-c"})
+    assert RunCommand.objects.get().data["percent"] == 0
+
+
+def test_a_run_is_reproduced_with_the_weights_it_had(run: Run, order: Order, site: Client, capsys: Any) -> None:
+    in_state(run, S.RUNNING, rounds_done=2, opened_round=2)
+    commands.weigh(run, order, client=site, percent=50)
+    call_command("reproduce_run", str(run.pk), "--user", "owner")
+    again = Run.objects.exclude(pk=run.pk).get()
+    assert (again.seed, again.num_rounds, again.strategy_version, again.status) == (
+        run.seed,
+        run.num_rounds,
+        run.strategy_version,
+        S.QUEUED,
+    )
+    assert weights.in_force(again, 2) == {}
+    assert weights.in_force(again, 3) == {str(site.pk): 50}
+    assert reproduction.description(again) == reproduction.description(run)
+    with pytest.raises(CommandError, match="no run 999"):
+        call_command("reproduce_run", "999")

@@ -70,7 +70,7 @@ def test_many_clients_are_an_overview_and_pages(
     assert [client["name"] for client in found["clients"]] == [names[7]]
     with django_assert_num_queries(10):
         get(browser, run, "heat", page=2)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(9):
         get(browser, run, f"clients/{found['clients'][0]['id']}")
 
 

@@ -1,42 +1,28 @@
-// The model of every committed round: step through them, see their figures, download one.
+// The model of the round that the page shows: its figures, its file, and how far it went from the one before.
 import { $, setText } from "../dom.js";
 import { bytes, day, metric } from "../format.js";
-import { onShortcut } from "../keys.js";
+import { Diff } from "./diff.js";
 import { bestSource } from "./state.js";
 
 export class Checkpoints {
-  #panel; #range; #state = null; #following = true;
+  #panel; #diff; #state = null;
 
   constructor(panel) {
     this.#panel = panel;
-    this.#range = $("[type=range]", panel);
-    this.#range.addEventListener("input", () => this.#moved());
-    onShortcut((key) => {
-      if (key !== "[" && key !== "]") return;
-      this.#range.value = Number(this.#range.value) + (key === "]" ? 1 : -1);
-      this.#moved();
-    });
-  }
-
-  #moved() {
-    this.#following = this.#range.value === this.#range.max;
-    this.#show();
+    this.#diff = new Diff($("#diff", panel));
   }
 
   draw(state) {
     this.#state = state;
-    const rounds = [...state.models.keys()];
-    const last = Math.max(-1, ...rounds);
+    const last = Math.max(-1, ...state.models.keys());
     $("[data-none]", this.#panel).hidden = last >= 0;
     $("[data-some]", this.#panel).hidden = last < 0;
     if (last < 0) return;
-    this.#range.min = Math.min(...rounds);
-    this.#range.max = last;
-    if (this.#following) this.#range.value = last;
     setText($("[data-last]", this.#panel), `round ${last}`);
     const gone = [...state.models.values()].filter((model) => model.removed_at).length;
     setText($("[data-gone]", this.#panel), gone ? `; ${gone} removed by retention` : "");
-    this.#show();
+    this.#show(last);
+    this.#diff.draw(state.models, last);
   }
 
   #value(name, round) {
@@ -44,11 +30,8 @@ export class Checkpoints {
     return metric(name, source && this.#state.metrics.get(name).get(source).get(round));
   }
 
-  #show() {
-    const round = Number(this.#range.value);
-    const model = this.#state?.models.get(round);
-    if (!model) return;
-    this.#range.setAttribute("aria-valuetext", `Round ${round}`);
+  #show(round) {
+    const model = this.#state.models.get(round);
     setText($("[data-round]", this.#panel), round === 0 ? "0, as the run began" : String(round));
     setText($("[data-accuracy]", this.#panel), this.#value("accuracy", round));
     setText($("[data-loss]", this.#panel), this.#value("loss", round));

@@ -1,21 +1,22 @@
 // Events of a run, each exactly once and in order: from the socket as they come, from the API where some are missing.
 import { LiveSocket } from "../live/socket.js";
 import { fresh, hidePill } from "../live/pill.js";
-import { fromSnapshot, hasEnded, reduce, reduceStored, withCommand } from "./state.js";
+import { fromSnapshot, hasEnded, reduce, reduceAll, reduceStored, withCommand, withParticipations } from "./state.js";
 
 const PAGE = 1000;
 /** How far back the log reaches when the page opens. */
 const HISTORY = 1000;
+/** At most four paints a second; the first after a quiet time is at once. */
 const PAINT_MS = 250;
 
-async function getJson(url) {
+export async function getJson(url) {
   const response = await fetch(url, { headers: { Accept: "application/json" } });
-  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(`${url} answered ${response.status}`), { detail: (await response.json().catch(() => ({}))).detail });
   return response.json();
 }
 
 export class Feed {
-  #api; #paint; #socket = null; #timer = 0; #catchingUp = false; #again = false;
+  #api; #paint; #socket = null; #timer = 0; #painted = 0; #catchingUp = false; #again = false;
   state = null;
 
   constructor(api, paint) {
@@ -43,6 +44,12 @@ export class Feed {
     this.#paint(this.state);
   }
 
+  /** What clients did in a round that is long past, and in those before it. */
+  async lookBack(round) {
+    const { participations } = await getJson(`${this.#api}/rounds/${round}`);
+    this.state = withParticipations(this.state, participations);
+  }
+
   get paused() {
     return this.#socket?.paused ?? false;
   }
@@ -61,9 +68,10 @@ export class Feed {
 
   #apply(events) {
     const gap = events.length && events[0].seq > this.state.lastSeq + 1;
-    this.state = events.reduce(reduce, this.state);
+    this.state = reduceAll(this.state, events, reduce);
     if (gap) this.#catchUp();
-    this.#timer ||= setTimeout(() => requestAnimationFrame(() => this.#flush()), PAINT_MS);
+    const rest = Math.max(0, this.#painted + PAINT_MS - performance.now());
+    this.#timer ||= setTimeout(() => requestAnimationFrame(() => this.#flush()), rest);
   }
 
   #order(command) {
@@ -73,6 +81,7 @@ export class Feed {
 
   #flush() {
     this.#timer = 0;
+    this.#painted = performance.now();
     fresh();
     this.#paint(this.state);
     if (this.#socket && hasEnded(this.state)) {
@@ -104,7 +113,7 @@ export class Feed {
     let more = true;
     while (more) {
       const page = await getJson(`${this.#api}/events?after=${this.state.lastSeq}&limit=${PAGE}`);
-      this.state = page.events.reduce(reduceStored, this.state);
+      this.state = reduceAll(this.state, page.events, reduceStored);
       more = page.more && page.events.length > 0;
     }
   }

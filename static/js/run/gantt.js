@@ -1,7 +1,7 @@
 // Timeline of rounds: one row a client, one bar a phase. Plain SVG, classes only.
-import { $, $$, esc, press, setHtml, setQuery, who } from "../dom.js";
-import { duration, minute } from "../format.js";
-import { atWork, currentRound, hasEnded } from "./state.js";
+import { $, $$, esc, press, setHtml, setQuery, setText, who } from "../dom.js";
+import { duration, minute, percent } from "../format.js";
+import { atWork, clientOf, currentRound, hasEnded } from "./state.js";
 
 const ROW = 20;
 const TOP = 28;
@@ -37,7 +37,41 @@ function bar(part, round, now) {
     lost: !done && !pending && part.outcome !== "refused",
     refused: part.outcome === "refused",
     reason: part.reason,
+    round: round.number,
   };
+}
+
+/** A share of a round below which nobody is said to have held it. */
+const HELD_SHARE = 0.05;
+
+/** The way through a round that has ended: whose end came last, and for what share of the round everybody else was done before. */
+export function criticalPath(round) {
+  if (round.status !== "committed" || round.parts.size < 2) return null;
+  const ends = [...round.parts]
+    .filter(([, part]) => part.outcome !== "refused" && part.outcome !== "pending")
+    .map(([client, part]) => {
+      const { at, seconds } = bar(part, round, round.closedAt);
+      return { client, end: Math.min(at + total(seconds) * 1000, round.closedAt ?? Infinity), lost: part.outcome !== "completed" };
+    })
+    .sort((a, b) => a.end - b.end);
+  if (ends.length < 2) return null;
+  const [before, last] = ends.slice(-2);
+  const whole = end(round, 0) - round.startedAt;
+  const share = whole > 0 ? Math.max(0, last.end - Math.max(before.end, round.startedAt)) / whole : 0;
+  return { round: round.number, client: last.client, share, lost: last.lost };
+}
+
+/** Of the rounds shown: the last one in words, and who held most of them. */
+function criticalWords(state, paths) {
+  const held = paths.filter(({ share }) => share >= HELD_SHARE);
+  const last = paths.at(-1);
+  if (!last) return null;
+  const name = (client) => clientOf(state, client).name;
+  const now = last.share >= HELD_SHARE ? `${percent(last.share, 0)} of round ${last.round} waited for ${name(last.client)}${last.lost ? ", which dropped out" : ""}.` : `No client held round ${last.round} alone.`;
+  const counts = new Map();
+  for (const { client } of held) counts.set(client, (counts.get(client) ?? 0) + 1);
+  const [most, times] = [...counts].sort((a, b) => b[1] - a[1])[0] ?? [null, 0];
+  return times > 1 ? `${now} ${name(most)} held ${times} of the ${paths.length} rounds shown.` : now;
 }
 
 function clientRows(state, rounds, now) {
@@ -45,7 +79,7 @@ function clientRows(state, rounds, now) {
   for (const round of rounds) {
     for (const [id, part] of round.parts) {
       if (!rows.has(id)) rows.set(id, []);
-      rows.get(id).push(bar(part, round, now));
+      rows.get(id).push({ ...bar(part, round, now), client: id });
     }
   }
   return [...rows]
@@ -65,7 +99,7 @@ function quantileRows(rounds, now) {
 
 const end = (round, now) => round.endedAt ?? round.committedAt ?? round.closedAt ?? now;
 
-function barSvg({ at, seconds, lost, refused, reason }, y, x, scale) {
+function barSvg({ at, seconds, lost, refused, reason, client, round }, y, x, scale, { path, found }) {
   let left = x(at);
   let svg = "";
   PHASES.forEach(([, cls], i) => {
@@ -77,7 +111,13 @@ function barSvg({ at, seconds, lost, refused, reason }, y, x, scale) {
   const why = reason ? `: ${reason}` : "";
   const words = refused ? `refused${why}` : lost ? `dropped out after ${duration(total(seconds))}${why}` : PHASES.map(([phase], i) => `${phase} ${duration(seconds[i])}`).join(", ");
   const cross = lost ? `<path class="xx" d="M${(left + 2).toFixed(1)} ${y + 7}l6 6m0 -6l-6 6"/>` : "";
-  return `<g>${svg}${cross}<title>${esc(words)}</title></g>`;
+  const [from, to] = [x(at), left];
+  const frame = (cls) => `<rect class="${cls}" x="${(from - 2).toFixed(1)}" y="${y + 3}" width="${Math.max(6, to - from + 4).toFixed(1)}" height="14" rx="3"/>`;
+  const held = client && path?.client === client && path.share >= HELD_SHARE;
+  const marks = `${held ? frame("held") : ""}${client && found === `${client} ${round}` ? frame("found") : ""}`;
+  const title = `<title>${esc(held ? `${words}; ${percent(path.share, 0)} of the round waited for it` : words)}</title>`;
+  if (!client || !(lost || refused)) return `<g>${svg}${cross}${marks}${title}</g>`;
+  return `<a href="#events" data-log-client="${client}" data-log-round="${round}" aria-label="${esc(`Round ${round}: ${words}. Show in the log`)}">${svg || `<rect class="x" x="${from.toFixed(1)}" y="${y + 6}" width="4" height="8"/>`}${cross}${marks}${title}</a>`;
 }
 
 function roundSvg(round, index, { x, now, height, lane }) {
@@ -91,10 +131,18 @@ function roundSvg(round, index, { x, now, height, lane }) {
 }
 
 export class Timeline {
-  #box; #count; #state = null;
+  #box; #count; #state = null; #found = ""; #panel;
 
-  constructor(panel) {
+  /** `openLog(client, round)` shows what the log says of a bar. */
+  constructor(panel, openLog) {
+    this.#panel = panel;
     this.#box = $(".gantt", panel);
+    this.#box.addEventListener("click", (event) => {
+      const link = event.target.closest("[data-log-client]");
+      if (!link) return;
+      event.preventDefault();
+      openLog(link.dataset.logClient, Number(link.dataset.logRound));
+    });
     const buttons = $$("[data-rounds] button", panel);
     const asked = new URLSearchParams(location.search).get("rounds");
     this.#choose(buttons, buttons.find((b) => b.dataset.n === asked) ?? buttons[1]);
@@ -112,6 +160,14 @@ export class Timeline {
     this.#count = Number(button.dataset.n);
   }
 
+  /** Mark the bar of a client, and go there. */
+  find(client, round) {
+    this.#found = `${client} ${round}`;
+    this.draw(this.#state);
+    $(".found", this.#box)?.scrollIntoView({ block: "center", inline: "center" });
+    $(".canvas", this.#box).focus({ preventScroll: true });
+  }
+
   draw(state) {
     if (!state) return;
     this.#state = state;
@@ -121,8 +177,13 @@ export class Timeline {
     if (!rounds.length) return;
     const now = hasEnded(state) ? end(current, state.run.endedAt) : Date.now();
     const rows = clientRows(state, rounds, now);
+    const paths = rounds.map(criticalPath).filter(Boolean);
+    setText($("[data-critical]", this.#panel), criticalWords(state, paths) ?? "Who held a round longest is told when it has ended.");
+    this.#paths = new Map(paths.map((path) => [path.round, path]));
     this.#render(rows.length > MOST_ROWS ? quantileRows(rounds, now) : rows, rounds, now, !hasEnded(state));
   }
+
+  #paths = new Map();
 
   #render(rows, rounds, now, running) {
     setHtml($(".names", this.#box), rows.map((row) => `<li>${row.client ? who(row.client) : row.name}</li>`).join(""));
@@ -137,12 +198,14 @@ export class Timeline {
     let svg = rounds.map((round, i) => roundSvg(round, i, { x, now, height, lane })).join("");
     rows.forEach((row, i) => {
       const y = TOP + i * ROW;
-      svg += `<line class="rule" x1="0" x2="${width}" y1="${y + 0.5}" y2="${y + 0.5}"/>${row.bars.map((b) => barSvg(b, y, x, scale)).join("")}`;
+      svg += `<line class="rule" x1="0" x2="${width}" y1="${y + 0.5}" y2="${y + 0.5}"/>${row.bars.map((b) => barSvg(b, y, x, scale, { path: this.#paths.get(b.round), found: this.#found })).join("")}`;
     });
     if (running) svg += `<line class="now" x1="${x(now).toFixed(1)}" x2="${x(now).toFixed(1)}" y1="4" y2="${height - BOTTOM}"/>`;
     const atEnd = canvas.scrollLeft + canvas.clientWidth >= canvas.scrollWidth - 8;
     const left = canvas.scrollLeft;
-    canvas.innerHTML = `<svg width="${width}" height="${height}" role="img" aria-label="Timeline of the last ${rounds.length} rounds">${svg}</svg>`;
+    const focused = document.activeElement?.closest?.("[data-log-client]");
+    canvas.innerHTML = `<svg width="${width}" height="${height}" role="group" aria-label="Timeline of the last ${rounds.length} rounds">${svg}</svg>`;
     canvas.scrollLeft = atEnd ? canvas.scrollWidth : left;
+    if (focused) $(`[data-log-client="${focused.dataset.logClient}"][data-log-round="${focused.dataset.logRound}"]`, canvas)?.focus({ preventScroll: true });
   }
 }

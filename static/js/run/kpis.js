@@ -69,7 +69,7 @@ export function drawDuration(state, now = Date.now()) {
   if (!startedAt) return;
   const [value, ...unit] = duration(Math.max(0, ((endedAt ?? now) - startedAt) / 1000)).split(" ");
   setHtml($("#kpi-duration .v"), `${value}<small>${unit.join(" ")}</small>`);
-  setText($("#kpi-duration .d"), hasEnded(state) ? "in all" : "so far");
+  setText($("#kpi-duration .d"), state.past !== undefined ? `up to round ${state.past}` : hasEnded(state) ? "in all" : "so far");
 }
 
 export function drawKpis(state) {

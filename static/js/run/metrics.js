@@ -1,8 +1,8 @@
 // The curve of a metric of the global model, one line a source.
-import { $, $$, esc, press, setQuery } from "../dom.js";
+import { $, $$, esc, press, setQuery, setText } from "../dom.js";
 import { Chart, TableTwin, color, roundAxis } from "../charts.js";
 import { onShortcut } from "../keys.js";
-import { isLowerBetter, isShare, metric, metricLabel } from "../format.js";
+import { isLowerBetter, isShare, metric, metricLabel, smoothed } from "../format.js";
 import { bestSource, hasEnded, series } from "./state.js";
 
 const SOURCES = {
@@ -14,32 +14,51 @@ const SOURCES = {
 /** Labels of orders at neighbouring rounds stand below one another. */
 const LABEL_LINES = 3;
 /** Orders that say something about the curve. */
-const SHOWN_ORDERS = new Set(["pause", "resume", "stop", "extend", "fork", "clone"]);
+const SHOWN_ORDERS = new Set(["pause", "resume", "stop", "extend", "fork", "clone", "weigh"]);
+const AXES = { round: "Round", time: "Time since the start (min)", bytes: "Traffic since the start (MB)" };
 
 const UNITS = { accuracy: "share correct", loss: "cross-entropy, nats" };
 
 export class MetricsPanel {
-  #panel; #chart; #twin; #state = null; #view; #hidden = new Set();
+  #panel; #chart; #twin; #state = null; #view; #hidden = new Set(); #places = null; #placesOf = null; #outlook;
 
-  constructor(panel) {
+  /** `outlook.want` asks for the forecast of what is shown. */
+  constructor(panel, outlook) {
     this.#panel = panel;
+    this.#outlook = outlook;
     const query = new URLSearchParams(location.search);
-    this.#view = { name: query.get("metric"), x: query.get("x") === "time" ? "time" : "round", log: query.has("log") };
+    const number = (name, fallback) => (query.get(name) !== null && Number.isFinite(Number(query.get(name))) ? Number(query.get(name)) : fallback);
+    this.#view = {
+      name: query.get("metric"), x: query.get("x") in AXES ? query.get("x") : "round", log: query.has("log"),
+      smooth: Math.min(0.95, Math.max(0, number("smooth", 0))), target: number("target", null),
+    };
     const figure = $("figure", panel);
     this.#chart = new Chart(figure, () => this.#build());
     this.#twin = new TableTwin(figure, () => this.#table());
     this.#bind();
   }
 
-  draw(state) {
+  /** `at`: the round that the rest of the page shows; null: the newest. */
+  draw(state, at = this.#at) {
     this.#state = state;
+    this.#at = at;
     this.#offerMetrics();
+    this.#redraw();
+  }
+
+  #at = null;
+
+  /** The forecast may have come. */
+  redraw() {
     this.#redraw();
   }
 
   #redraw() {
     if (!this.#state) return;
     this.#showLegend();
+    const name = this.#name;
+    this.#outlook.want(this.#state, { metric: name, source: bestSource(this.#state, name) ?? "server", target: this.#view.target });
+    this.#sayOutlook();
     this.#chart.draw();
     this.#twin.draw();
   }
@@ -62,6 +81,27 @@ export class MetricsPanel {
       this.#redraw();
     });
     onShortcut((key) => { if (key === "l") log.click(); });
+    this.#bindSmoothing();
+    const target = $("[data-target]", this.#panel);
+    target.value = this.#view.target ?? "";
+    target.addEventListener("change", () => {
+      this.#view.target = target.value === "" || !Number.isFinite(target.valueAsNumber) ? null : target.valueAsNumber;
+      setQuery({ target: this.#view.target });
+      this.#redraw();
+    });
+  }
+
+  #bindSmoothing() {
+    const range = $("[data-smooth]", this.#panel);
+    const shown = $("[data-smooth-shown]", this.#panel);
+    range.value = this.#view.smooth;
+    shown.value = this.#view.smooth;
+    range.addEventListener("input", () => {
+      this.#view.smooth = range.valueAsNumber;
+      shown.value = range.value;
+      setQuery({ smooth: this.#view.smooth || "" });
+      this.#redraw();
+    });
   }
 
   #set(parameter, field, value) {
@@ -107,26 +147,64 @@ export class MetricsPanel {
     return Object.keys(SOURCES).filter((source) => this.#state.metrics.get(this.#name)?.has(source));
   }
 
-  /** Where a round lies on the horizontal axis: its number, or minutes from the start to its end. */
-  #at(round) {
-    if (this.#view.x === "round") return round;
-    if (round === 0) return 0;
-    const ended = [...this.#state.rounds.values()].find((r) => r.number === round && r.status === "committed");
-    return ended ? (ended.committedAt - this.#state.run.startedAt) / 60_000 : null;
+  /** Where a round lies on the horizontal axis: its number, or from the start to its end the minutes or the megabytes. */
+  #place(round) {
+    if (this.#view.x === "round" || round === 0) return round;
+    const key = this.#state.rounds;
+    if (this.#placesOf !== key) [this.#places, this.#placesOf] = [new Map([...key.values()].filter((r) => r.status === "committed").map((r) => [r.number, r])), key];
+    const ended = this.#places.get(round);
+    if (!ended) return null;
+    return this.#view.x === "time" ? (ended.committedAt - this.#state.run.startedAt) / 60_000 : (ended.bytesTotal ?? 0) / 1e6;
   }
 
-  #trace(source) {
+  /** The values, and over them the smoothed ones if the reader wants that. */
+  #traces(source) {
     const { token, dash, width, label } = SOURCES[source];
     const points = series(this.#state, this.#name, source);
     const format = isShare(this.#name) ? ".1%" : ".3f";
-    return {
-      x: points.map(([round]) => this.#at(round)),
-      y: points.map(([, value]) => value),
-      mode: points.length > 1 ? "lines" : "markers",
-      line: { color: color(token), width, dash },
-      marker: { color: color(token), size: 7 },
-      hovertemplate: `%{y:${format}} ${label}<extra></extra>`,
-    };
+    const x = points.map(([round]) => this.#place(round));
+    const y = points.map(([, value]) => value);
+    const mode = points.length > 1 ? "lines" : "markers";
+    const trace = { x, mode, line: { color: color(token), width, dash }, marker: { color: color(token), size: 7 } };
+    const raw = { ...trace, y, hovertemplate: `%{y:${format}} ${label}<extra></extra>` };
+    if (!this.#view.smooth) return [raw];
+    const faint = { ...raw, line: { color: color(token, 0.35), width: 1, dash }, marker: { color: color(token, 0.35), size: 5 } };
+    return [faint, { ...trace, y: smoothed(y, this.#view.smooth), hovertemplate: `%{y:${format}} smoothed<extra></extra>` }];
+  }
+
+  /** The forecast of the curve that is trusted most: dotted, with its band; on the axis of rounds alone. */
+  #forecast(shown) {
+    const known = this.#outlook.known;
+    const source = bestSource(this.#state, this.#name);
+    const fits = known?.curve.length && known.metric === this.#name && known.source === source && shown.includes(source);
+    if (!fits || this.#view.x !== "round" || this.#at !== null) return [];
+    const { token } = SOURCES[source];
+    const column = (index) => known.curve.map((point) => point[index]);
+    const none = { x: column(0), mode: "lines", hoverinfo: "skip", line: { width: 0 } };
+    const format = isShare(this.#name) ? ".1%" : ".3f";
+    return [
+      { ...none, y: column(2) },
+      { ...none, y: column(3), fill: "tonexty", fillcolor: color(token, 0.12) },
+      { ...none, y: column(1), hoverinfo: "all", line: { color: color(token), width: 1.5, dash: "dot" }, hovertemplate: `%{y:${format}} forecast<extra></extra>` },
+    ];
+  }
+
+  #sayOutlook() {
+    const { known } = this.#outlook;
+    const box = $("[data-outlook]", this.#panel);
+    if (hasEnded(this.#state)) setText(box, "The run has ended: there is nothing to forecast.");
+    else if (known?.metric === this.#name) setText(box, this.#outlookWords(known));
+  }
+
+  #outlookWords({ curve, curve_refusal: refusal, reached, target }) {
+    if (!curve.length) return `No forecast of ${metricLabel(this.#name).toLowerCase()}. ${refusal}`;
+    const [round, value, low, high] = curve.at(-1);
+    const text = (v) => metric(this.#name, v);
+    const end = `Forecast for round ${round}: ${text(value)}, in nine cases of ten ${text(low)} to ${text(high)}.`;
+    if (target === null) return end;
+    const from = reached.earliest === null ? "not in this run" : `round ${reached.earliest} at the earliest`;
+    const at = reached.expected === null ? (reached.earliest === null ? "" : "probably not in this run, ") : `near round ${reached.expected}, `;
+    return `${end} ${text(target)}: ${at}${from}.`;
   }
 
   #build() {
@@ -136,8 +214,8 @@ export class MetricsPanel {
     const unit = UNITS[name] ? ` (${UNITS[name]})` : "";
     const byRound = this.#view.x === "round";
     return {
-      data: [...shown.map((source) => this.#trace(source)), ...(best ? [best.marker] : [])],
-      x: byRound ? "Round" : "Time since the start (min)",
+      data: [...this.#forecast(shown), ...shown.flatMap((source) => this.#traces(source)), ...(best ? [best.marker] : [])],
+      x: AXES[this.#view.x],
       y: metricLabel(name) + unit,
       revision: `${name} ${this.#view.x} ${this.#view.log} ${this.#state.metrics.size > 0}`,
       layout: {
@@ -147,13 +225,24 @@ export class MetricsPanel {
           tickformat: isShare(name) ? ".0%" : "",
           ...(this.#state.metrics.size ? {} : { range: [0, 1] }),
         },
-        shapes: [...(byRound ? this.#notRun() : []), ...this.#orders().map((order) => order.line)],
+        shapes: [...(byRound ? this.#notRun() : []), ...this.#lines(), ...this.#orders().map((order) => order.line)],
         annotations: [
           ...(this.#state.metrics.size ? (best ? [best.label] : []) : [this.#nothingYet()]),
           ...this.#orders().map((order) => order.label),
         ],
       },
     };
+  }
+
+  /** The target, and the round that the page shows. */
+  #lines() {
+    const line = { type: "line", line: { color: color("--text-2"), width: 1, dash: "dash" } };
+    const { target, log } = this.#view;
+    const place = this.#at === null ? null : this.#place(this.#at);
+    return [
+      ...(target === null || (log && target <= 0) ? [] : [{ ...line, x0: 0, x1: 1, xref: "paper", y0: target, y1: target }]),
+      ...(place === null ? [] : [{ ...line, x0: place, x1: place, y0: 0, y1: 1, yref: "paper", line: { color: color("--accent"), width: 2 } }]),
+    ];
   }
 
   #notRun() {
@@ -170,8 +259,8 @@ export class MetricsPanel {
     const places = new Map();
     const { commands, run } = this.#state;
     for (const command of commands.filter(({ kind }) => SHOWN_ORDERS.has(kind))) {
-      const x = this.#view.x === "round" ? command.round : Math.max(0, (Date.parse(command.at) - run.startedAt) / 60_000);
-      places.set(x, [...(places.get(x) ?? []), `${command.label} by ${esc(command.actor)}`]);
+      const x = this.#view.x === "time" ? Math.max(0, (Date.parse(command.at) - run.startedAt) / 60_000) : this.#place(command.round) ?? 0;
+      places.set(x, [...(places.get(x) ?? []), this.#told(command)]);
     }
     const kinds = (words) => [...new Set(words.map((word) => word.split(" ")[0]))].join(", ");
     return [...places].map(([x, words], place) => ({
@@ -181,6 +270,11 @@ export class MetricsPanel {
         xanchor: "left", yanchor: "top", xshift: 3, font: { size: 11, color: color("--text-2") }, bgcolor: color("--surface", 0.8),
       },
     }));
+  }
+
+  #told({ kind, label, actor, data }) {
+    if (kind !== "weigh") return `${label} by ${esc(actor)}`;
+    return `${data.percent ? `Weight ${data.percent} %` : "Excluded"}: ${esc(data.name)}, by ${esc(actor)}`;
   }
 
   #nothingYet() {
@@ -195,8 +289,8 @@ export class MetricsPanel {
     if (points.length < 2 || !shown.includes(source)) return null;
     const better = isLowerBetter(this.#name) ? (a, b) => a < b : (a, b) => a > b;
     const [round, value] = points.reduce((top, point) => (better(point[1], top[1]) ? point : top));
-    const x = this.#at(round);
-    const left = x > this.#at(points.at(-1)[0]) * 0.8;
+    const x = this.#place(round);
+    const left = x > this.#place(points.at(-1)[0]) * 0.8;
     return {
       marker: {
         x: [x], y: [value], mode: "markers", hoverinfo: "skip", cliponaxis: false,
@@ -215,7 +309,7 @@ export class MetricsPanel {
     const columns = names.flatMap((name) => Object.keys(SOURCES).filter((s) => this.#state.metrics.get(name).has(s)).map((source) => ({ name, source })));
     const rounds = [...new Set(columns.flatMap(({ name, source }) => [...this.#state.metrics.get(name).get(source).keys()]))].sort((a, b) => b - a);
     const orders = this.#state.commands.filter(({ kind }) => SHOWN_ORDERS.has(kind));
-    const told = (round) => orders.filter((order) => order.round === round).map(({ label, actor }) => `${label} by ${actor}`).join(", ");
+    const told = (round) => orders.filter((order) => order.round === round).map((order) => this.#told(order)).join(", ");
     const head = ["Round", ...columns.map(({ name, source }) => `${metricLabel(name)}, ${SOURCES[source].short}`), ...(orders.length ? ["Orders"] : [])];
     const value = (round, { name, source }) => metric(name, this.#state.metrics.get(name).get(source).get(round));
     return [head, rounds.map((round) => [round, ...columns.map((column) => value(round, column)), ...(orders.length ? [told(round)] : [])])];

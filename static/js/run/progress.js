@@ -1,12 +1,13 @@
 // The round bar and what it says; how long the run still takes.
 import { $, setHtml, setText } from "../dom.js";
-import { duration, estimate, minute } from "../format.js";
+import { day, duration, estimate, minute } from "../format.js";
 import { committedRounds, currentRound, hasEnded } from "./state.js";
 
 const MOST_SEGMENTS = 100;
 /** What the run does while no round is in progress, by its status. */
 const BETWEEN = { queued: "waiting for its turn", paused: "paused", pausing: "pausing", stopping: "stopping", running: "measuring the model, next round follows" };
-const ROUNDS_FOR_ESTIMATE = 10;
+/** An end that lies farther off is told with its day. */
+const FAR_SECONDS = 20 * 3600;
 /** A round that lost more than this share of its cohort is marked. */
 const LOSS_MARK = 0.1;
 
@@ -31,19 +32,14 @@ function bar(state) {
     : `<div class="roundbar" role="img" aria-label="${label}">${segments(state)}</div>`;
 }
 
-/** Mean seconds from the start of one round to the start of the next, over the last rounds. */
-function pace(state) {
-  const last = committedRounds(state).slice(-ROUNDS_FOR_ESTIMATE);
-  if (last.length < 2) return null;
-  return (last.at(-1).startedAt - last[0].startedAt) / 1000 / (last.length - 1);
-}
-
-function timeLeft(state, now) {
-  const seconds = pace(state);
-  const { roundsDone, numRounds } = state.run;
-  if (hasEnded(state) || state.run.status === "paused" || !seconds || roundsDone >= numRounds) return "";
-  const left = seconds * (numRounds - roundsDone);
-  return `${estimate(left)} left, done near ${minute(now + left * 1000)}`;
+/** The server's forecast, as time passes; nothing where it says that nobody can tell. */
+function timeLeft(state, outlook, now) {
+  if (hasEnded(state) || state.run.status === "paused" || !outlook?.end) return "";
+  const since = (now - outlook.at) / 1000;
+  const [left, low, high] = ["value", "low", "high"].map((name) => Math.max(0, outlook.end[name] - since));
+  const when = (seconds) => (seconds > FAR_SECONDS ? `${day(now + seconds * 1000)}, ${minute(now + seconds * 1000)}` : minute(now + seconds * 1000));
+  const ends = when(low) === when(high) ? `near ${when(left)}` : `between ${when(low)} and ${when(high)}`;
+  return `${estimate(left)} left, done ${ends}`;
 }
 
 function headline(state, now) {
@@ -60,10 +56,10 @@ function headline(state, now) {
   return [`Round ${round.number} of ${numRounds}`, `in progress for ${duration(Math.max(0, (now - round.startedAt) / 1000))}`];
 }
 
-export function drawProgress(state, now = Date.now()) {
+export function drawProgress(state, outlook, now = Date.now()) {
   const [title, sub] = headline(state, now);
   setText($("#progress-title"), title);
   setText($("#progress-sub"), sub);
-  setText($("#progress-eta"), timeLeft(state, now));
+  setText($("#progress-eta"), timeLeft(state, outlook, now));
   setHtml($("#progress-bar"), bar(state));
 }

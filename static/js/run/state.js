@@ -5,6 +5,16 @@ const KEPT_EVENTS = 5000;
 /** Frequent, and shown elsewhere on the page. */
 const NOT_LOGGED = new Set(["client.phase", "client.progress"]);
 
+/** The maps that were copied in the batch of events that is being applied: they may be written to, and not be copied again for each event. */
+let own = null;
+
+function copied(map) {
+  if (own?.has(map)) return map;
+  const copy = new Map(map);
+  own?.add(copy);
+  return copy;
+}
+
 const time = (text) => (text ? Date.parse(text) : null);
 const roundKey = (number, attempt) => `${number}/${attempt}`;
 
@@ -49,6 +59,7 @@ function roundsOf(snapshot) {
       expected: round.expected,
       bytesUp: round.bytes_up,
       bytesDown: round.bytes_down,
+      bytesTotal: round.bytes_total,
       parts: new Map(),
     });
   }
@@ -56,6 +67,39 @@ function roundsOf(snapshot) {
     rounds.get(roundKey(part.round, part.attempt))?.parts.set(part.client, participation(part));
   }
   return rounds;
+}
+
+/** Take in participations of rounds that the page knew by their totals alone. */
+export function withParticipations(state, participations) {
+  const rounds = new Map(state.rounds);
+  for (const part of participations) {
+    const key = roundKey(part.round, part.attempt);
+    const round = rounds.get(key);
+    if (!round || state.rounds.get(key).parts.size) continue;
+    if (round === state.rounds.get(key)) rounds.set(key, { ...round, parts: new Map() });
+    rounds.get(key).parts.set(part.client, participation(part));
+  }
+  return { ...state, rounds };
+}
+
+/** The run as it was when a round had ended. `past` says so. */
+export function asOf(state, number) {
+  const rounds = new Map([...state.rounds].filter(([, round]) => round.number <= number));
+  const [key, last] = [...rounds].at(-1) ?? [null, null];
+  const upTo = (values) => new Map([...values].filter(([round]) => round <= number));
+  const metrics = new Map([...state.metrics].map(([name, sources]) => [name, new Map([...sources].map(([source, values]) => [source, upTo(values)]))]));
+  const endedAt = last ? last.endedAt ?? last.committedAt ?? last.closedAt : state.run.startedAt;
+  return {
+    ...state,
+    past: number,
+    run: { ...state.run, roundsDone: number, status: "completed", endedAt },
+    waiting: null,
+    trainingOn: new Map(),
+    rounds,
+    current: key,
+    metrics,
+    models: upTo(state.models),
+  };
 }
 
 function participation(part) {
@@ -89,8 +133,9 @@ const looks = (part) => ({
 });
 
 function withMetric(metrics, { source, name, round, value }) {
-  const values = new Map(metrics.get(name)?.get(source)).set(round, value);
-  return new Map(metrics).set(name, new Map(metrics.get(name)).set(source, values));
+  const sources = copied(metrics.get(name) ?? new Map());
+  const values = copied(sources.get(source) ?? new Map()).set(round, value);
+  return copied(metrics).set(name, sources.set(source, values));
 }
 
 // --- events ----------------------------------------------------------------------------------------------------------
@@ -99,7 +144,7 @@ const patchRun = (state, patch) => ({ ...state, run: { ...state.run, ...patch } 
 
 function patchRound(state, key, patch) {
   const round = state.rounds.get(key);
-  return round ? { ...state, rounds: new Map(state.rounds).set(key, { ...round, ...patch }) } : state;
+  return round ? { ...state, rounds: copied(state.rounds).set(key, { ...round, ...patch }) } : state;
 }
 
 /** The attempt that an event of a round speaks of: the newest one. */
@@ -119,7 +164,7 @@ function patchPart(state, event, patch) {
   const between = state.trainingOn.get(id);
   if (between) return { ...known, trainingOn: new Map(state.trainingOn).set(id, patched(between)) };
   const part = round.parts.get(id) ?? (round.status === "running" ? blankPart() : null);
-  return part ? patchRound(known, key, { parts: new Map(round.parts).set(id, patched(part)) }) : state;
+  return part ? patchRound(known, key, { parts: copied(round.parts).set(id, patched(part)) }) : state;
 }
 
 /** Clients that have enrolled since the page was loaded are known by their names alone. */
@@ -181,7 +226,7 @@ function beginRound(state, event) {
     waiting: null,
     trainingOn: new Map(),
     current: key,
-    rounds: new Map(state.rounds).set(key, round),
+    rounds: copied(state.rounds).set(key, round),
   };
 }
 
@@ -207,12 +252,15 @@ function commitRound(state, event) {
     committedAt: time(event.at),
     bytesUp: data.bytes_up,
     bytesDown: data.bytes_down,
+    bytesTotal: ended.rounds.get(key)?.bytesTotal ?? bytesBefore(ended, key) + data.bytes_up + data.bytes_down,
     parts: withLooks(ended.rounds.get(key)?.parts ?? new Map(), data.updates ?? {}),
   });
   const models = new Map(committed.models).set(round, { ...committed.models.get(round), round, sha256: data.sha256, size: data.size });
   const measured = addMetrics({ ...committed, models }, event);
   return patchRun(measured, { roundsDone: Math.max(measured.run.roundsDone, round) });
 }
+
+const bytesBefore = (state, key) => [...state.rounds].reduce((most, [k, round]) => (k === key ? most : Math.max(most, round.bytesTotal ?? 0)), 0);
 
 function withLooks(parts, updates) {
   const next = new Map(parts);
@@ -301,16 +349,34 @@ export function withCommand(state, command) {
   return patchRun({ ...state, commands: [...state.commands, command] }, { numRounds });
 }
 
+/** Apply many events: what they change is copied once for all of them. */
+export function reduceAll(state, events, step = reduce) {
+  own = new WeakSet();
+  try {
+    return events.reduce((now, event) => step(now, event), state);
+  } finally {
+    own = null;
+  }
+}
+
 /** Events as they are stored: those between that are missing don't exist any more. */
 export const reduceStored = (state, event) =>
   event.seq > state.lastSeq ? reduce({ ...state, lastSeq: event.seq - 1 }, event) : state;
+
+function logged(events, event) {
+  if (!own?.has(events)) {
+    events = events.slice(-KEPT_EVENTS + 1);
+    own?.add(events);
+  }
+  events.push(event);
+  return events;
+}
 
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
 export function reduce(state, event) {
   if (event.seq !== state.lastSeq + 1) return state;
   const next = HANDLERS[event.kind]?.(state, event) ?? state;
-  const events = NOT_LOGGED.has(event.kind) ? next.events : [...next.events, event].slice(-KEPT_EVENTS);
-  return { ...next, events, lastSeq: event.seq };
+  return { ...next, events: NOT_LOGGED.has(event.kind) ? next.events : logged(next.events, event), lastSeq: event.seq };
 }
 
 // --- questions to a state --------------------------------------------------------------------------------------------
@@ -328,6 +394,9 @@ export const latestCommitted = (state) => committedRounds(state).at(-1) ?? null;
 /** The values of a metric by a source, as [[round, value], …] in order of rounds. */
 export const series = (state, name, source) =>
   [...(state.metrics.get(name)?.get(source) ?? [])].sort(([a], [b]) => a - b);
+
+/** What a client counts for by the newest order, in per cent. */
+export const weightOf = (state, id) => state.commands.findLast(({ kind, data }) => kind === "weigh" && data.client === id)?.data ?? { percent: 100 };
 
 const MOST_TRUSTED_FIRST = ["server", "federated", "fit"];
 export function bestSource(state, name) {
