@@ -114,10 +114,16 @@ def wait_until(page: Page, condition: str, seconds: float = 60) -> None:
         page.wait_for_timeout(20)
 
 
-def heap_bytes(page: Page) -> int:
-    """Of scripts, after a collection."""
+def performance(page: Page) -> dict[str, float]:
+    """Chromium's own counters of the page."""
     session = page.context.new_cdp_session(page)
-    session.send("HeapProfiler.collectGarbage")
     session.send("Performance.enable")
     metrics: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
-    return int(next(metric["value"] for metric in metrics if metric["name"] == "JSHeapUsedSize"))
+    session.detach()
+    return {metric["name"]: float(metric["value"]) for metric in metrics}
+
+
+def heap_bytes(page: Page) -> int:
+    """Of scripts, after a collection."""
+    page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+    return int(performance(page)["JSHeapUsedSize"])

@@ -51,10 +51,14 @@ class EventQuery(serializers.Serializer[dict[str, Any]]):
     limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=MAX_EVENTS)
     client = serializers.UUIDField(required=False, default=None)
     round = serializers.IntegerField(min_value=0, max_value=2**31 - 1, required=False, default=None)
+    brief_before = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
 
 
 class RunEvents(RunView):
-    """The events that follow number `after`, at most `limit`; `more` says that there are others. `client` and `round`: only theirs."""
+    """The events that follow number `after`, at most `limit`; `more` says that there are others. `client` and `round`: only theirs.
+
+    Of rounds before `brief_before` the data is left out: it names all clients of each, and is not needed for a log.
+    """
 
     def get(self, request: Request, run_id: int) -> Response:
         query = EventQuery(data=request.query_params)
@@ -64,7 +68,8 @@ class RunEvents(RunView):
         last_seq = last_event(run)
         only = {"client": query.validated_data["client"], "round_number": query.validated_data["round"]}
         wanted = {name: value for name, value in only.items() if value is not None}
-        events = list(Event.objects.filter(run=run, seq__gt=after, seq__lte=last_seq, **wanted)[:limit])
+        found = Event.objects.filter(run=run, seq__gt=after, seq__lte=last_seq, **wanted)
+        events = list(found.brief_before(query.validated_data["brief_before"])[:limit])
         read_to = events[-1].seq if events else last_seq
         body: dict[str, Any] = {
             "events": [event_payload(event) for event in events],

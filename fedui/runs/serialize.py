@@ -23,6 +23,7 @@ class EventPayload(TypedDict):
 
 def event_payload(event: Event) -> dict[str, Any]:
     """An event of a run, the same over the socket and from the API. Needs no query."""
+    data = event.__dict__.get("data", event.__dict__.get("told"))
     payload: EventPayload = {
         "seq": event.seq,
         "at": timestamp(event.at),
@@ -31,9 +32,9 @@ def event_payload(event: Event) -> dict[str, Any]:
         "round": event.round_number,
         "client": str(event.client_id) if event.client_id else None,
         "message": event.message,
-        "data": event.data,
+        "data": {} if data is None else data,
     }
-    return dict(payload)
+    return dict(payload) | ({"brief": True} if data is None else {})
 
 
 def run_payload(run: Run) -> dict[str, Any]:

@@ -27,7 +27,7 @@ CHANGING = (
 )  # fmt: skip
 DETAILED_ROUNDS = 60
 """Participations are told of at most this many rounds, the latest,"""
-MOST_PARTICIPATIONS = 2_500
+MOST_PARTICIPATIONS = 1_500
 """and of fewer where more clients took part; of the last round always."""
 OLD_ROUNDS = 1_000
 """Of runs with more rounds than a screen can show, so many of the latest are told, and before them those that the curves show."""

@@ -6,6 +6,7 @@ import { fromSnapshot, hasEnded, reduce, reduceAll, reduceStored, withCommand, w
 const PAGE = 1000;
 /** How far back the log reaches when the page opens. */
 const HISTORY = 1000;
+const EVERY_ROUND = 2 ** 31 - 1;
 /** At most four paints a second; the first after a quiet time is at once. */
 const PAINT_MS = 250;
 
@@ -28,7 +29,8 @@ export class Feed {
   async start(socketPath) {
     const snapshot = await getJson(this.#api);
     this.state = fromSnapshot(snapshot, Math.max(0, snapshot.last_seq - HISTORY));
-    await this.#fetchMissing();
+    this.#paint(this.state);
+    await this.#fetchMissing(snapshot.rounds.at(-1)?.number ?? 0);
     this.#paint(this.state);
     if (hasEnded(this.state)) return;
     this.#socket = new LiveSocket(socketPath, { onFrame: (frame) => this.#take(frame), catchUp: () => this.#catchUp() });
@@ -39,7 +41,7 @@ export class Feed {
   async earlier() {
     const first = this.state.events[0]?.seq ?? this.state.lastSeq + 1;
     const after = Math.max(0, first - 1 - PAGE);
-    const { events } = await getJson(`${this.#api}/events?after=${after}&limit=${first - 1 - after}`);
+    const { events } = await getJson(`${this.#api}/events?after=${after}&limit=${first - 1 - after}&brief_before=${EVERY_ROUND}`);
     this.state = { ...this.state, events: [...events.filter((e) => !/^client\.(phase|progress)$/.test(e.kind)), ...this.state.events] };
     this.#paint(this.state);
   }
@@ -109,10 +111,11 @@ export class Feed {
     if (this.#again) this.#catchUp();
   }
 
-  async #fetchMissing() {
+  /** Of rounds before `brief` the log alone is wanted: what they were is known. */
+  async #fetchMissing(brief = 0) {
     let more = true;
     while (more) {
-      const page = await getJson(`${this.#api}/events?after=${this.state.lastSeq}&limit=${PAGE}`);
+      const page = await getJson(`${this.#api}/events?after=${this.state.lastSeq}&limit=${PAGE}&brief_before=${brief}`);
       this.state = reduceAll(this.state, page.events, reduceStored);
       more = page.more && page.events.length > 0;
     }
