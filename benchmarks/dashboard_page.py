@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import threading
 import time
+from typing import Any
 
 from benchmarks.dashboard_world import WatchedRun, chromium, heap_bytes, open_page, performance, wait_until, watched_run
 from benchmarks.reporting import load, report
@@ -57,7 +58,7 @@ def measure() -> None:
             live.join()
             frames = sorted(page.evaluate("window.frames"))
             heap = heap_bytes(page)
-    settings = {"clients": CLIENTS, "rounds": ROUNDS, "load": load()}
+    settings: dict[str, Any] = {"clients": CLIENTS, "rounds": ROUNDS, "load": load()}
     value = statistics.median(useful)
     report(
         "run_page_500x1000.first_useful_paint", value / 1000, "s", statistics.median(first) / 1000, ok=value < 2000,

@@ -113,11 +113,19 @@ def stored(run: Run, folder: Path, number: int, tensors: dict[str, Any]) -> Mode
 
 def test_models_are_compared_by_layer(browser: Browser, run: Run, settings: Any, tmp_path: Path) -> None:
     settings.MODEL_DIR = tmp_path
-    before = {"head.weight": np.float32([[3, 4]]), "head.bias": np.float16([0]), "count": np.int64([7])}
-    after = {"head.weight": np.float32([[3, 0]]), "head.bias": np.float16([3]), "count": np.int64([7])}
+    before = {
+        "head.weight": np.array([[3, 4]], "float32"),
+        "head.bias": np.array([0], "float16"),
+        "count": np.array([7], "int64"),
+    }
+    after = {
+        "head.weight": np.array([[3, 0]], "float32"),
+        "head.bias": np.array([3], "float16"),
+        "count": np.array([7], "int64"),
+    }
     stored(run, tmp_path, 1, before)
     last = stored(run, tmp_path, 3, after)
-    stored(run, tmp_path, 4, {"head.weight": np.float32([1])})
+    stored(run, tmp_path, 4, {"head.weight": np.array([1], "float32")})
 
     body = get(browser, run, "diff/1/3")
 

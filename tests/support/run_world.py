@@ -73,7 +73,7 @@ def _write_participations(rounds: list[Round], clients: list[Client], random: np
     """By rows of their own: half a million objects would take minutes."""
     fields = [field for field in Participation._meta.concrete_fields if not field.primary_key]
     place = {field.attname: index for index, field in enumerate(fields)}
-    columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+    columns = ", ".join(connection.ops.quote_name(field.column or field.attname) for field in fields)
     table = connection.ops.quote_name(Participation._meta.db_table)
     insert = f"INSERT INTO {table} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"  # names of ours
 

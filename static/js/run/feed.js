@@ -6,6 +6,8 @@ import { fromSnapshot, hasEnded, reduce, reduceAll, reduceStored, withCommand, w
 const PAGE = 1000;
 /** How far back the log reaches when the page opens. */
 const HISTORY = 1000;
+/** A cohort whose rounds say so much that those before the last are read without their data. */
+const LARGE = 60;
 const EVERY_ROUND = 2 ** 31 - 1;
 /** At most four paints a second; the first after a quiet time is at once. */
 const PAINT_MS = 250;
@@ -30,7 +32,8 @@ export class Feed {
     const snapshot = await getJson(this.#api);
     this.state = fromSnapshot(snapshot, Math.max(0, snapshot.last_seq - HISTORY));
     this.#paint(this.state);
-    await this.#fetchMissing(snapshot.rounds.at(-1)?.number ?? 0);
+    const last = snapshot.rounds.at(-1);
+    await this.#fetchMissing(last?.expected > LARGE ? last.number : 0);
     this.#paint(this.state);
     if (hasEnded(this.state)) return;
     this.#socket = new LiveSocket(socketPath, { onFrame: (frame) => this.#take(frame), catchUp: () => this.#catchUp() });

@@ -65,12 +65,11 @@ function paintPanels(shown, state) {
   drawStrip(shown, urlOf);
   if (shown.past !== before.past || state.metrics !== drawn.metrics || state.run !== drawn.run || state.commands !== drawn.commands) metrics.draw(state, travel.round);
   if (shown.rounds !== before.rounds || shown.metrics !== before.metrics) drawKpis(shown);
-  if (shown.rounds !== before.rounds || shown.commands !== before.commands) {
-    timeline.draw(shown);
-    heatmap.draw(shown);
-    drawAnomalies(shown);
-  }
-  if (totals(shown) !== totals(before)) rounds.draw(shown);
+  const ended = totals(shown) !== totals(before);
+  if (ended || (hasEnded(shown) && shown.rounds !== before.rounds)) timeline.draw(shown);  // what moves meanwhile, it draws every second
+  if (shown.rounds !== before.rounds || shown.commands !== before.commands) heatmap.draw(shown);
+  if (ended || shown.rounds !== before.rounds) drawAnomalies(shown);
+  if (ended) rounds.draw(shown);
   if (shown.models !== before.models || shown.metrics !== before.metrics) checkpoints.draw(shown);
 }
 

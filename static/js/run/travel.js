@@ -45,7 +45,7 @@ export class Travel {
     const first = Math.min(...state.models.keys(), ...[...state.rounds.values()].map(({ number }) => number));
     this.#range.min = Number.isFinite(first) ? first : 0;
     this.#range.max = state.run.roundsDone;
-    this.box.hidden = state.run.roundsDone < 1;
+    this.box.classList.toggle("is-empty", state.run.roundsDone < 1);
     if (this.#round !== null && this.#round >= state.run.roundsDone) this.#round = null;
     this.#range.value = this.#round ?? state.run.roundsDone;
     this.#say();
