@@ -26,9 +26,23 @@ function flush() {
   if (due.size) timer = setTimeout(flush, GATHER_MS);
 }
 
+/** Fetch a region anew as soon as its reader isn't busy in it. */
+export function renew(region) {
+  due.add(region);
+  timer ||= setTimeout(flush, GATHER_MS);
+}
+
+/** A reader may have become busy since the region was asked for. */
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, requestConfig } = event.detail;
+  if (requestConfig?.triggeringEvent?.type !== "refresh" || !isBusy(target)) return;
+  event.detail.shouldSwap = false;
+  renew(target);
+});
+
 /** What a reader has opened or scrolled inside a region stays so when the region is replaced. */
-function keepPlace({ target }) {
-  if (!target.matches?.("[data-follows]")) return;
+function keepPlace({ target, detail }) {
+  if (!detail.shouldSwap || !target.matches?.("[data-follows]")) return;
   const open = $$("details[id][open]", target).map((details) => details.id);
   const scrolled = $$(".table-wrap", target).map((box) => [box.scrollLeft, box.scrollTop]);
   document.body.addEventListener("htmx:afterSwap", () => {
@@ -41,8 +55,7 @@ function keepPlace({ target }) {
 document.body.addEventListener("htmx:beforeSwap", keepPlace);
 
 function mark(what) {
-  $$("[data-follows]").filter((r) => !what || r.dataset.follows.split(" ").includes(what)).forEach((r) => due.add(r));
-  timer ||= setTimeout(flush, GATHER_MS);
+  $$("[data-follows]").filter((r) => !what || r.dataset.follows.split(" ").includes(what)).forEach(renew);
 }
 
 const path = document.body.dataset.socket;
