@@ -1,8 +1,9 @@
-"""What holds for every page: it is whole, quiet, and fits a phone."""
+"""What holds for every page: it is whole, quiet, open to everybody, and fits a phone."""
 
 from __future__ import annotations
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open
@@ -17,6 +18,9 @@ PAGES = [
 ]  # fmt: skip
 
 
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
 def _visit(page: Page, world: World, path: str) -> None:
     root = "" if path.startswith("/") else world.root
     page.goto(
@@ -27,11 +31,18 @@ def _visit(page: Page, world: World, path: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_complains(sign_in: Open, world: World, complaints: list[str], scheme: str) -> None:
+def test_no_page_complains_or_shuts_anybody_out(
+    sign_in: Open, world: World, complaints: list[str], scheme: str
+) -> None:
     page = sign_in(world.owner, scheme=scheme)
+    barriers = {}
     for path in PAGES:
         _visit(page, world, path)
         assert complaints == [], path
+        found = Axe().run(page, options={"runOnly": WCAG, "resultTypes": ["violations"]})
+        if found.violations_count:
+            barriers[path] = found.generate_report()
+    assert not barriers, "\n".join(f"{path}: {report}" for path, report in barriers.items())
 
 
 def test_no_page_scrolls_sideways_on_a_phone(sign_in: Open, world: World) -> None:
