@@ -2,6 +2,7 @@
 
 DomainError
 ├── NameTaken               here
+├── Forbidden               here
 ├── IllegalTransition       fedui.transitions
 ├── NameRefused             fedui.clients.names
 ├── TokenRefused            fedui.clients.tokens
@@ -11,6 +12,10 @@ DomainError
 ├── RotationRefused         fedui.clients.authorities
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
+├── KeyRefused              fedui.keys.services
+├── PreconditionFailed      fedui.api.conditional
+├── PreconditionRequired    fedui.api.conditional
+├── KeyOfAnotherRequest     fedui.api.once
 ├── RunRefused              fedui.runs.services
 ├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
@@ -49,6 +54,11 @@ class ErrorCode(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
+    SCOPE_MISSING = "scope_missing"
+    PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    API_KEY_REFUSED = "api_key_refused"
     THROTTLED = "throttled"
     GONE = "gone"
     INTERNAL = "internal"
@@ -70,3 +80,9 @@ class NameTaken(DomainError):
     """Something else of the kind has the name already."""
 
     code = ErrorCode.NAME_TAKEN
+
+
+class Forbidden(DomainError):
+    """The role, or the scopes of the key, don't allow it."""
+
+    code = ErrorCode.FORBIDDEN

@@ -197,12 +197,17 @@ INSTALLED_APPS = [
     "axes",
     "channels",
     "csp",
+    "django_filters",
     "django_htmx",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "rest_framework",
     "fedui",
+    "fedui.api",
     "fedui.accounts",
     "fedui.federations",
     "fedui.audit",
+    "fedui.keys",
     "fedui.clients",
     "fedui.catalog",
     "fedui.strategies",
@@ -270,12 +275,39 @@ STORAGES = {
 }
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "fedui.keys.authentication.KeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["fedui.api.access.NamedAct"],
+    "DEFAULT_PARSER_CLASSES": ["fedui.api.parsers.SmallJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "fedui.api.schema.Schema",
     "EXCEPTION_HANDLER": "fedui.api.problems.exception_handler",
+    "UNAUTHENTICATED_TOKEN": None,
+    "URL_FORMAT_OVERRIDE": None,
 }
+SPECTACULAR_SETTINGS = {
+    "TITLE": "FedUI",
+    "VERSION": "1",
+    "DESCRIPTION": "Everything that the pages can do, a program can do here, under the same rules. docs/api.md has the conventions.",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+API_CALLS_PER_MINUTE: int = env.int("FEDUI_API_CALLS_PER_MINUTE", default=1200)
+"""Of one account, or of one API key."""
+API_STRANGERS_PER_MINUTE: int = env.int("FEDUI_API_STRANGERS_PER_MINUTE", default=120)
+"""Of one address, without a sign-in."""
 
 LOGGING = logging_config(
     log_format=environment.choice("FEDUI_LOG_FORMAT", env.text("FEDUI_LOG_FORMAT", "text"), ("text", "json")),
@@ -317,5 +349,6 @@ CELERY_BEAT_SCHEDULE = {
     "expire-leases-of-clients": {"task": "clients.expire_leases", "schedule": timedelta(seconds=10)},
     "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "forget-old-answers": {"task": "api.forget_expired", "schedule": timedelta(hours=1)},
     "verify-the-audit-log": {"task": "audit.verify", "schedule": timedelta(days=1)},
 }

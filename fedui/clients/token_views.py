@@ -14,14 +14,14 @@ from fedui.web.access import MemberRequest, address_of, fragment_or_page, member
 from fedui.web.forms import ConfirmForm
 
 
-@member_view(act=Act.MANAGE_CLIENTS)
+@member_view(act=Act.MANAGE_TOKENS)
 def tokens(request: MemberRequest) -> HttpResponse:
     context = {"tokens": request.federation.tokens.select_related("created_by"), "form": TokenForm()}
     return fragment_or_page(request, "tokens/list.html", "tokens/_list.html", context)
 
 
 @never_cache
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.MANAGE_TOKENS)
 def new(request: MemberRequest) -> HttpResponse:
     """Make a token and show it, this once: the answer to this request is the only place where its secret appears."""
     form = TokenForm(request.POST)
@@ -34,7 +34,7 @@ def new(request: MemberRequest) -> HttpResponse:
     return trigger_client_event(response, "tokens-changed")
 
 
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.MANAGE_TOKENS)
 def revoke(request: MemberRequest, token_id: int) -> HttpResponse:
     token = get_object_or_404(request.federation.tokens, pk=token_id)
     confirm = ConfirmForm(token.key_id, request.POST)

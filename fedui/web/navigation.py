@@ -32,7 +32,7 @@ SECTIONS = (
     Section("apps", "Apps", "a"),
     Section("models", "Models", "m"),
     Section("queries", "Queries", "q", frozenset({"query", "query-new"})),
-    Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_CLIENTS, begins_group=True),
+    Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_TOKENS, begins_group=True),
     Section("audit", "Audit", "u", frozenset(), Act.READ_AUDIT),
     Section("settings", "Settings", "e"),
 )

@@ -25,7 +25,7 @@ export class Feed {
 
   /** Load the snapshot and the recent events, then follow. */
   async start(socketPath) {
-    const snapshot = await getJson(this.#api);
+    const snapshot = await getJson(`${this.#api}/snapshot`);
     this.state = fromSnapshot(snapshot, Math.max(0, snapshot.last_seq - HISTORY));
     await this.#fetchMissing();
     this.#paint(this.state);
