@@ -21,6 +21,10 @@ DomainError
 ├── TooManyUpdates          fedui.runs.similarity
 ├── ComparisonRefused       fedui.runs.comparison
 ├── QueryRefused            fedui.analytics.services
+├── RegistryRefused         fedui.registry.services
+├── ReleaseRefused          fedui.registry.services
+├── ShareRefused            fedui.reports.shares
+├── ViewRefused             fedui.bookmarks.services
 ├── LastOwner               fedui.federations.services
 ├── ClientsRefused          fedui.federations.services
 └── InvitationRefused       fedui.federations.invitations

@@ -213,6 +213,9 @@ INSTALLED_APPS = [
     "fedui.strategies",
     "fedui.runs",
     "fedui.analytics",
+    "fedui.registry",
+    "fedui.reports",
+    "fedui.bookmarks",
     "fedui.web",
 ]
 

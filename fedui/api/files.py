@@ -11,11 +11,31 @@ from typing import Any, BinaryIO
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.utils.http import content_disposition_header
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.cache import get_conditional_response
+from django.utils.http import content_disposition_header, quote_etag
+
+from aggregator.files import Files
 
 CHUNK_BYTES = 1024 * 1024
 LINES_AT_ONCE = 1000
+
+
+def stored_file_response(
+    request: HttpRequest, files: Files, key: str, size: int, sha256: str, filename: str
+) -> HttpResponseBase:
+    """A file of the model store as a download. The ETag is its SHA-256."""
+    etag = quote_etag(sha256)
+    if unchanged := get_conditional_response(request, etag=etag):
+        return unchanged
+    try:
+        file = files.open(key)
+    except FileNotFoundError as error:
+        raise Http404(f"{filename} is missing from the model store.") from error
+    response = file_response(request, file, size, filename, etag)
+    for name, value in sha256_headers(sha256).items():
+        response[name] = value
+    return response
 
 
 def file_response(

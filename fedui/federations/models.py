@@ -32,6 +32,9 @@ class Act(models.TextChoices):
     MANAGE_TOKENS = "manage_tokens", "Make and revoke enrollment tokens"
     MANAGE_STRATEGIES = "manage_strategies", "Define strategies"
     MANAGE_RUNS = "manage_runs", "Start and stop runs"
+    PROMOTE_MODELS = "promote_models", "Promote models and describe them"
+    RELEASE_MODELS = "release_models", "Move models into production and out of it"
+    SHARE_REPORTS = "share_reports", "Share reports of runs by link"
     MANAGE_SETTINGS = "manage_settings", "Change settings and what is kept"
     READ_AUDIT = "read_audit", "Read the audit log"
     MANAGE_MEMBERS = "manage_members", "Invite members, change their roles and the federation"
@@ -42,7 +45,7 @@ _READER = frozenset({Act.READ, Act.SEE_CLIENTS, Act.HAVE_KEYS})
 ALLOWED: dict[Role, frozenset[Act]] = {
     Role.OWNER: frozenset(Act),
     Role.OPERATOR: frozenset(Act) - {Act.MANAGE_MEMBERS},
-    Role.RESEARCHER: _READER | {Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS},
+    Role.RESEARCHER: _READER | {Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS, Act.PROMOTE_MODELS},
     Role.AUDITOR: _READER | {Act.READ_AUDIT},
     Role.SITE_ADMIN: frozenset({Act.SEE_CLIENTS, Act.REVOKE_CLIENTS, Act.HAVE_KEYS}),
 }

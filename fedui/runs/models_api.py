@@ -8,15 +8,13 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import get_object_or_404
-from django.utils.cache import get_conditional_response
-from django.utils.http import quote_etag
 from django.utils.text import slugify
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from aggregator.checkpoints import files_of
-from fedui.api.files import file_response, sha256_headers
+from fedui.api.files import stored_file_response
 from fedui.api.serializers import Gives
 from fedui.api.views import ListView
 from fedui.errors import ErrorCode
@@ -65,20 +63,11 @@ class RunModel(ModelView):
 
     def get(self, request: Request, run_id: int, round_number: int) -> HttpResponseBase:
         model = self.model()
-        etag = quote_etag(model.sha256)
-        unchanged: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)  # noqa: SLF001  # Django wants its own request
-        return unchanged or self._download(request, model, etag)
-
-    def _download(self, request: Request, model: ModelVersion, etag: str) -> HttpResponseBase:
         filename = f"{slugify(model.run.name) or f'run-{model.run_id}'}-round-{model.round_number}.safetensors"
-        try:
-            file = model_files().open(model.key)
-        except FileNotFoundError as error:
-            raise Http404(f"{model} is missing from the model store.") from error
-        response = file_response(request._request, file, model.size, filename, etag)  # noqa: SLF001  # as above
-        for name, value in sha256_headers(model.sha256).items():
-            response[name] = value
-        return response
+        return stored_file_response(
+            request._request,  # noqa: SLF001  # Django wants its own request
+            model_files(), model.key, model.size, model.sha256, filename,
+        )  # fmt: skip
 
 
 class ManifestOut(serializers.Serializer[Any]):

@@ -26,11 +26,11 @@ class Section:
 
 SECTIONS = (
     Section("overview", "Overview", "o"),
-    Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare"})),
+    Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare", "run-promote", "run-shares"})),
     Section("clients", "Clients", "c", frozenset({"client", "readiness"}), Act.SEE_CLIENTS),
     Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
     Section("apps", "Apps", "a"),
-    Section("models", "Models", "m"),
+    Section("models", "Models", "m", frozenset({"model", "model-version"})),
     Section("queries", "Queries", "q", frozenset({"query", "query-new"})),
     Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_TOKENS, begins_group=True),
     Section("audit", "Audit", "u", frozenset(), Act.READ_AUDIT),

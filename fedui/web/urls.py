@@ -10,6 +10,7 @@ from fedui.accounts import installation_views as installation
 from fedui.accounts import views as accounts
 from fedui.analytics import views as analytics
 from fedui.audit import views as audit
+from fedui.bookmarks import views as bookmarks
 from fedui.catalog import views as catalog
 from fedui.clients import install_views as install
 from fedui.clients import operator_views as operators
@@ -17,11 +18,14 @@ from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import member_views as members
 from fedui.federations import views as federations
+from fedui.registry import views as registry
+from fedui.reports import views as reports
 from fedui.runs import compare_views
 from fedui.runs import readiness_views as readiness
 from fedui.runs import rules_views as run_rules
 from fedui.runs import views as runs
 from fedui.strategies import views as strategies
+from fedui.web import search_views as search
 
 federation_urlpatterns = [
     path("", federations.overview, name="overview"),
@@ -44,7 +48,20 @@ federation_urlpatterns = [
     path("strategies/new/", strategies.new, name="strategy-new"),
     path("strategies/<slug:name>/", strategies.strategy, name="strategy"),
     path("apps/", catalog.apps, name="apps"),
-    path("models/", runs.models, name="models"),
+    path("runs/<int:run_id>/report/", reports.report, name="run-report"),
+    path("runs/<int:run_id>/shares/", reports.shares, name="run-shares"),
+    path("runs/<int:run_id>/shares/new/", reports.new, name="share-new"),
+    path("runs/<int:run_id>/shares/<int:share_id>/revoke/", reports.revoke, name="share-revoke"),
+    path("runs/<int:run_id>/promote/", registry.promotion, name="run-promote"),
+    path("models/", registry.models, name="models"),
+    path("models/<slug:name>/", registry.model, name="model"),
+    path("models/<slug:name>/describe/", registry.describe, name="model-describe"),
+    path("models/<slug:name>/<int:number>/", registry.version, name="model-version"),
+    path("models/<slug:name>/<int:number>/change/", registry.change, name="model-version-change"),
+    path("models/<slug:name>/<int:number>/stage/", registry.stage, name="model-version-stage"),
+    path("models/<slug:name>/<int:number>/check/", registry.check, name="model-version-check"),
+    path("models/<slug:name>/<int:number>/manifest/", registry.manifest, name="model-version-manifest"),
+    path("models/<slug:name>/<int:number>/file/", registry.file, name="model-version-file"),
     path("queries/", analytics.queries, name="queries"),
     path("queries/new/", analytics.new, name="query-new"),
     path("queries/<int:query_id>/", analytics.query, name="query"),
@@ -57,6 +74,10 @@ federation_urlpatterns = [
     path("audit/<int:number>/", audit.entry, name="audit-entry"),
     path("audit/verify/", audit.verify, name="audit-verify"),
     path("audit/export/", audit.export, name="audit-export"),
+    path("search/", search.search, name="search"),
+    path("views/", bookmarks.views, name="views"),
+    path("views/<int:view_id>/change/", bookmarks.change, name="view-change"),
+    path("views/<int:view_id>/delete/", bookmarks.delete, name="view-delete"),
     path("settings/", federations.settings, name="settings"),
     path("settings/runs/", run_rules.save, name="run-rules"),
     path("settings/retention/", run_rules.dry_run, name="retention"),
@@ -74,6 +95,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/email/", accounts.email, name="account-email"),
     path("account/sessions/end/", accounts.end_session, name="session-end"),
     path("invitations/<str:secret>/", accounts.invitation, name="invitation"),
+    path("reports/<str:secret>/", reports.shared, name="shared-report"),
     path("installation/", installation.accounts, name="installation"),
     path("installation/accounts/<int:user_id>/<str:act>/", installation.change, name="installation-change"),
     path("installation/audit/", installation.audit, name="installation-audit"),

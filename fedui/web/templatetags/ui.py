@@ -96,6 +96,18 @@ def at(values: Sequence[Any], index: int) -> Any:
     return values[index]
 
 
+@register.filter
+def of(values: Mapping[Any, Any] | None, key: Any) -> Any:
+    """A value by its key; None where there is none."""
+    return values.get(key) if values else None
+
+
+@register.simple_tag
+def difference(name: str, delta: float) -> str:
+    """Of a metric, with its sign."""
+    return figures.difference(name, delta)
+
+
 @register.simple_tag
 def presence(client: Client, css: str = "") -> SafeString:
     state = client.presence
