@@ -95,7 +95,17 @@ def test_a_fragment_is_less_than_its_page(world: World, client: Browser) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "queries"), [("", 12), ("runs/", 11), ("clients/", 9), ("apps/", 9), ("models/", 11), ("queries/", 9)]
+    ("path", "queries"),
+    [
+        ("", 12),
+        ("runs/", 11),
+        ("clients/", 9),
+        ("apps/", 10),
+        ("models/", 11),
+        ("queries/", 9),
+        ("strategies/", 10),
+        ("settings/", 16),
+    ],
 )
 def test_lists_cost_the_same_however_long(
     world: World, client: Browser, django_assert_max_num_queries: DjangoAssertNumQueries, path: str, queries: int
