@@ -15,6 +15,8 @@ from fedui.clients.api import AdmissionState, CertificateAuthority, Enrol
 from fedui.federations import members_api as members
 from fedui.federations.api import FederationDetail, FederationList
 from fedui.keys import api as keys
+from fedui.registry import api as registry
+from fedui.reports import api as reports
 from fedui.runs import api as runs
 from fedui.runs import events_api as events
 from fedui.runs import models_api as models
@@ -62,6 +64,25 @@ _federation = [
     path("strategies/<slug:name>/versions", strategies.VersionList.as_view(), name="versions"),
     path("strategies/<slug:name>/versions/<int:number>", strategies.VersionDetail.as_view(), name="version"),
     path("strategies/<slug:name>/versions/<int:number>/yaml", strategies.VersionYaml.as_view(), name="version-yaml"),
+    path("models", registry.RegisteredModelList.as_view(), name="registry"),
+    path("models/<slug:name>", registry.RegisteredModelDetail.as_view(), name="registered-model"),
+    path("models/<slug:name>/versions", registry.RegisteredVersionList.as_view(), name="registered-versions"),
+    path(
+        "models/<slug:name>/versions/<int:number>",
+        registry.RegisteredVersionDetail.as_view(),
+        name="registered-version",
+    ),
+    path(
+        "models/<slug:name>/versions/<int:number>/lineage", registry.VersionLineage.as_view(), name="registered-lineage"
+    ),
+    path("models/<slug:name>/versions/<int:number>/stage", registry.MoveVersion.as_view(), name="registered-stage"),
+    path("models/<slug:name>/versions/<int:number>/check", registry.CheckVersion.as_view(), name="registered-check"),
+    path("models/<slug:name>/versions/<int:number>/file", registry.VersionFile.as_view(), name="registered-file"),
+    path(
+        "models/<slug:name>/versions/<int:number>/manifest",
+        registry.VersionManifest.as_view(),
+        name="registered-manifest",
+    ),
     path("runs", runs.RunList.as_view(), name="runs"),
     path("rules", rules.Rules.as_view(), name="rules"),
     path("rules/preview", rules.RetentionPreview.as_view(), name="rules-preview"),
@@ -83,6 +104,9 @@ _run = [
     path("rounds/<int:round_number>/similarity", rounds.RoundSimilarity.as_view(), name="round-similarity"),
     path("participations", rounds.ParticipationList.as_view(), name="participations"),
     path("metrics", rounds.RunMetrics.as_view(), name="run-metrics"),
+    path("report", reports.RunReport.as_view(), name="run-report"),
+    path("shares", reports.ShareList.as_view(), name="shares"),
+    path("shares/<int:share_id>/revoke", reports.RevokeShare.as_view(), name="share-revoke"),
     path("models", models.RunModels.as_view(), name="run-models"),
     path("models/<int:round_number>", models.RunModel.as_view(), name="run-model"),
     path("models/<int:round_number>/manifest", models.ModelManifest.as_view(), name="run-model-manifest"),

@@ -13,6 +13,8 @@ class Scope(models.TextChoices):
     READ = "read", "Read all that the member may see, but not the audit log"
     RUNS = "runs", "Start runs and give them orders, ask queries"
     STRATEGIES = "strategies", "Define strategies"
+    MODELS = "models", "Promote models and move them between stages"
+    REPORTS = "reports", "Share reports of runs by link"
     CLIENTS = "clients", "Admit, suspend, label and revoke clients"
     TOKENS = "tokens", "Make and revoke enrollment tokens"
     MEMBERS = "members", "Invite members and change the federation"
@@ -29,6 +31,9 @@ SCOPE_OF: Mapping[Act, Scope] = {
     Act.MANAGE_TOKENS: Scope.TOKENS,
     Act.MANAGE_STRATEGIES: Scope.STRATEGIES,
     Act.MANAGE_RUNS: Scope.RUNS,
+    Act.PROMOTE_MODELS: Scope.MODELS,
+    Act.RELEASE_MODELS: Scope.MODELS,
+    Act.SHARE_REPORTS: Scope.REPORTS,
     Act.MANAGE_SETTINGS: Scope.SETTINGS,
     Act.READ_AUDIT: Scope.AUDIT,
     Act.MANAGE_MEMBERS: Scope.MEMBERS,

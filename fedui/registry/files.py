@@ -8,10 +8,12 @@ import logging
 from typing import Any
 
 from django.db import transaction
+from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 
 from aggregator.checkpoints import MANIFEST, files_of
 from aggregator.ports import StoreUnavailable
+from fedui.api.files import stored_file_response
 from fedui.audit.services import record
 from fedui.registry.models import RegisteredVersion
 from fedui.runs.models import ModelVersion
@@ -30,6 +32,12 @@ def manifest_of(source: ModelVersion) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError, StoreUnavailable):
         return None
     return content if isinstance(content, dict) else None
+
+
+def version_file(request: HttpRequest, version: RegisteredVersion) -> HttpResponseBase:
+    """As a download."""
+    source, filename = version.source, f"{version.model.name}-v{version.number}.safetensors"
+    return stored_file_response(request, model_files(), source.key, source.size, source.sha256, filename)
 
 
 def fault_of(source: ModelVersion) -> str:

@@ -6,13 +6,12 @@ from typing import Any
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import OuterRef, Subquery
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 
-from fedui.api.files import stored_file_response
 from fedui.errors import DomainError
 from fedui.federations.models import Act
-from fedui.registry.files import manifest_of
+from fedui.registry.files import manifest_of, version_file
 from fedui.registry.forms import DescribeForm, DescriptionForm, MoveForm, PromoteForm, names_of
 from fedui.registry.models import RegisteredModel, RegisteredVersion, Stage
 from fedui.registry.reading import (
@@ -27,7 +26,6 @@ from fedui.registry.reading import (
 from fedui.registry.services import ask_for_check, describe_model, describe_version, move, promote
 from fedui.runs.figures import with_figures
 from fedui.runs.models import ModelVersion
-from fedui.runs.store import model_files
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import explain
 
@@ -175,12 +173,6 @@ def manifest(request: MemberRequest, name: str, number: int) -> HttpResponse:
 @member_view()
 def file(request: MemberRequest, name: str, number: int) -> HttpResponseBase:
     return version_file(request, _version(request, name, number))
-
-
-def version_file(request: HttpRequest, version: RegisteredVersion) -> HttpResponseBase:
-    source = version.source
-    filename = f"{version.model.name}-v{version.number}.safetensors"
-    return stored_file_response(request, model_files(), source.key, source.size, source.sha256, filename)
 
 
 @member_view("GET", "HEAD", "POST", act=Act.PROMOTE_MODELS)

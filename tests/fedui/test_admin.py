@@ -11,14 +11,17 @@ from django.db import connection, models
 from django.test import Client as Browser
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.analytics.models import Query
+from fedui.api.models import StoredAnswer
 from fedui.audit.services import check_log
 from fedui.bookmarks.services import save_view
 from fedui.catalog.models import App
 from fedui.federations.invitations import invite
 from fedui.federations.models import Federation, Role
+from fedui.keys.models import ApiKey
 from fedui.registry.services import promote
 from fedui.reports.models import Naming
 from fedui.reports.shares import share
@@ -99,6 +102,11 @@ def _two_of_each(world: World) -> None:
         model = ModelVersion.objects.create(run=run, round_number=99, key=f"{federation.pk}", sha256="a" * 64, size=1)
         promote(model, world.owner, f"of-{federation.slug}")
         check_log()
+        ends = timezone.now() + timedelta(days=1)
+        ApiKey.objects.create(
+            federation=federation, user=world.owner, name="ci", key_id=federation.slug, scopes=["read"], expires_at=ends
+        )
+        StoredAnswer.objects.create(actor="1", key_hash=federation.slug, request_hash="b", expires_at=ends)
         with_rounds(a_run(federation, world.owner, "more"), [client], 1)
 
 
