@@ -13,7 +13,7 @@ PAGES = [
     "", "runs/", "runs/new/", "runs/{run}/", "runs/compare/?runs={run},{other}",
     "clients/", "clients/{client}/", "clients/readiness/", "strategies/", "strategies/new/",
     "strategies/plain/", "apps/", "models/", "models/?view=runs", "models/digits-mlp/", "models/digits-mlp/1/",
-    "runs/{run}/promote/", "runs/{run}/shares/",
+    "runs/{run}/promote/", "runs/{run}/shares/", "runs/{run}/report/",
     "search/?q=hosp", "views/", "queries/", "queries/new/", "queries/{query}/",
     "tokens/", "tokens/?dialog=create", "audit/", "settings/",
     "/account/", "/accounts/password/change/", "/accounts/reauthenticate/",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Open
+from tests.browser.test_every_page import WCAG
 from tests.support.population import World
 
 
@@ -21,6 +23,8 @@ def test_the_palette_by_keyboard(sign_in: Open, world: World, complaints: list[s
     option = page.get_by_role("option", name="hosp-elm")
     expect(option).to_have_attribute("aria-selected", "true")
     assert field.get_attribute("aria-activedescendant") == option.get_attribute("id")
+    found = Axe().run(page, options={"runOnly": WCAG, "resultTypes": ["violations"]})
+    assert not found.violations_count, found.generate_report()
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(f"{world.root}clients/{world.client.pk}/$"))
     page.get_by_role("link", name="Search and commands").focus()
