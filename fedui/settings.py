@@ -93,6 +93,11 @@ SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
 vars().update(environment.email(env.text("FEDUI_EMAIL_URL", "consolemail://")))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("FEDUI_EMAIL_FROM", f"FedUI <fedui@{_public.hostname}>")
 
+WEBHOOK_NETWORKS = environment.networks("FEDUI_WEBHOOK_NETWORKS", env.names("FEDUI_WEBHOOK_NETWORKS", []))
+"""Private networks that webhooks may lead to. All others are refused, whatever a name resolves to."""
+WEBHOOK_CA_FILE = env.text("FEDUI_WEBHOOK_CA_FILE", "")
+"""PEM: authorities beside the system's that receivers' certificates may come from."""
+
 AUTH_USER_MODEL = "accounts.User"
 LOGIN_URL = "login"
 AUTHENTICATION_BACKENDS = [
@@ -213,6 +218,7 @@ INSTALLED_APPS = [
     "fedui.strategies",
     "fedui.runs",
     "fedui.analytics",
+    "fedui.alerts",
     "fedui.web",
 ]
 
@@ -350,5 +356,12 @@ CELERY_BEAT_SCHEDULE = {
     "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
     "forget-old-answers": {"task": "api.forget_expired", "schedule": timedelta(hours=1)},
+    "evaluate-alert-rules": {
+        "task": "alerts.evaluate",
+        "schedule": timedelta(seconds=15),
+        "options": {"expires": 15},
+    },
+    "deliver-what-is-due": {"task": "alerts.deliver", "schedule": timedelta(seconds=5), "options": {"expires": 5}},
+    "forget-old-alerts": {"task": "alerts.forget", "schedule": timedelta(hours=6)},
     "verify-the-audit-log": {"task": "audit.verify", "schedule": timedelta(days=1)},
 }

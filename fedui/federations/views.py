@@ -9,6 +9,9 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from fedui.accounts.models import with_second_factor
+from fedui.alerts.forms import WebhookForm
+from fedui.alerts.rule_views import settings_context
+from fedui.alerts.views import overview_alerts
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.errors import DomainError
 from fedui.federations.forms import FederationForm, InvitationForm
@@ -69,6 +72,7 @@ def overview(request: MemberRequest) -> HttpResponse:
         "active_runs": with_figures(active),
         "events": _recent_events(federation),
         "steps": _first_steps(federation, clients),
+        **overview_alerts(request),
     }
     return fragment_or_page(request, "federations/overview.html", "federations/_overview.html", context)
 
@@ -118,5 +122,7 @@ def settings(request: MemberRequest) -> HttpResponse:
         "rules": RunRulesForm(instance=RunRules.objects.filter(federation=request.federation).first()),
         "help": rules_help(),
         "policy": policy_of(request.federation),
+        "webhook_form": WebhookForm(),
+        **settings_context(request),
     }
     return page(request, "federations/settings.html", context)

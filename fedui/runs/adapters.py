@@ -32,6 +32,7 @@ from aggregator.ports import (
     RunSpec,
     RunState,
 )
+from fedui.alerts import hints
 from fedui.audit.origin import ENGINE
 from fedui.audit.services import record as record_act
 from fedui.patience import patiently
@@ -128,6 +129,7 @@ class DatabaseEventSink:
             rows = await database_sync_to_async(_store_events)(lease, events)
         except (DataError, IntegrityError, TypeError, ValueError) as error:  # a database that is away raises others
             raise EventsRefused(f"{type(error).__name__}: {error}") from error
+        hints.events_stored(rows)
         await live.publish_events(lease.run_id, [event_payload(row) for row in rows])
 
 

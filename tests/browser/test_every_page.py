@@ -13,7 +13,7 @@ PAGES = [
     "", "runs/", "runs/new/", "runs/{run}/", "runs/compare/?runs={run},{other}",
     "clients/", "clients/{client}/", "clients/readiness/", "strategies/", "strategies/new/",
     "strategies/plain/", "apps/", "models/", "queries/", "queries/new/", "queries/{query}/",
-    "tokens/", "tokens/?dialog=create", "audit/", "settings/",
+    "tokens/", "tokens/?dialog=create", "audit/", "settings/", "alerts/", "settings/rules/new/?kind=metric_threshold",
     "/account/", "/accounts/password/change/", "/accounts/reauthenticate/",
 ]  # fmt: skip
 

@@ -53,7 +53,7 @@ def test_a_member_can_be_given_another_role(federation: Federation, owner: User,
     ("role", "acts"),
     [
         (Role.OWNER, set(Act)),
-        (Role.OPERATOR, set(Act) - {Act.MANAGE_MEMBERS}),
+        (Role.OPERATOR, set(Act) - {Act.MANAGE_MEMBERS, Act.MANAGE_WEBHOOKS}),
         (Role.RESEARCHER, {Act.READ, Act.SEE_CLIENTS, Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS}),
         (Role.AUDITOR, {Act.READ, Act.SEE_CLIENTS, Act.READ_AUDIT}),
         (Role.SITE_ADMIN, {Act.SEE_CLIENTS, Act.REVOKE_CLIENTS}),
