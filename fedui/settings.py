@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -219,10 +220,13 @@ INSTALLED_APPS = [
     "fedui.runs",
     "fedui.analytics",
     "fedui.alerts",
+    "fedui.metrics",
     "fedui.web",
 ]
 
 MIDDLEWARE = [
+    "fedui.log_context.RequestContext",
+    "fedui.metrics.middleware.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -314,6 +318,15 @@ API_CALLS_PER_MINUTE: int = env.int("FEDUI_API_CALLS_PER_MINUTE", default=1200)
 """Of one account, or of one API key."""
 API_STRANGERS_PER_MINUTE: int = env.int("FEDUI_API_STRANGERS_PER_MINUTE", default=120)
 """Of one address, without a sign-in."""
+
+METRICS_TOKEN = env.text("FEDUI_METRICS_TOKEN", "")
+METRICS_NETWORKS = environment.networks("FEDUI_METRICS_NETWORKS", env.names("FEDUI_METRICS_NETWORKS", []))
+"""Who reads /metrics: with the token, from the networks; of the two what is set. Neither: nobody."""
+METRICS_BIND = env.text("FEDUI_METRICS_BIND", "")
+"""Where a worker serves its own metrics; empty: nowhere."""
+if METRICS_BIND:
+    environment.address("FEDUI_METRICS_BIND", METRICS_BIND)
+METRICS_DIR = DATA_DIR / "metrics" / socket.gethostname()
 
 LOGGING = logging_config(
     log_format=environment.choice("FEDUI_LOG_FORMAT", env.text("FEDUI_LOG_FORMAT", "text"), ("text", "json")),

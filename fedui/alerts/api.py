@@ -33,7 +33,7 @@ class SeverityField(serializers.ChoiceField):
     def to_representation(self, value: Any) -> str:
         return Severity(value).name.lower()
 
-    def to_internal_value(self, data: Any) -> Severity:
+    def to_internal_value(self, data: Any) -> Any:
         return Severity[super().to_internal_value(data).upper()]
 
 

@@ -21,6 +21,7 @@ from fedui.alerts import outbound, signatures
 from fedui.alerts.models import Delivery, DeliveryStatus, Webhook
 from fedui.errors import DomainError
 from fedui.federations.models import Membership
+from fedui.metrics.counted import ATTEMPTS
 from fedui.sealing import unseal
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def attempt(delivery: Delivery) -> None:
     except Exception as error:  # whatever a mail server or its library raises
         logger.warning("A delivery could not be sent: %s", error, extra={"delivery": str(delivery.pk)})
         entry = {"ok": False, "error": f"{type(error).__name__}: {error}"[:EXCERPT]}
+    ATTEMPTS.labels("webhook" if delivery.webhook_id else "email", "ok" if entry["ok"] else "failed").inc()
     entry |= {"at": timezone.now().isoformat(), "milliseconds": round(1000 * (time.monotonic() - begun))}
     _settle(delivery, entry)
 
