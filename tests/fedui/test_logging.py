@@ -112,7 +112,12 @@ def test_planted_secrets_are_in_no_line(logged: io.StringIO) -> None:
     planted = ["fedk_abcdefghij_" + "S" * 49, "whsec_" + "T" * 40 + "+/=", "Bearer " + "U" * 30]
     for text in planted:
         logging.getLogger("fedui").warning("Sent %s", text, extra={"headers": {"Authorization": text}})
-    assert not [secret for secret in ("SSS", "TTT", "UUU") if secret in logged.getvalue()]
+    try:
+        password = "V" * 12
+        raise ValueError(len(password))
+    except ValueError:
+        logging.getLogger("fedui").exception("Broken")
+    assert not [secret for secret in ("SSS", "TTT", "UUU", "VVV") if secret in logged.getvalue()]
     assert "fedk_abcdefghij" in logged.getvalue()
 
 
