@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from aggregator import log_context
 from aggregator.context import OwnDeadline, RunContext
 from aggregator.core import round as machine
 from aggregator.core.metrics import numeric
@@ -107,6 +108,7 @@ class RoundDriver(RoundListener):
         self._record = RoundRecord(number, attempt, datetime.now(UTC))
 
     async def execute(self) -> CommittedRound | None:
+        log_context.bind(round=self._number)
         await failpoint("select", self._number)
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
         self._tell_start()

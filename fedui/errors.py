@@ -27,7 +27,11 @@ DomainError
 ├── ViewRefused             fedui.bookmarks.services
 ├── LastOwner               fedui.federations.services
 ├── ClientsRefused          fedui.federations.services
-└── InvitationRefused       fedui.federations.invitations
+├── InvitationRefused       fedui.federations.invitations
+├── BadRule                 fedui.alerts.kinds
+├── BadAddress              fedui.alerts.outbound
+├── WebhookRefused          fedui.alerts.webhooks
+└── RedeliveryRefused       fedui.alerts.webhooks
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,11 @@ SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
 
 vars().update(environment.email(env.text("FEDUI_EMAIL_URL", "consolemail://")))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("FEDUI_EMAIL_FROM", f"FedUI <fedui@{_public.hostname}>")
+
+WEBHOOK_NETWORKS = environment.networks("FEDUI_WEBHOOK_NETWORKS", env.names("FEDUI_WEBHOOK_NETWORKS", []))
+"""Private networks that webhooks may lead to. All others are refused, whatever a name resolves to."""
+WEBHOOK_CA_FILE = env.text("FEDUI_WEBHOOK_CA_FILE", "")
+"""PEM: authorities beside the system's that receivers' certificates may come from."""
 
 AUTH_USER_MODEL = "accounts.User"
 LOGIN_URL = "login"
@@ -216,10 +222,14 @@ INSTALLED_APPS = [
     "fedui.registry",
     "fedui.reports",
     "fedui.bookmarks",
+    "fedui.alerts",
+    "fedui.metrics",
     "fedui.web",
 ]
 
 MIDDLEWARE = [
+    "fedui.log_context.RequestContext",
+    "fedui.metrics.middleware.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -312,6 +322,15 @@ API_CALLS_PER_MINUTE: int = env.int("FEDUI_API_CALLS_PER_MINUTE", default=1200)
 API_STRANGERS_PER_MINUTE: int = env.int("FEDUI_API_STRANGERS_PER_MINUTE", default=120)
 """Of one address, without a sign-in."""
 
+METRICS_TOKEN = env.text("FEDUI_METRICS_TOKEN", "")
+METRICS_NETWORKS = environment.networks("FEDUI_METRICS_NETWORKS", env.names("FEDUI_METRICS_NETWORKS", []))
+"""Who reads /metrics: with the token, from the networks; of the two what is set. Neither: nobody."""
+METRICS_BIND = env.text("FEDUI_METRICS_BIND", "")
+"""Where a worker serves its own metrics; empty: nowhere."""
+if METRICS_BIND:
+    environment.address("FEDUI_METRICS_BIND", METRICS_BIND)
+METRICS_DIR = DATA_DIR / "metrics" / socket.gethostname()
+
 LOGGING = logging_config(
     log_format=environment.choice("FEDUI_LOG_FORMAT", env.text("FEDUI_LOG_FORMAT", "text"), ("text", "json")),
     level=env.text("FEDUI_LOG_LEVEL", "INFO").upper(),
@@ -353,5 +372,12 @@ CELERY_BEAT_SCHEDULE = {
     "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
     "forget-old-answers": {"task": "api.forget_expired", "schedule": timedelta(hours=1)},
+    "evaluate-alert-rules": {
+        "task": "alerts.evaluate",
+        "schedule": timedelta(seconds=15),
+        "options": {"expires": 15},
+    },
+    "deliver-what-is-due": {"task": "alerts.deliver", "schedule": timedelta(seconds=5), "options": {"expires": 5}},
+    "forget-old-alerts": {"task": "alerts.forget", "schedule": timedelta(hours=6)},
     "verify-the-audit-log": {"task": "audit.verify", "schedule": timedelta(days=1)},
 }

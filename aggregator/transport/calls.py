@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from aggregator import log_context
 from aggregator.transport.connections import Allowance, ConnectionLimits
 from aggregator.transport.identity import peer_certificate, refuse
 
@@ -60,37 +61,43 @@ class OpenCalls(aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
+        method = handler_call_details.method.rpartition("/")[2]
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(_reading(self._streaming(handler.stream_stream)), **codec)
+            return grpc.stream_stream_rpc_method_handler(
+                _reading(self._streaming(handler.stream_stream, method)), **codec
+            )
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream), **codec)
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), **codec)
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(_reading(self._answering(handler.stream_unary)), **codec)
-        return grpc.unary_unary_rpc_method_handler(self._answering(handler.unary_unary), **codec)
+            return grpc.stream_unary_rpc_method_handler(
+                _reading(self._answering(handler.stream_unary, method)), **codec
+            )
+        return grpc.unary_unary_rpc_method_handler(self._answering(handler.unary_unary, method), **codec)
 
-    def _streaming(self, behaviour: Callable[[Any, Context], Any]) -> Any:
+    def _streaming(self, behaviour: Callable[[Any, Context], Any], method: str) -> Any:
         async def stream(request: Any, context: Context) -> None:
-            async with self._noted(context):
+            async with self._noted(context, method):
                 await _written(behaviour(request, context), context)
 
         return stream
 
-    def _answering(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+    def _answering(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            async with self._noted(context):
+            async with self._noted(context, method):
                 return await behaviour(request, context)
 
         return answer
 
     @asynccontextmanager
-    async def _noted(self, context: Context) -> AsyncIterator[None]:
+    async def _noted(self, context: Context, method: str) -> AsyncIterator[None]:
         task, certificate = asyncio.current_task(), peer_certificate(context)
         assert task
         client_id, serial = (certificate.client_id, certificate.serial) if certificate else ("", "")
+        log_context.bind(rpc=method, client_id=client_id)
         call = _Call(task, datetime.now(UTC), serial)
         await self._refuse_beyond_share(client_id, context)
         self._calls.setdefault(client_id, set()).add(call)

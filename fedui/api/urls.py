@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from fedui.alerts import api as alerts
+from fedui.alerts import webhooks_api as webhooks
 from fedui.analytics.api import CancelQuery, QueryDetail, QueryList
 from fedui.api import meta
 from fedui.audit import api as audit
@@ -89,6 +91,21 @@ _federation = [
     path("comparison", RunComparison.as_view(), name="comparison"),
     path("readiness", Readiness.as_view(), name="readiness"),
     path("queries", QueryList.as_view(), name="queries"),
+    path("alerts", alerts.AlertList.as_view(), name="alerts"),
+    path("alerts/<int:alert_id>", alerts.AlertDetail.as_view(), name="alert"),
+    path("alerts/<int:alert_id>/acknowledge", alerts.AcknowledgeAlert.as_view(), name="alert-acknowledge"),
+    path("alerts/<int:alert_id>/mute", alerts.MuteAlert.as_view(), name="alert-mute"),
+    path("alert-rules", alerts.RuleList.as_view(), name="alert-rules"),
+    path("alert-rules/preview", alerts.RulePreview.as_view(), name="alert-rule-preview"),
+    path("alert-rules/<int:rule_id>", alerts.RuleDetail.as_view(), name="alert-rule"),
+    path("alert-rules/<int:rule_id>/mute", alerts.MuteRule.as_view(), name="alert-rule-mute"),
+    path("webhooks", webhooks.WebhookList.as_view(), name="webhooks"),
+    path("webhooks/<uuid:webhook_id>", webhooks.WebhookDetail.as_view(), name="webhook"),
+    path("webhooks/<uuid:webhook_id>/rotate", webhooks.RotateSecret.as_view(), name="webhook-rotate"),
+    path("webhooks/<uuid:webhook_id>/test", webhooks.TestWebhook.as_view(), name="webhook-test"),
+    path("deliveries", webhooks.DeliveryList.as_view(), name="deliveries"),
+    path("deliveries/<uuid:delivery_id>", webhooks.DeliveryDetail.as_view(), name="delivery"),
+    path("deliveries/<uuid:delivery_id>/redeliver", webhooks.Redeliver.as_view(), name="delivery-redeliver"),
     path("audit", audit.EntryList.as_view(), name="audit"),
     path("audit/<int:number>", audit.EntryDetail.as_view(), name="audit-entry"),
     path("audit/export", audit.Export.as_view(), name="audit-export"),

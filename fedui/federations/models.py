@@ -36,6 +36,8 @@ class Act(models.TextChoices):
     RELEASE_MODELS = "release_models", "Move models into production and out of it"
     SHARE_REPORTS = "share_reports", "Share reports of runs by link"
     MANAGE_SETTINGS = "manage_settings", "Change settings and what is kept"
+    MANAGE_ALERTS = "manage_alerts", "Set alert rules, acknowledge and mute alerts"
+    MANAGE_WEBHOOKS = "manage_webhooks", "Make and remove webhooks, read what was sent"
     READ_AUDIT = "read_audit", "Read the audit log"
     MANAGE_MEMBERS = "manage_members", "Invite members, change their roles and the federation"
     HAVE_KEYS = "have_keys", "Have API keys of one's own"
@@ -44,7 +46,7 @@ class Act(models.TextChoices):
 _READER = frozenset({Act.READ, Act.SEE_CLIENTS, Act.HAVE_KEYS})
 ALLOWED: dict[Role, frozenset[Act]] = {
     Role.OWNER: frozenset(Act),
-    Role.OPERATOR: frozenset(Act) - {Act.MANAGE_MEMBERS},
+    Role.OPERATOR: frozenset(Act) - {Act.MANAGE_MEMBERS, Act.MANAGE_WEBHOOKS},
     Role.RESEARCHER: _READER | {Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS, Act.PROMOTE_MODELS},
     Role.AUDITOR: _READER | {Act.READ_AUDIT},
     Role.SITE_ADMIN: frozenset({Act.SEE_CLIENTS, Act.REVOKE_CLIENTS, Act.HAVE_KEYS}),

@@ -10,6 +10,9 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from fedui.accounts.models import with_second_factor
+from fedui.alerts.forms import WebhookForm
+from fedui.alerts.rule_views import settings_context
+from fedui.alerts.views import overview_alerts
 from fedui.clients.listing import MANY
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.errors import DomainError
@@ -79,6 +82,7 @@ def overview(request: MemberRequest) -> HttpResponse:
         "active_count": active.count(),
         "events": _recent_events(federation),
         "steps": _first_steps(federation, clients),
+        **overview_alerts(request),
     }
     return fragment_or_page(request, "federations/overview.html", "federations/_overview.html", context)
 
@@ -132,5 +136,7 @@ def settings(request: MemberRequest) -> HttpResponse:
         "rules": RunRulesForm(instance=RunRules.objects.filter(federation=request.federation).first()),
         "help": rules_help(),
         "policy": policy_of(request.federation),
+        "webhook_form": WebhookForm(),
+        **settings_context(request),
     }
     return page(request, "federations/settings.html", context)

@@ -19,6 +19,7 @@ class Scope(models.TextChoices):
     TOKENS = "tokens", "Make and revoke enrollment tokens"
     MEMBERS = "members", "Invite members and change the federation"
     SETTINGS = "settings", "Change settings and what is kept"
+    ALERTS = "alerts", "Set alert rules and webhooks, acknowledge and mute alerts"
     AUDIT = "audit", "Read and export the audit log"
     KEYS = "keys", "Make API keys that may no more than this one, and revoke them"
 
@@ -35,6 +36,8 @@ SCOPE_OF: Mapping[Act, Scope] = {
     Act.RELEASE_MODELS: Scope.MODELS,
     Act.SHARE_REPORTS: Scope.REPORTS,
     Act.MANAGE_SETTINGS: Scope.SETTINGS,
+    Act.MANAGE_ALERTS: Scope.ALERTS,
+    Act.MANAGE_WEBHOOKS: Scope.ALERTS,
     Act.READ_AUDIT: Scope.AUDIT,
     Act.MANAGE_MEMBERS: Scope.MEMBERS,
     Act.HAVE_KEYS: Scope.KEYS,

@@ -32,8 +32,10 @@ from aggregator.ports import (
     RunSpec,
     RunState,
 )
+from fedui.alerts import hints
 from fedui.audit.origin import ENGINE
 from fedui.audit.services import record as record_act
+from fedui.metrics import engine as counts
 from fedui.patience import patiently
 from fedui.runs import live, queue
 from fedui.runs.models import (
@@ -104,12 +106,15 @@ class DatabaseRunStore:
 
     async def commit_round(self, lease: Lease, record: RoundRecord, model: ModelRecord) -> None:
         await patiently(_commit_round, lease, record, model)
+        counts.round_committed(record)
 
     async def abandon_round(self, lease: Lease, record: RoundRecord, reason: str) -> None:
         await patiently(_abandon_round, lease, record, reason)
+        counts.round_abandoned(record)
 
     async def record_evaluation(self, lease: Lease, record: RoundRecord) -> None:
         await patiently(_record_evaluation, lease, record)
+        counts.round_evaluated(record)
 
     async def pause(self, lease: Lease, reason: str) -> None:
         await live.runs_changed(await patiently(_pause, lease, reason))
@@ -128,6 +133,8 @@ class DatabaseEventSink:
             rows = await database_sync_to_async(_store_events)(lease, events)
         except (DataError, IntegrityError, TypeError, ValueError) as error:  # a database that is away raises others
             raise EventsRefused(f"{type(error).__name__}: {error}") from error
+        counts.events_stored(events)
+        hints.events_stored(rows)
         await live.publish_events(lease.run_id, [event_payload(row) for row in rows])
 
 

@@ -8,6 +8,9 @@ from django.views.generic import RedirectView
 
 from fedui.accounts import installation_views as installation
 from fedui.accounts import views as accounts
+from fedui.alerts import rule_views as rules
+from fedui.alerts import views as alerts
+from fedui.alerts import webhook_views as webhooks
 from fedui.analytics import views as analytics
 from fedui.audit import views as audit
 from fedui.bookmarks import views as bookmarks
@@ -70,6 +73,11 @@ federation_urlpatterns = [
     path("tokens/", tokens.tokens, name="tokens"),
     path("tokens/new/", tokens.new, name="token-new"),
     path("tokens/<int:token_id>/revoke/", tokens.revoke, name="token-revoke"),
+    path("alerts/", alerts.alerts, name="alerts"),
+    path("alerts/count/", alerts.count, name="alert-count"),
+    path("alerts/acknowledge/", alerts.acknowledge_all, name="alerts-acknowledge"),
+    path("alerts/<int:alert_id>/acknowledge/", alerts.acknowledge_one, name="alert-acknowledge"),
+    path("alerts/<int:alert_id>/mute/", alerts.mute_one, name="alert-mute"),
     path("audit/", audit.audit, name="audit"),
     path("audit/<int:number>/", audit.entry, name="audit-entry"),
     path("audit/verify/", audit.verify, name="audit-verify"),
@@ -79,6 +87,22 @@ federation_urlpatterns = [
     path("views/<int:view_id>/change/", bookmarks.change, name="view-change"),
     path("views/<int:view_id>/delete/", bookmarks.delete, name="view-delete"),
     path("settings/", federations.settings, name="settings"),
+    path("settings/rules/new/", rules.new, name="rule-new"),
+    path("settings/rules/preview/", rules.preview, name="rule-preview"),
+    path("settings/rules/<int:rule_id>/", rules.change, name="rule"),
+    path("settings/rules/<int:rule_id>/switch/", rules.switch, name="rule-switch"),
+    path("settings/rules/<int:rule_id>/mute/", rules.mute, name="rule-mute"),
+    path("settings/rules/<int:rule_id>/remove/", rules.remove, name="rule-remove"),
+    path("settings/webhooks/new/", webhooks.new, name="webhook-new"),
+    path("settings/webhooks/<uuid:webhook_id>/", webhooks.webhook, name="webhook"),
+    path("settings/webhooks/<uuid:webhook_id>/test/", webhooks.test, name="webhook-test"),
+    path("settings/webhooks/<uuid:webhook_id>/rotate/", webhooks.rotate, name="webhook-rotate"),
+    path("settings/webhooks/<uuid:webhook_id>/remove/", webhooks.remove, name="webhook-remove"),
+    path(
+        "settings/webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/again/",
+        webhooks.redeliver,
+        name="delivery-again",
+    ),
     path("settings/runs/", run_rules.save, name="run-rules"),
     path("settings/retention/", run_rules.dry_run, name="retention"),
     path("settings/general/", members.general, name="settings-general"),

@@ -53,7 +53,7 @@ def test_a_member_can_be_given_another_role(federation: Federation, owner: User,
     ("role", "acts"),
     [
         (Role.OWNER, set(Act)),
-        (Role.OPERATOR, set(Act) - {Act.MANAGE_MEMBERS}),
+        (Role.OPERATOR, set(Act) - {Act.MANAGE_MEMBERS, Act.MANAGE_WEBHOOKS}),
         (
             Role.RESEARCHER,
             {Act.READ, Act.SEE_CLIENTS, Act.HAVE_KEYS, Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS, Act.PROMOTE_MODELS},

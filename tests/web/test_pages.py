@@ -97,14 +97,15 @@ def test_a_fragment_is_less_than_its_page(world: World, client: Browser) -> None
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("", 12),
+        ("", 16),
         ("runs/", 11),
         ("clients/", 9),
         ("apps/", 10),
         ("models/", 11),
         ("queries/", 9),
         ("strategies/", 10),
-        ("settings/", 16),
+        ("settings/", 20),
+        ("alerts/", 15),
     ],
 )
 def test_lists_cost_the_same_however_long(

@@ -1,6 +1,6 @@
 // Lists that follow the federation: a region names what it shows (`data-follows="clients runs"`), and is fetched anew
 // from its own address when the server says that this changed. Never while the reader is busy in it.
-import { $, $$ } from "../dom.js";
+import { $, $$, announce } from "../dom.js";
 import { isBusy } from "./busy.js";
 import { LiveSocket } from "./socket.js";
 import { fresh } from "./pill.js";
@@ -58,9 +58,21 @@ function mark(what) {
   $$("[data-follows]").filter((r) => !what || r.dataset.follows.split(" ").includes(what)).forEach(renew);
 }
 
+/** More alerts than before are said aloud. */
+let alerts = Number($("#alert-count")?.dataset.count ?? 0);
+document.body.addEventListener("htmx:afterSettle", ({ target }) => {
+  if (target.id !== "alert-count") return;
+  const now = Number(target.dataset.count);
+  if (now > alerts) announce(`${now} open alert${now === 1 ? "" : "s"}`);
+  alerts = now;
+});
+
 const path = document.body.dataset.socket;
 if (path && $("[data-follows]")) {
-  const socket = new LiveSocket(path, { onFrame: (frame) => { if (frame.type === "changed") mark(frame.what); }, catchUp: () => mark() });
+  // A page that follows nothing but the count of alerts has a connection of its own to show, or none.
+  const quiet = !$("[data-follows]:not(#alert-count)");
+  const onFrame = (frame) => { if (frame.type === "changed") mark(frame.what); };
+  const socket = new LiveSocket(path, { onFrame, catchUp: () => mark(), quiet });
   setInterval(() => { if (!socket.paused) mark("clients"); }, LOOK_AGAIN_MS);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) mark(); });
 }
