@@ -18,6 +18,7 @@ from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import member_views as members
 from fedui.federations import views as federations
+from fedui.keys import views as keys
 from fedui.registry import views as registry
 from fedui.reports import views as reports
 from fedui.runs import compare_views
@@ -79,6 +80,9 @@ federation_urlpatterns = [
     path("views/<int:view_id>/change/", bookmarks.change, name="view-change"),
     path("views/<int:view_id>/delete/", bookmarks.delete, name="view-delete"),
     path("settings/", federations.settings, name="settings"),
+    path("settings/keys/", keys.keys, name="keys"),
+    path("settings/keys/new/", keys.new, name="key-new"),
+    path("settings/keys/<int:key_id>/revoke/", keys.revoke, name="key-revoke"),
     path("settings/runs/", run_rules.save, name="run-rules"),
     path("settings/retention/", run_rules.dry_run, name="retention"),
     path("settings/general/", members.general, name="settings-general"),
