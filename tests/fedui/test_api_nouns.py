@@ -427,7 +427,7 @@ def walk(patterns: Any) -> Iterator[type[Any]]:
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
             yield from walk(pattern.url_patterns)
-        else:
+        elif hasattr(pattern.callback, "cls"):
             yield pattern.callback.cls
 
 
