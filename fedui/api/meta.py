@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from csp.decorators import csp_update
 from django.core.cache import cache
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -17,8 +20,10 @@ from rest_framework.response import Response
 
 import fedui
 from fedui.api.access import Access
+from fedui.api.problems import problem
 from fedui.api.serializers import Gives
 from fedui.api.views import ApiView
+from fedui.errors import ErrorCode
 from fedui.federations.models import Role
 from fedui.keys.scopes import Scope
 
@@ -53,7 +58,7 @@ class Ready(ApiView):
     noun = "health"
     verbs = {"GET": "ready"}
     acts = {"GET": Access.PUBLIC}
-    gives = {"GET": Gives(ReadyOut, sparse=False)}
+    gives = {"GET": Gives(ReadyOut, sparse=False, also={503: "Not ready; the same fields."})}
     authentication_classes = ()
     throttle_classes = ()
 
@@ -69,10 +74,13 @@ def _database() -> bool:
     return True
 
 
+@lru_cache
 def _migrations() -> bool:
-    """Whether the database is of this version."""
+    """Whether the database is of this version: once it is, it isn't looked at again."""
     executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
-    return not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise LookupError("The database wants migrations.")
+    return True
 
 
 def _cache() -> bool:
@@ -123,6 +131,14 @@ class Me(ApiView):
                 "scopes": key.scopes if key else None,
             }
         )
+
+
+@csrf_exempt
+def nowhere(request: HttpRequest) -> HttpResponse:
+    """Programs get a problem document where people get a page."""
+    return problem(
+        ErrorCode.NOT_FOUND, "There is no such address in this API.", hint="The schema lists all: /api/v1/schema."
+    )
 
 
 class SchemaView(SpectacularAPIView):

@@ -63,6 +63,10 @@ class Schema(AutoSchema):
         answers: dict[Any, Any] = {(given.status, given.media_type): self._answer(given)}
         if given.serializer is None and given.media_type == "application/json":
             answers = {204: OpenApiResponse(description="Done.")}
+        if self.method == "GET" and given.serializer:
+            answers[304] = OpenApiResponse(description="If-None-Match is its ETag.")
+        for status, meaning in given.also.items():
+            answers[status] = OpenApiResponse(description=meaning)
         for status, codes in self._problems().items():
             words = ", ".join(f"`{code}`" for code in codes)
             answers[(status, PROBLEM)] = OpenApiResponse(Problem, words)

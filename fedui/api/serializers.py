@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django import forms
@@ -41,6 +41,8 @@ class Gives:
     """Whether `fields` chooses among its fields."""
     media_type: str = "application/json"
     description: str = ""
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses, and what they mean."""
 
 
 def messages_of(form: forms.BaseForm) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from fedui.alerts import api as alerts
 from fedui.alerts import webhooks_api as webhooks
@@ -148,4 +148,5 @@ urlpatterns = [
     path("runs/<int:run_id>/", include(_run)),
     path("queries/<int:query_id>", QueryDetail.as_view(), name="query"),
     path("queries/<int:query_id>/cancel", CancelQuery.as_view(), name="query-cancel"),
+    re_path("", meta.nowhere),
 ]

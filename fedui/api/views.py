@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar, cast
 
 from django.db.models import QuerySet
-from django.http import HttpResponseBase, HttpResponseNotModified
+from django.http import Http404, HttpResponseBase, HttpResponseNotModified
 from django.shortcuts import get_object_or_404
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.exceptions import ValidationError
@@ -31,6 +31,8 @@ from fedui.web.access import address_of
 
 UNSAFE = ("post", "put", "patch", "delete")
 FIELDS = "fields"
+MAX_NUMBER = 2**63 - 1
+"""Databases have no larger ones, and some say so by an error."""
 
 
 class ApiView(APIView):
@@ -138,6 +140,8 @@ class ApiView(APIView):
     # --- the frame ---------------------------------------------------------------------------------------------------
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if any(isinstance(number, int) and number > MAX_NUMBER for number in kwargs.values()):
+            raise Http404
         super().initial(request, *args, **kwargs)
         self._check_parameters(request)
 

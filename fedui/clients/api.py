@@ -88,7 +88,7 @@ class Enrol(AgentView):
     verbs = {"POST": "enrol"}
     acts = {"POST": Access.PUBLIC}
     takes = {"POST": EnrolmentRequest}
-    gives = {"POST": Gives(AdmittedOut, 201)}
+    gives = {"POST": Gives(AdmittedOut, 201, also={202: "The machine waits for an operator."})}
     refusals = {
         "POST": (
             ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_SPENT, ErrorCode.TOKEN_REVOKED, ErrorCode.CSR_INVALID,
@@ -115,7 +115,7 @@ class AdmissionState(AgentView):
 
     verbs = {"GET": "collect"}
     acts = {"GET": Access.PUBLIC}
-    gives = {"GET": Gives(AdmittedOut, 201, sparse=False)}
+    gives = {"GET": Gives(AdmittedOut, 201, sparse=False, also={202: "The machine waits for an operator."})}
     refusals = {"GET": (ErrorCode.ADMISSION_REFUSED,)}
     throttle_classes = (AdmissionThrottle,)
 

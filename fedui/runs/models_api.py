@@ -57,7 +57,15 @@ class RunModel(ModelView):
     verbs = {"GET": "download"}
     acts = {"GET": Act.READ}
     gives = {
-        "GET": Gives(media_type="application/octet-stream", description="The file. 206 where a Range was asked for.")
+        "GET": Gives(
+            media_type="application/octet-stream",
+            description="The file.",
+            also={
+                206: "The Range that was asked for.",
+                304: "If-None-Match is its ETag.",
+                416: "The Range is beyond its end.",
+            },
+        )
     }
     refusals = {"GET": (ErrorCode.GONE,)}
 

@@ -37,7 +37,7 @@ SECTIONS = (
     Section("queries", "Queries", "q", frozenset({"query", "query-new"})),
     Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_TOKENS, begins_group=True),
     Section("audit", "Audit", "u", frozenset(), Act.READ_AUDIT),
-    Section("settings", "Settings", "e", frozenset({"rule-new", "rule", "webhook"})),
+    Section("settings", "Settings", "e", frozenset({"keys", "rule-new", "rule", "webhook"})),
 )
 
 

@@ -21,6 +21,7 @@ from fedui.clients import token_views as tokens
 from fedui.clients import views as clients
 from fedui.federations import member_views as members
 from fedui.federations import views as federations
+from fedui.keys import views as keys
 from fedui.registry import views as registry
 from fedui.reports import views as reports
 from fedui.runs import compare_views
@@ -103,6 +104,9 @@ federation_urlpatterns = [
         webhooks.redeliver,
         name="delivery-again",
     ),
+    path("settings/keys/", keys.keys, name="keys"),
+    path("settings/keys/new/", keys.new, name="key-new"),
+    path("settings/keys/<int:key_id>/revoke/", keys.revoke, name="key-revoke"),
     path("settings/runs/", run_rules.save, name="run-rules"),
     path("settings/retention/", run_rules.dry_run, name="retention"),
     path("settings/general/", members.general, name="settings-general"),

@@ -15,7 +15,8 @@ PAGES = [
     "strategies/plain/", "apps/", "models/", "models/?view=runs", "models/digits-mlp/", "models/digits-mlp/1/",
     "runs/{run}/promote/", "runs/{run}/shares/", "runs/{run}/report/",
     "search/?q=hosp", "views/", "queries/", "queries/new/", "queries/{query}/",
-    "tokens/", "tokens/?dialog=create", "audit/", "settings/", "alerts/", "settings/rules/new/?kind=metric_threshold",
+    "tokens/", "tokens/?dialog=create", "audit/", "settings/", "settings/keys/?dialog=create",
+    "alerts/", "settings/rules/new/?kind=metric_threshold",
     "/account/", "/accounts/password/change/", "/accounts/reauthenticate/",
 ]  # fmt: skip
 

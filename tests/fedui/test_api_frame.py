@@ -15,7 +15,7 @@ from fedui.accounts.models import User
 from fedui.api.access import Access
 from fedui.api.catalogue import CATALOGUE
 from fedui.api.management.commands.api_documents import documents
-from fedui.api.meta import Redoc, SchemaView, Swagger
+from fedui.api.meta import Redoc, SchemaView, Swagger, nowhere
 from fedui.api.serializers import Gives
 from fedui.api.views import UNSAFE, ApiView
 from fedui.errors import ErrorCode
@@ -50,7 +50,7 @@ def views(patterns: list[URLPattern | URLResolver]) -> Iterator[type[Any]]:
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
             yield from views(pattern.url_patterns)
-        else:
+        elif pattern.callback is not nowhere:
             yield pattern.callback.cls  # type: ignore[attr-defined]  # Django's as_view sets it
 
 
@@ -144,6 +144,12 @@ def test_bodies_that_no_database_takes_are_refused(owner: User, body: bytes, sta
 def test_parameters_that_mean_nothing_are_refused(federation: Federation, owner: User, query: str) -> None:
     answer = as_user(owner).get(f"federations/hearts/runs?{query}")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "federations/x/nothing", "federations/", "strategies/%00"])
+def test_an_address_that_is_none_is_a_problem(db: None, path: str) -> None:
+    answer = Browser().get(f"/api/v1/{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_alive_is_not_ready(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

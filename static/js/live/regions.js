@@ -77,3 +77,4 @@ if (path && $("[data-follows]")) {
   document.addEventListener("visibilitychange", () => { if (!document.hidden) mark(); });
 }
 document.body.addEventListener("tokens-changed", () => mark("tokens"));
+document.body.addEventListener("keys-changed", () => mark("keys"));
