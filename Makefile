@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/fedui/v1/*.proto)
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt protos lock screenshot chaos bench clean
+.PHONY: help setup demo up test lint fmt protos api lock screenshot chaos bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ fmt: setup ## Format the code and mend what can be mended
 
 protos: setup ## Generate the stubs of protos/
 	$(BIN)/python scripts/generate_stubs.py .
+
+api: setup ## Write docs/openapi.yaml and docs/errors.md anew, from the code
+	$(BIN)/python manage.py api_documents
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url --upgrade --quiet \

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aggregator import log_context
 from aggregator.context import RunContext, checked_parameters
 from aggregator.core import round as machine
 from aggregator.core.buffered import BufferMachine, Training
@@ -150,6 +151,7 @@ class BufferedRoundDriver(RoundDriver):
         fleet.round = self
 
     async def execute(self) -> CommittedRound | None:
+        log_context.bind(round=self._number)
         actions = self._machine.start(time.monotonic())
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
         self._tell_start()

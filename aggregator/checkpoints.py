@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from aggregator.files import Files
 from aggregator.ports import ModelRecord
+from aggregator.safetensors_parts import parts_of
 from protos.tensors import Parameters, Signature
 
 MODEL, STATE, MANIFEST = ".safetensors", ".state.safetensors", ".json"
@@ -46,25 +46,25 @@ class CheckpointStore:
     def _save(
         self, run_id: int, round_number: int, parameters: Parameters, state: Parameters, manifest: Mapping[str, Any]
     ) -> ModelRecord:
-        data = _serialized(parameters)
-        sha256 = hashlib.sha256(data).hexdigest()
+        parts = parts_of(parameters)
+        sha256, size = _hash(parts), sum(map(len, parts))
         key = f"run-{run_id}/round-{round_number}-{sha256[:16]}{MODEL}"
-        self._files.write(key, data)
+        self._files.write(key, *parts)
         content = {
             **manifest,
             "run": run_id,
             "round": round_number,
             "file": key.rpartition("/")[2],
             "sha256": sha256,
-            "size": len(data),
+            "size": size,
             "tensors": Signature.of(parameters).to_json(),
         }
         if state:
-            data_of_state = _serialized(state)
-            self._files.write(_beside(key, STATE), data_of_state)
-            content["state"] = {"sha256": hashlib.sha256(data_of_state).hexdigest()}
+            parts = parts_of(state)
+            self._files.write(_beside(key, STATE), *parts)
+            content["state"] = {"sha256": _hash(parts)}
         self._files.write(_beside(key, MANIFEST), json.dumps(content, indent=2).encode())
-        return ModelRecord(run_id, round_number, key, sha256, len(data))
+        return ModelRecord(run_id, round_number, key, sha256, size)
 
     def _load(self, record: ModelRecord) -> Parameters:
         arrays = self._read_tensors(record.key, record.sha256)
@@ -109,5 +109,8 @@ def _beside(key: str, ending: str) -> str:
     return key.removesuffix(MODEL) + ending
 
 
-def _serialized(tensors: Parameters) -> bytes:
-    return save({name: np.asarray(array, order="C") for name, array in tensors.items()})
+def _hash(parts: Sequence[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

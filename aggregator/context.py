@@ -13,6 +13,7 @@ from aggregator.core.round import ParticipationReport
 from aggregator.core.strategy import Strategy
 from aggregator.events import EventLog
 from aggregator.hub import Assignment, Hub, Listener, Update, UpdateRefused
+from aggregator.mapped import in_blocks
 from aggregator.models import Payload
 from aggregator.ports import Evaluator, Lease, MetricRecord, ModelStore, RunSpec, RunStore
 from protos.convert import ScalarValue, encoding_to_proto, scalars_to_proto
@@ -139,13 +140,15 @@ def _rounding_seed(seed: int, round_number: int, client_id: str) -> int:
 async def checked_parameters(update: Update, signature: Signature, current: Parameters | None = None) -> Parameters:
     """The update's tensors, if they fit the run's model. Raises `UpdateRefused` with a reason that an operator can read.
 
-    `current` is the global model that the client was given. Tensors that came encoded stay so, and are decoded chunk by chunk
-    where they are read (`protos.encodings.EncodedTensor`).
+    `current` is the global model that the client was given; none where the update is to be the first. Tensors that came encoded
+    stay so, and are decoded chunk by chunk where they are read (`protos.encodings.EncodedTensor`); others are read so too.
     """
     if misfit := signature.misfit(update.signature):
         raise UpdateRefused(f"The update doesn't fit the model: {misfit}.")
     try:
         parameters = await asyncio.to_thread(decode, update.buffer, update.signature, update.encoding, current)
+        if current is not None:
+            parameters = in_blocks(parameters, update.buffer)
     except CodecError as error:
         raise UpdateRefused(str(error)) from error
     if tensor := await asyncio.to_thread(first_non_finite, parameters):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from aggregator import log_context
 from aggregator.barring import Barring
 from aggregator.context import RunContext
 from aggregator.core.history import History
@@ -149,6 +150,7 @@ class Engine:
         return not one.task.cancelled() and one.task.exception() is None and one.task.result()
 
     async def _drive_run(self, run_id: int, one: InHand[RunDriver]) -> bool:
+        log_context.bind(run_id=run_id)
         state = await _taken(self._store.take_up(run_id, self._owner), lambda taken: self._store.release(taken.lease))
         if state is None:
             return False
@@ -175,6 +177,7 @@ class Engine:
         return True
 
     async def _drive_query(self, query_id: int, one: InHand[QueryDriver]) -> bool:
+        log_context.bind(query_id=query_id)
         if (store := self._queries) is None:
             return False
         taken = await _taken(store.take_up(query_id, self._owner), lambda taken: store.release(taken[1]))

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from aggregator.ports import StoreUnavailable
+from protos.wire_forms import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class StoredFile:
 class Files(Protocol):
     """All methods raise `StoreUnavailable` where the store itself fails. They block: call them in a thread."""
 
-    def write(self, key: str, data: bytes) -> None:
-        """Durable when it returns; a reader sees the old content or the new, never half of it."""
+    def write(self, key: str, *parts: Buffer) -> None:
+        """The parts, one after the other. Durable when it returns; a reader sees the old content or the new, never half of it."""
         ...
 
     def read(self, key: str) -> bytes:
@@ -57,7 +59,7 @@ class FolderFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, *parts: Buffer) -> None:
         path = self._folder / key
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         with self._available():
@@ -65,9 +67,9 @@ class FolderFiles:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _flush_folder(path.parent.parent)
             try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
+                with temporary.open("wb", buffering=0) as file:
+                    for part in parts:
+                        _write_all(file, part)
                     os.fsync(file.fileno())
                 temporary.replace(path)
             finally:
@@ -107,6 +109,12 @@ class FolderFiles:
             raise
         except OSError as error:
             raise StoreUnavailable(f"The model store {self._folder} fails: {error.strerror}.") from error
+
+
+def _write_all(file: FileIO, part: Buffer) -> None:
+    rest = memoryview(part)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _flush_folder(folder: Path) -> None:

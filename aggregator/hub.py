@@ -388,6 +388,7 @@ class Hub:
     def withdraw(self, assignment: Assignment) -> None:
         """Forget an assignment: the client has done its part."""
         self._assignments.pop(assignment.task_id, None)
+        assignment.forget_model()
         self.release(assignment)
 
     def cancel(self, assignment: Assignment, reason: str) -> None:

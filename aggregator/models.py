@@ -50,3 +50,6 @@ class GlobalModel:
         payload = Payload.of(shared, packing)
         sent = decode(payload.encoded, Signature.of(shared))
         return cls({name: sent.get(name, array) for name, array in parameters.items()}, payload)
+
+
+NO_MODEL = GlobalModel.of({}, {})

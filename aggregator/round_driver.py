@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from aggregator import log_context
 from aggregator.context import OwnDeadline, RunContext
 from aggregator.core import round as machine
 from aggregator.core.metrics import numeric
@@ -19,7 +20,7 @@ from aggregator.core.strategies.base import UpdateRejected
 from aggregator.core.strategy import AggregationFailed
 from aggregator.failpoints import failpoint
 from aggregator.hub import Assignment
-from aggregator.models import GlobalModel, Payload
+from aggregator.models import NO_MODEL, GlobalModel, Payload
 from aggregator.participation import note_comparison, note_update
 from aggregator.ports import MetricRecord, ModelRecord, RoundRecord
 from aggregator.round_figures import federated_metrics, fit_metrics
@@ -113,6 +114,7 @@ class RoundDriver(RoundListener):
         self._record = RoundRecord(number, attempt, datetime.now(UTC))
 
     async def execute(self) -> CommittedRound | None:
+        log_context.bind(round=self._number)
         await failpoint("select", self._number)
         await self._context.store.begin_round(self._context.lease, self._with_participations(self._record))
         self._tell_start()
@@ -126,11 +128,13 @@ class RoundDriver(RoundListener):
         return self._committed()
 
     def _committed(self) -> CommittedRound | None:
-        if self._next is None or self._stored is None:
+        """Once: clients that come late still know the round, which keeps no model for them."""
+        model, self._next, self._model = self._next, None, NO_MODEL
+        if model is None or self._stored is None:
             return None
         reports = self._machine.participations
         counted = {client_id: self._number - reports[client_id].staleness for client_id in self._machine.completed}
-        return CommittedRound(self._next, self._stored, self._record.metrics, counted)
+        return CommittedRound(model, self._stored, self._record.metrics, counted)
 
     @property
     def asked(self) -> frozenset[str]:

@@ -106,6 +106,7 @@ class RoundListener:
         self._inbox.put_nowait(machine.TaskHanded(time.monotonic(), assignment.client_id))
 
     async def on_update(self, assignment: Assignment, update: Update) -> None:
+        self._raise_if_done()
         try:
             check_num_examples(update)
             parameters = await checked_parameters(update, self._context.strategy.uploaded, self._model.parameters)
@@ -113,10 +114,13 @@ class RoundListener:
             self._reject(assignment.client_id, str(refusal))
             raise
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._machine.phase is machine.RoundPhase.DONE:
-            raise UpdateRefused("The round was closed before the update arrived.")
+        self._raise_if_done()
         self._inbox.put_nowait(Delivery(assignment, update, parameters, taken))
         await taken
+
+    def _raise_if_done(self) -> None:
+        if self._machine.phase is machine.RoundPhase.DONE:
+            raise UpdateRefused("The round was closed before the update arrived.")
 
     def _is_settled(self, assignment: Assignment) -> bool:
         """The task's update has been counted: what follows about it says nothing about the task that came after."""

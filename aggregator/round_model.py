@@ -10,7 +10,7 @@ from aggregator.context import RunContext
 from aggregator.core.statistics import RoundStatistics, UpdateStatistics
 from aggregator.core.strategies.base import RoundContext, Update
 from aggregator.core.strategy import AggregationFailed, RoundAggregation
-from aggregator.models import GlobalModel
+from aggregator.models import NO_MODEL, GlobalModel
 from aggregator.spool import FileSpool
 from protos.tensors import Parameters
 
@@ -52,14 +52,17 @@ class RoundModel:
         return await self._limited(self._make)
 
     def close(self) -> None:
+        """What is as large as the model goes now, whoever still knows the round."""
         if self._aggregation:
             self._aggregation.close()
+        self._aggregation, self._current = None, NO_MODEL
 
     def _make(self) -> tuple[GlobalModel, RoundStatistics, Parameters]:
-        assert self._aggregation is not None  # updates have been added to it
-        strategy, aggregate = self._context.strategy, self._aggregation.result()
-        statistics = self._aggregation.compare(aggregate)
-        parameters = self._aggregation.next_model(self._current.parameters, aggregate)
+        aggregation, current = self._aggregation, self._current
+        assert aggregation is not None  # updates have been added to it
+        strategy, aggregate = self._context.strategy, aggregation.result()
+        statistics = aggregation.compare(aggregate)
+        parameters = aggregation.next_model(current.parameters, aggregate)
         packing = self._context.spec.strategy.update.packing
         return GlobalModel.of(parameters, strategy.shared_of(parameters), packing), statistics, strategy.state()
 

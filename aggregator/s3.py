@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from aggregator.files import StoredFile
 from aggregator.ports import StoreUnavailable
+from protos.wire_forms import Buffer
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 PART_BYTES = 16 * 1024**2
@@ -30,9 +31,9 @@ class S3Files:
             skip_instance_cache=True,
         )
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, *parts: Buffer) -> None:
         with self._available():
-            self._system.pipe_file(self._path(key), data, chunksize=PART_BYTES)
+            self._system.pipe_file(self._path(key), b"".join(parts), chunksize=PART_BYTES)
 
     def read(self, key: str) -> bytes:
         with self._available():

@@ -19,6 +19,7 @@ from client_agent.identity import Home, Identities, Identity
 from client_agent.ledger import Ledger
 from client_agent.memory import Memory
 from client_agent.method_state import MethodStates
+from client_agent.metrics import AgentMetrics, served
 from client_agent.outbox import Outbox
 from client_agent.owner import Owner
 from client_agent.renewal import Renewal
@@ -42,10 +43,12 @@ def run(
     owner: Owner,
     max_delay: float = backoff.MAX_SECONDS,
     max_tasks: int = 1,
+    metrics_port: int = 0,
 ) -> None:
     """`serve` until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # where loops can't handle signals, as on Windows
-        asyncio.run(until_signalled(serve(home, identity, apps, max_delay, owner, max_tasks=max_tasks)))
+        serving = serve(home, identity, apps, max_delay, owner, max_tasks=max_tasks, metrics_port=metrics_port)
+        asyncio.run(until_signalled(serving))
 
 
 async def until_signalled(serving: Coroutine[None, None, None]) -> None:
@@ -66,10 +69,11 @@ async def serve(
     owner: Owner | None = None,
     models: SharedModels | None = None,
     max_tasks: int = 1,
+    metrics_port: int = 0,
 ) -> None:
     """Work for the federation until cancelled, on `max_tasks` tasks at once.
 
-    Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what leaves can't be listed.
+    Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what leaves can't be listed, or `metrics_port` is taken.
     """
     federation = identity.enrolment.federation
     owner = owner or Owner(home, federation)
@@ -81,7 +85,13 @@ async def serve(
     transfers = [Transfer(identities, departures, max_delay, models, speed) for _ in range(max_tasks)]
     states = MethodStates(home.path / "methods" / identity.enrolment.client_id)
     memory = Memory(home.path / "updates" / identity.enrolment.client_id)
-    tasks = Tasks(apps, transfers, outbox, lambda task: state.working_on(_summary(task)), states, owner, memory)
+    counts = AgentMetrics(lambda: state.current, speed, lambda: identities.current.enrolment.certificate_expires_at)
+
+    def on_change(task: task_pb2.Task | None) -> None:
+        state.working_on(_summary(task))
+        counts.working_on(task)
+
+    tasks = Tasks(apps, transfers, outbox, on_change, states, owner, memory)
     vitals = Vitals(home.path, speed)
     await vitals.look_at_gpus()
     greeting = hello(apps)
@@ -104,14 +114,15 @@ async def serve(
     connection = Connection(identities, hello_now, tasks, outbox, state, departures, vitals, max_delay)
     renewal = Renewal(identities, departures, max_delay=max_delay)
     try:
-        await _first_failure(
-            connection.run(),
-            tasks.run(),
-            renewal.run(),
-            owner.watch(obey_owner),
-            vitals.watch(),
-            departures.until_failure(),
-        )
+        with served(counts, metrics_port):
+            await _first_failure(
+                connection.run(),
+                tasks.run(),
+                renewal.run(),
+                owner.watch(obey_owner),
+                vitals.watch(),
+                departures.until_failure(),
+            )
     finally:
         for transfer in transfers:
             await transfer.close()

@@ -25,6 +25,7 @@ from client_agent.options import (
     HomeOption,
     JsonOption,
     MaxTasksOption,
+    MetricsPortOption,
     MinValuesOption,
     PolicyOption,
     ProxyOption,
@@ -92,6 +93,7 @@ def run(
     policy: PolicyOption = None,
     proxy: ProxyOption = None,
     max_tasks: MaxTasksOption = None,
+    metrics_port: MetricsPortOption = None,
     flower: FlowerOption = None,
     flower_model: FlowerModelOption = None,
 ) -> None:
@@ -103,14 +105,14 @@ def run(
     place = Home(home)
     flags = {"app": app, "set": options, "log_format": log_format, "min_values": min_values}
     flags |= {"max_tasks": max_tasks, "flower": flower, "flower_model": flower_model}
-    settings = _settings(place, **flags, policy=policy, proxy=proxy)
+    settings = _settings(place, **flags, policy=policy, proxy=proxy, metrics_port=metrics_port)
     logs.configure(settings.log_format)
     identity = place.load()
     owner = Owner(place, identity.enrolment.federation, settings.policy)
     owner.policy()  # a broken one ends the agent before it begins, and libraries see only the processors that it allows
     context = Context(identity.enrolment.client_name, settings.set)
     apps = hosting.host_all(settings.app, context, settings.min_values, hosting.flower_apps(settings))
-    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds, settings.max_tasks)
+    agent.run(place, identity, apps, owner, settings.reconnect_max_seconds, settings.max_tasks, settings.metrics_port)
 
 
 @cli.command()

@@ -34,6 +34,8 @@ class Settings:
     policy: Path | None = None
     proxy: str | None = None
     max_tasks: int = 1
+    metrics_port: int = 0
+    """Of this machine, for Prometheus; 0: none."""
     flower: str = ""
     """A Flower `ClientApp`, as "module:attribute"."""
     flower_model: str = ""
@@ -45,6 +47,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
     values["reconnect_max_seconds"] = MAX_SECONDS
     values["min_values"] = DEFAULT_MIN_VALUES
     values["max_tasks"] = 1
+    values["metrics_port"] = 0
     values["policy"] = values["proxy"] = None
     for source in (_from_file(file, values.keys()), _from_environment(environment, values.keys()), flags):
         values.update(source)
@@ -58,6 +61,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path) -
         reconnect_max_seconds=_seconds(values["reconnect_max_seconds"]),
         min_values=_min_values(values["min_values"]),
         max_tasks=_max_tasks(values["max_tasks"]),
+        metrics_port=_metrics_port(values["metrics_port"]),
         policy=Path(values["policy"]).expanduser() if values["policy"] else None,
         proxy=_proxy(values["proxy"]),
         flower=str(values["flower"]),
@@ -129,6 +133,16 @@ def _max_tasks(value: Any) -> int:
         number = 0
     if not 1 <= number <= limits.MAX_TASKS:
         raise ConfigurationError(f"max_tasks is a whole number from 1 to {limits.MAX_TASKS}, not {value!r}.")
+    return number
+
+
+def _metrics_port(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number < 65536:
+        raise ConfigurationError(f"metrics_port is a port of this machine, or 0 for none, not {value!r}.")
     return number
 
 

@@ -23,6 +23,10 @@ MaxTasksOption = Annotated[
     int | None,
     typer.Option(help="Work on so many tasks at once; those of one app take turns to train.", show_default="1"),
 ]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(help="Tell Prometheus on this machine how the agent is, at this port.", show_default="none"),
+]
 PolicyOption = Annotated[
     Path | None, typer.Option(help="The owner's policy.", show_default="policy.toml in the agent's folder")
 ]

@@ -47,6 +47,10 @@ class StateFile:
         self._path = path
         self._state = replace(AgentState.read(path), pid=os.getpid(), connected=False, task=None, unavailable="")
 
+    @property
+    def current(self) -> AgentState:
+        return self._state
+
     def connected(self) -> None:
         self._write(replace(self._state, connected=True, last_connected_at=now(), last_error=None))
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from fedui.metrics.sharing import share
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedui.settings")
+share("web", settings.METRICS_DIR)
 _http = get_asgi_application()  # Loads the apps: what follows imports models.
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402

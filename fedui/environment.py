@@ -193,6 +193,14 @@ def positive(name: str, value: str) -> float:
     return number
 
 
+def networks(name: str, values: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Networks written like 10.0.0.0/8."""
+    try:
+        return [ipaddress.ip_network(value) for value in values]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} can't be read ({error}): write networks like 10.20.0.0/16.") from error
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` can only mean this machine."""
     bare = host.strip("[]").lower()

@@ -2,6 +2,7 @@
 
 DomainError
 ├── NameTaken               here
+├── Forbidden               here
 ├── IllegalTransition       fedui.transitions
 ├── NameRefused             fedui.clients.names
 ├── TokenRefused            fedui.clients.tokens
@@ -11,15 +12,27 @@ DomainError
 ├── RotationRefused         fedui.clients.authorities
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
+├── KeyRefused              fedui.keys.services
+├── PreconditionFailed      fedui.api.conditional
+├── PreconditionRequired    fedui.api.conditional
+├── KeyOfAnotherRequest     fedui.api.once
 ├── RunRefused              fedui.runs.services
 ├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
 ├── DiffRefused             fedui.runs.model_diff
 ├── ComparisonRefused       fedui.runs.comparison
 ├── QueryRefused            fedui.analytics.services
+├── RegistryRefused         fedui.registry.services
+├── ReleaseRefused          fedui.registry.services
+├── ShareRefused            fedui.reports.shares
+├── ViewRefused             fedui.bookmarks.services
 ├── LastOwner               fedui.federations.services
 ├── ClientsRefused          fedui.federations.services
-└── InvitationRefused       fedui.federations.invitations
+├── InvitationRefused       fedui.federations.invitations
+├── BadRule                 fedui.alerts.kinds
+├── BadAddress              fedui.alerts.outbound
+├── WebhookRefused          fedui.alerts.webhooks
+└── RedeliveryRefused       fedui.alerts.webhooks
 """
 
 from __future__ import annotations
@@ -50,6 +63,11 @@ class ErrorCode(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
+    SCOPE_MISSING = "scope_missing"
+    PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    API_KEY_REFUSED = "api_key_refused"
     THROTTLED = "throttled"
     GONE = "gone"
     INTERNAL = "internal"
@@ -71,3 +89,9 @@ class NameTaken(DomainError):
     """Something else of the kind has the name already."""
 
     code = ErrorCode.NAME_TAKEN
+
+
+class Forbidden(DomainError):
+    """The role, or the scopes of the key, don't allow it."""
+
+    code = ErrorCode.FORBIDDEN

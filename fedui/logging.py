@@ -1,4 +1,4 @@
-"""What the server's processes log: one readable or JSON line an entry, and never the secret of an enrolment token."""
+"""What the server's processes log: one readable or JSON line an entry, with what it is about, and never the secret of a token or key."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ import re
 from typing import Any
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.types import EventDict, Processor, WrappedLogger
+
+from aggregator.log_context import about
 
 _NOISE = ("color_message", "request")
 """What Uvicorn and Django attach to entries that say the same in words."""
-_TOKEN = re.compile(r"\b(fle_[a-z0-9]+)\.[\w.-]+")
+_SECRETS = (
+    (re.compile(r"\b(fle_[a-z0-9]+)\.[\w.-]+"), r"\1.…"),
+    (re.compile(r"\b(fedk_[a-z0-9]+)_\w+"), r"\1_…"),
+    (re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_…"),
+    (re.compile(r"\b(Bearer|Basic) [^\s\"']+", re.IGNORECASE), r"\1 …"),
+)
+"""Enrolment tokens, API keys, secrets of webhooks, whatever is sent as authorization; and what is left of each."""
 
 
 def without_secrets(text: str) -> str:
-    """`text` with the secret part of any enrolment token taken out; the part that names the token stays."""
-    return _TOKEN.sub(r"\1.…", text)
+    """`text` with the secret part of tokens and keys taken out; the part that names one stays."""
+    for pattern, rest in _SECRETS:
+        text = pattern.sub(rest, text)
+    return text
 
 
 class RedactingFormatter(structlog.stdlib.ProcessorFormatter):
@@ -30,6 +41,7 @@ def logging_config(*, log_format: str, level: str) -> dict[str, Any]:
     """A configuration for `logging.config.dictConfig`, of structlog's loggers as well as the standard library's."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_engine_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -66,6 +78,11 @@ def logging_config(*, log_format: str, level: str) -> dict[str, Any]:
     }
 
 
+def _with_engine_context(logger: WrappedLogger, method: str, entry: EventDict) -> EventDict:
+    """What an entry says by itself counts more."""
+    return {**about(), **entry}
+
+
 def _without_noise(logger: WrappedLogger, method: str, entry: EventDict) -> EventDict:
     for key in _NOISE:
         entry.pop(key, None)
@@ -74,5 +91,7 @@ def _without_noise(logger: WrappedLogger, method: str, entry: EventDict) -> Even
 
 def _renderers(log_format: str) -> list[Processor]:
     if log_format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without the values of variables, among which may be anything.
+        tracebacks = ExceptionDictTransformer(show_locals=False)
+        return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     return [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,11 @@ SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
 
 vars().update(environment.email(env.text("FEDUI_EMAIL_URL", "consolemail://")))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("FEDUI_EMAIL_FROM", f"FedUI <fedui@{_public.hostname}>")
+
+WEBHOOK_NETWORKS = environment.networks("FEDUI_WEBHOOK_NETWORKS", env.names("FEDUI_WEBHOOK_NETWORKS", []))
+"""Private networks that webhooks may lead to. All others are refused, whatever a name resolves to."""
+WEBHOOK_CA_FILE = env.text("FEDUI_WEBHOOK_CA_FILE", "")
+"""PEM: authorities beside the system's that receivers' certificates may come from."""
 
 AUTH_USER_MODEL = "accounts.User"
 LOGIN_URL = "login"
@@ -197,21 +203,33 @@ INSTALLED_APPS = [
     "axes",
     "channels",
     "csp",
+    "django_filters",
     "django_htmx",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "rest_framework",
     "fedui",
+    "fedui.api",
     "fedui.accounts",
     "fedui.federations",
     "fedui.audit",
+    "fedui.keys",
     "fedui.clients",
     "fedui.catalog",
     "fedui.strategies",
     "fedui.runs",
     "fedui.analytics",
+    "fedui.registry",
+    "fedui.reports",
+    "fedui.bookmarks",
+    "fedui.alerts",
+    "fedui.metrics",
     "fedui.web",
 ]
 
 MIDDLEWARE = [
+    "fedui.log_context.RequestContext",
+    "fedui.metrics.middleware.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -270,12 +288,47 @@ STORAGES = {
 }
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "fedui.keys.authentication.KeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["fedui.api.access.NamedAct"],
+    "DEFAULT_PARSER_CLASSES": ["fedui.api.parsers.SmallJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "fedui.api.schema.Schema",
     "EXCEPTION_HANDLER": "fedui.api.problems.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
 }
+SPECTACULAR_SETTINGS = {
+    "TITLE": "FedUI",
+    "VERSION": "1",
+    "DESCRIPTION": "Everything that the pages can do, a program can do here, under the same rules. docs/api.md has the conventions.",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+API_CALLS_PER_MINUTE: int = env.int("FEDUI_API_CALLS_PER_MINUTE", default=1200)
+"""Of one account, or of one API key."""
+API_STRANGERS_PER_MINUTE: int = env.int("FEDUI_API_STRANGERS_PER_MINUTE", default=120)
+"""Of one address, without a sign-in."""
+
+METRICS_TOKEN = env.text("FEDUI_METRICS_TOKEN", "")
+METRICS_NETWORKS = environment.networks("FEDUI_METRICS_NETWORKS", env.names("FEDUI_METRICS_NETWORKS", []))
+"""Who reads /metrics: with the token, from the networks; of the two what is set. Neither: nobody."""
+METRICS_BIND = env.text("FEDUI_METRICS_BIND", "")
+"""Where a worker serves its own metrics; empty: nowhere."""
+if METRICS_BIND:
+    environment.address("FEDUI_METRICS_BIND", METRICS_BIND)
+METRICS_DIR = DATA_DIR / "metrics" / socket.gethostname()
 
 LOGGING = logging_config(
     log_format=environment.choice("FEDUI_LOG_FORMAT", env.text("FEDUI_LOG_FORMAT", "text"), ("text", "json")),
@@ -317,5 +370,13 @@ CELERY_BEAT_SCHEDULE = {
     "expire-leases-of-clients": {"task": "clients.expire_leases", "schedule": timedelta(seconds=10)},
     "forget-old-history": {"task": "clients.forget_old_history", "schedule": timedelta(minutes=10)},
     "take-up-ownerless-queries": {"task": "analytics.dispatch_ownerless", "schedule": timedelta(seconds=10)},
+    "forget-old-answers": {"task": "api.forget_expired", "schedule": timedelta(hours=1)},
+    "evaluate-alert-rules": {
+        "task": "alerts.evaluate",
+        "schedule": timedelta(seconds=15),
+        "options": {"expires": 15},
+    },
+    "deliver-what-is-due": {"task": "alerts.deliver", "schedule": timedelta(seconds=5), "options": {"expires": 5}},
+    "forget-old-alerts": {"task": "alerts.forget", "schedule": timedelta(hours=6)},
     "verify-the-audit-log": {"task": "audit.verify", "schedule": timedelta(days=1)},
 }

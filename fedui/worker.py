@@ -31,6 +31,7 @@ from aggregator.transport.server import PortTaken
 from fedui.analytics.adapters import DatabaseQueryStore
 from fedui.clients.registry import DatabaseClientRegistry
 from fedui.clients.server_tls import ServerTLS
+from fedui.metrics.counted import RUNS_DRIVEN
 from fedui.runs import live
 from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
 from fedui.runs.queue import lost_runs
@@ -99,7 +100,8 @@ class EngineHost:
 
     def run(self, run_id: int) -> bool:
         try:
-            return asyncio.run_coroutine_threadsafe(self._started().run(run_id), self._loop).result()
+            with RUNS_DRIVEN.track_inprogress():
+                return asyncio.run_coroutine_threadsafe(self._started().run(run_id), self._loop).result()
         except CancelledError:
             return False
 
@@ -157,9 +159,14 @@ async def _take_up_lost_runs(engine: Engine) -> None:
             logger.warning("The database is away: %s", error)
             continue
         for run_id in lost:
-            task = asyncio.create_task(engine.run(run_id))
+            task = asyncio.create_task(_driven(engine, run_id))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+
+
+async def _driven(engine: Engine, run_id: int) -> bool:
+    with RUNS_DRIVEN.track_inprogress():
+        return await engine.run(run_id)
 
 
 def _log_failure(driven: Future[bool]) -> None:

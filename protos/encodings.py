@@ -99,7 +99,7 @@ class EncodedTensor(NDArrayOperatorsMixin):
             yield self.decode_block(start, min(start + CHUNK, self.size))
 
     def is_finite(self) -> bool:
-        return all(bool(np.isfinite(block).all()) for block in self.blocks())
+        return all(map(tensors.is_finite, self.blocks()))
 
     def max(self, **options: Any) -> Any:
         return self._extreme(np.max, options)

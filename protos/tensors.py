@@ -192,14 +192,14 @@ def decode(buffer: bytes | bytearray | memoryview, signature: Signature) -> Para
 def first_non_finite(parameters: Mapping[str, Array]) -> str | None:
     """The name of a tensor that holds NaN or infinity, or None. A bool buffer may hold only 0 and 1."""
     for name, array in parameters.items():
-        if array.dtype.kind == "f" and not _is_finite(array.reshape(-1)):
+        if array.dtype.kind == "f" and not is_finite(array.reshape(-1)):
             return name
         if array.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
             return name
     return None
 
 
-def _is_finite(values: Array) -> bool:
+def is_finite(values: Array) -> bool:
     """A sum is finite only if all its terms are, and takes a tenth of the time. Of huge ones it may not be: then all are looked at,
 
     in parts: what is found of each is a byte a value, which for the whole would be a quarter of the model.

@@ -79,9 +79,9 @@ def run_tests(session: Session, *, quick: bool) -> None:
     if quick:
         return
     browser = session.has("Chromium", bool(CHROMIUM), "browser tests were left out (CHROMIUM names one)")
-    session.run(
-        "whole platform", [*pytest, "-m", "browser or e2e" if browser else "e2e and not browser"], **environment
-    )
+    if browser:
+        session.run("browser", [*pytest, "-n", "2", "-m", "browser and not e2e"], **environment)
+    session.run("whole platform", [*pytest, "-m", "e2e" if browser else "e2e and not browser"], **environment)
 
 
 def report(session: Session) -> int:

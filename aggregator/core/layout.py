@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from protos.tensors import Array, Parameters, Signature, TensorSpec
 
+BLOCK = 262_144
+"""Values copied at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class FloatLayout:
@@ -35,9 +38,11 @@ class FloatLayout:
         vector = np.empty(self.length, self.dtype)
         start = 0
         for spec in self.floats:
-            end = start + math.prod(spec.shape)
-            vector[start:end] = parameters[spec.name].reshape(-1)
-            start = end
+            flat, size = parameters[spec.name].reshape(-1), math.prod(spec.shape)
+            for first in range(0, size, BLOCK):  # of a tensor that is decoded where it is read, no more at a time
+                last = min(first + BLOCK, size)
+                vector[start + first : start + last] = flat[first:last]
+            start += size
         return vector
 
     def unflatten(self, vector: NDArray[Any]) -> Parameters:

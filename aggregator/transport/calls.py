@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+import traceback
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from aggregator import log_context
 from aggregator.transport.connections import Allowance, ConnectionLimits
 from aggregator.transport.identity import peer_certificate, refuse
 
@@ -59,37 +61,43 @@ class OpenCalls(aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
+        method = handler_call_details.method.rpartition("/")[2]
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream), **codec)
+            return grpc.stream_stream_rpc_method_handler(
+                _reading(self._streaming(handler.stream_stream, method)), **codec
+            )
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream), **codec)
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), **codec)
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(self._answering(handler.stream_unary), **codec)
-        return grpc.unary_unary_rpc_method_handler(self._answering(handler.unary_unary), **codec)
+            return grpc.stream_unary_rpc_method_handler(
+                _reading(self._answering(handler.stream_unary, method)), **codec
+            )
+        return grpc.unary_unary_rpc_method_handler(self._answering(handler.unary_unary, method), **codec)
 
-    def _streaming(self, behaviour: Callable[[Any, Context], Any]) -> Any:
+    def _streaming(self, behaviour: Callable[[Any, Context], Any], method: str) -> Any:
         async def stream(request: Any, context: Context) -> None:
-            async with self._noted(context):
+            async with self._noted(context, method):
                 await _written(behaviour(request, context), context)
 
         return stream
 
-    def _answering(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+    def _answering(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            async with self._noted(context):
+            async with self._noted(context, method):
                 return await behaviour(request, context)
 
         return answer
 
     @asynccontextmanager
-    async def _noted(self, context: Context) -> AsyncIterator[None]:
+    async def _noted(self, context: Context, method: str) -> AsyncIterator[None]:
         task, certificate = asyncio.current_task(), peer_certificate(context)
         assert task
         client_id, serial = (certificate.client_id, certificate.serial) if certificate else ("", "")
+        log_context.bind(rpc=method, client_id=client_id)
         call = _Call(task, datetime.now(UTC), serial)
         await self._refuse_beyond_share(client_id, context)
         self._calls.setdefault(client_id, set()).add(call)
@@ -98,7 +106,8 @@ class OpenCalls(aio.ServerInterceptor):
         except asyncio.CancelledError:
             await _end(call, context)
             raise
-        except aio.BaseError:  # refused, or the peer has gone
+        except aio.BaseError as error:  # refused, or the peer has gone
+            _forget_locals(error)
             raise
         except DecodeError as error:
             logger.warning("A message can't be read: %s", error, extra={"client_id": client_id})
@@ -135,3 +144,22 @@ async def _end(call: _Call, context: Context) -> None:
     """Returns if the call was cancelled by its peer or with the server."""
     if call.cut:
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, call.cut)
+
+
+def _reading(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+    """gRPC's reader of a stream refers to itself: one that isn't closed keeps the newest message until the collector comes by."""
+
+    async def read(request: AsyncIterable[Any], context: Context) -> Any:
+        generator: Any = aiter(request)
+        async with aclosing(generator) as messages:
+            return await behaviour(messages, context)
+
+    return read
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """gRPC's state of a call and the refusal that ended it hold each other until the collector comes by: of the request, which may
+    be large, nothing may be left in the frames between them."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

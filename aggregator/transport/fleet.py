@@ -71,6 +71,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
             reader.cancel()
             # The stream may be ending because its task is cancelled; what the hub has to write must still be written.
             await asyncio.shield(self._hub.leave(session))
+            await asyncio.wait({reader})
             logger.info("Client disconnected", extra={"client_id": client.client_id})
 
     @contextmanager

@@ -4,43 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from pydantic import ValidationError
-from rest_framework import serializers, status
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from aggregator.core.analytics import QueryConfig
-from fedui.analytics.models import Query, QueryQuerySet
+from fedui.analytics.models import Query, QueryStatus
 from fedui.analytics.services import cancel_query, create_query
-from fedui.api.parsers import SmallJSONParser
+from fedui.api import filters
+from fedui.api.serializers import Body, Gives, Nothing
+from fedui.api.views import ApiView, ListView
 from fedui.catalog.models import App
-from fedui.federations.models import Act, Federation, Membership
-from fedui.web.access import address_of
-
-MAX_LISTED = 200
+from fedui.errors import ErrorCode
+from fedui.federations.models import Act, Membership, roles_that_may
 
 
-def _visible(request: Request) -> QueryQuerySet:
-    """Queries of the federations that the user is a member of: for others there are none."""
-    federations = Federation.objects.visible_to(request.user)
-    return Query.objects.filter(federation__in=federations).select_related("federation", "app", "created_by")
+class QueryOut(serializers.Serializer[Query]):
+    id = serializers.IntegerField()
+    federation = serializers.CharField(source="federation.slug")
+    app = serializers.CharField(source="app.name")
+    app_version = serializers.CharField(source="app.version")
+    column = serializers.CharField(source="config.column")
+    statistics = serializers.ListField(source="config.statistics", child=serializers.CharField())
+    status = serializers.ChoiceField(choices=QueryStatus.choices)
+    reason = serializers.CharField(help_text="Why it ended without a result.")
+    created_by = serializers.CharField(source="created_by.username", default=None, allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
 
 
-def _authorise(request: Request, federation: Federation) -> None:
-    """Whoever may start runs may ask queries."""
-    membership = get_object_or_404(Membership, federation=federation, user_id=request.user.pk or 0)
-    if not membership.may(Act.MANAGE_RUNS):
-        raise PermissionDenied("Your role in this federation may not ask queries or cancel them.")
+class QueryMoreOut(QueryOut):
+    config = serializers.DictField()
+    result = serializers.JSONField(allow_null=True, help_text="The aggregate; no client's share of it.")
 
 
-class NewQuery(serializers.Serializer[dict[str, Any]]):
-    federation = serializers.SlugField()
+class NewQuery(Body):
     app = serializers.CharField(max_length=63)
     app_version = serializers.CharField(max_length=32)
-    config = serializers.DictField()
+    config = serializers.DictField(help_text="docs/analytics.md has its fields.")
 
     def validate_config(self, value: dict[str, Any]) -> QueryConfig:
         try:
@@ -50,60 +55,73 @@ class NewQuery(serializers.Serializer[dict[str, Any]]):
             raise serializers.ValidationError(faults) from error
 
 
-class QueryList(APIView):
-    """The newest queries, of all one's federations or of `?federation=<slug>`."""
-
-    parser_classes = (SmallJSONParser,)
-
-    def get(self, request: Request) -> Response:
-        found = _visible(request)
-        if slug := request.query_params.get("federation"):
-            found = found.filter(federation=get_object_or_404(Federation.objects.visible_to(request.user), slug=slug))
-        return Response({"queries": [_summary(query) for query in found.without_results()[:MAX_LISTED]]})
-
-    def post(self, request: Request) -> Response:
-        form = NewQuery(data=request.data)
-        form.is_valid(raise_exception=True)
-        values = form.validated_data
-        federation = get_object_or_404(Federation.objects.visible_to(request.user), slug=values["federation"])
-        _authorise(request, federation)
-        app = get_object_or_404(App, federation=federation, name=values["app"], version=values["app_version"])
-        user: Any = request.user
-        address = address_of(request._request)  # noqa: SLF001  # Django's own request
-        query = create_query(federation, user, app=app, config=values["config"], address=address)
-        return Response(_detail(query), status=status.HTTP_201_CREATED)
+class QueryFilters(filters.Filters):
+    status = filters.ChoiceFilter(choices=QueryStatus.choices)
 
 
-class QueryDetail(APIView):
+class QueryList(ListView):
+    """The queries of a federation, the newest first."""
+
+    noun = "queries"
+    acts = {"GET": Act.READ, "POST": Act.MANAGE_RUNS}
+    takes = {"POST": NewQuery}
+    gives = {"GET": Gives(QueryOut, many=True), "POST": Gives(QueryMoreOut, 201)}
+    refusals = {"POST": (ErrorCode.QUERY_REFUSED,)}
+    queryset = Query.objects.none()
+    filterset_class = QueryFilters
+    ordering_fields = ("id", "created_at")
+
+    def rows(self) -> QuerySet[Query]:
+        found = Query.objects.filter(federation=self.membership.federation_id).without_results()
+        return found.select_related("federation", "app", "created_by")
+
+    def post(self, request: Request, slug: str) -> Response:
+        """Ask for aggregates of a column over the clients that open it. Clients answer while they don't train."""
+        wanted = self.body()
+        app = get_object_or_404(App, federation=self.federation, name=wanted["app"], version=wanted["app_version"])
+        query = create_query(self.federation, self.actor, app=app, config=wanted["config"], address=self.address)
+        return Response(QueryMoreOut(query).data, 201)
+
+
+class QueryView(ApiView):
+    """Something of one query. For those who are no members of its federation it doesn't exist."""
+
+    noun = "queries"
+
+    def memberships(self) -> QuerySet[Membership]:
+        """A site admin sees none of it: to them it doesn't exist, whatever its number."""
+        return super().memberships().filter(role__in=roles_that_may(Act.READ))
+
+    def place(self) -> dict[str, Any]:
+        return {"federation__queries": self.kwargs["query_id"]}
+
+    def found(self) -> Query:
+        found = Query.objects.filter(federation=self.membership.federation_id)
+        return get_object_or_404(found.select_related("federation", "app", "created_by"), pk=self.kwargs["query_id"])
+
+
+class QueryDetail(QueryView):
+    """One query, with its result."""
+
+    acts = {"GET": Act.READ}
+    gives = {"GET": Gives(QueryMoreOut)}
+
     def get(self, request: Request, query_id: int) -> Response:
-        return Response(_detail(get_object_or_404(_visible(request), pk=query_id)))
+        return Response(QueryMoreOut(self.found()).data)
 
 
-class CancelQuery(APIView):
+class CancelQuery(QueryView):
+    """End the query without a result."""
+
+    verbs = {"POST": "cancel"}
+    acts = {"POST": Act.MANAGE_RUNS}
+    takes = {"POST": Nothing}
+    gives = {"POST": Gives(QueryMoreOut)}
+    refusals = {"POST": (ErrorCode.ILLEGAL_TRANSITION,)}
+
     def post(self, request: Request, query_id: int) -> Response:
-        query = get_object_or_404(_visible(request), pk=query_id)
-        _authorise(request, query.federation)
-        user: Any = request.user
-        cancel_query(query, user, address_of(request._request))  # noqa: SLF001  # as above
-        return Response(_detail(query))
-
-
-def _summary(query: Query) -> dict[str, Any]:
-    return {
-        "id": query.pk,
-        "federation": query.federation.slug,
-        "app": query.app.name,
-        "app_version": query.app.version,
-        "column": query.config["column"],
-        "statistics": query.config["statistics"],
-        "status": query.status,
-        "reason": query.reason,
-        "created_by": query.created_by.username if query.created_by else None,
-        "created_at": query.created_at,
-        "started_at": query.started_at,
-        "ended_at": query.ended_at,
-    }
-
-
-def _detail(query: Query) -> dict[str, Any]:
-    return _summary(query) | {"config": query.config, "result": query.result}
+        self.body()
+        query = self.found()
+        self.must_match(QueryMoreOut(query).data)
+        cancel_query(query, self.actor, self.address)
+        return Response(QueryMoreOut(query).data)

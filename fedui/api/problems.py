@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -12,33 +11,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
+from fedui.api.catalogue import STATUS
 from fedui.errors import DomainError, ErrorCode
 
 logger = logging.getLogger(__name__)
-
-STATUS: Mapping[ErrorCode, HTTPStatus] = {
-    ErrorCode.TOKEN_INVALID: HTTPStatus.FORBIDDEN,
-    ErrorCode.TOKEN_EXPIRED: HTTPStatus.FORBIDDEN,
-    ErrorCode.TOKEN_SPENT: HTTPStatus.FORBIDDEN,
-    ErrorCode.TOKEN_REVOKED: HTTPStatus.FORBIDDEN,
-    ErrorCode.CSR_INVALID: HTTPStatus.BAD_REQUEST,
-    ErrorCode.ADMISSION_REFUSED: HTTPStatus.FORBIDDEN,
-    ErrorCode.RENEWAL_TOO_SOON: HTTPStatus.TOO_MANY_REQUESTS,
-    ErrorCode.NAME_TAKEN: HTTPStatus.CONFLICT,
-    ErrorCode.ILLEGAL_TRANSITION: HTTPStatus.CONFLICT,
-    ErrorCode.RUN_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
-    ErrorCode.QUERY_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
-    ErrorCode.LAST_OWNER: HTTPStatus.CONFLICT,
-    ErrorCode.INVITATION_REFUSED: HTTPStatus.FORBIDDEN,
-    ErrorCode.STRATEGY_INVALID: HTTPStatus.UNPROCESSABLE_ENTITY,
-    ErrorCode.INVALID_REQUEST: HTTPStatus.BAD_REQUEST,
-    ErrorCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
-    ErrorCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
-    ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
-    ErrorCode.THROTTLED: HTTPStatus.TOO_MANY_REQUESTS,
-    ErrorCode.GONE: HTTPStatus.GONE,
-    ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
-}
 
 
 class RequestTooLarge(exceptions.APIException):
@@ -72,7 +48,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
         case exceptions.Throttled():
             return _throttled(error)
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
-            return problem(ErrorCode.UNAUTHENTICATED, "You are not signed in.", hint="Sign in, then try again.")
+            return _unauthenticated(error)
         case Http404() | exceptions.NotFound():
             return problem(ErrorCode.NOT_FOUND, "There is no such thing here, or you may not see it.")
         case PermissionDenied() | exceptions.PermissionDenied():
@@ -83,6 +59,14 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     return problem(
         ErrorCode.INTERNAL, "Something went wrong on the server.", hint="Try again; the server's log has the details."
     )
+
+
+def _unauthenticated(error: exceptions.APIException) -> HttpResponse:
+    hint = "Sign in, or send a good API key: Authorization: Bearer fedk_…"
+    refused = isinstance(error, exceptions.AuthenticationFailed)
+    response = problem(ErrorCode.UNAUTHENTICATED, str(error.detail) if refused else "You are not signed in.", hint=hint)
+    response["WWW-Authenticate"] = 'Bearer realm="FedUI"'
+    return response
 
 
 def _invalid(error: exceptions.ValidationError) -> HttpResponse:
@@ -97,6 +81,6 @@ def _first(messages: Any) -> str:
 
 def _throttled(error: exceptions.Throttled) -> HttpResponse:
     seconds = max(1, round(getattr(error, "wait", None) or 60))
-    response = problem(ErrorCode.THROTTLED, "Too many requests from your address.", hint=f"Try again in {seconds} s.")
+    response = problem(ErrorCode.THROTTLED, "Too many requests.", hint=f"Try again in {seconds} s.")
     response["Retry-After"] = str(seconds)
     return response

@@ -1,16 +1,21 @@
-"""Attempts of strangers, counted in the cache that all web processes share."""
+"""How often somebody may call, counted in the cache that all web processes share."""
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
+from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from fedui.audit.services import record
+
+logger = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 60
 POLLS_PER_MINUTE = 600
@@ -57,3 +62,50 @@ class AdmissionThrottle(_PerAddress):
 
     def limit(self) -> int:
         return POLLS_PER_MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Where a caller stands in this minute."""
+
+    limit: int
+    number: int
+    reset: int
+    """Seconds until the next."""
+
+    def headers(self) -> dict[str, str]:
+        """As in draft-ietf-httpapi-ratelimit-headers."""
+        return {
+            "RateLimit-Policy": f'"minute";q={self.limit};w={WINDOW_SECONDS}',
+            "RateLimit": f'"minute";r={max(0, self.limit - self.number)};t={self.reset}',
+        }
+
+
+class FairUse(BaseThrottle):
+    """What one API key, one account, or one address without either, may ask for in a minute.
+
+    It keeps one from slowing the others down; nothing secret rests on it. So while the cache is away, callers are let in.
+    """
+
+    rate: Rate
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        who, limit = _caller(request)
+        try:
+            number = attempts(f"api:{who}")
+        except RedisError as error:
+            logger.warning("Calls of the API aren't counted: the cache is away: %s", error)
+            return True
+        view.rate = self.rate = Rate(limit, number, max(1, round(WINDOW_SECONDS - time.time() % WINDOW_SECONDS)))
+        return number <= limit
+
+    def wait(self) -> float:
+        return self.rate.reset
+
+
+def _caller(request: Request) -> tuple[str, int]:
+    if request.auth is not None:
+        return f"key:{request.auth.pk}", settings.API_CALLS_PER_MINUTE
+    if request.user.is_authenticated:
+        return f"user:{request.user.pk}", settings.API_CALLS_PER_MINUTE
+    return f"address:{request.META.get('REMOTE_ADDR')}", settings.API_STRANGERS_PER_MINUTE

@@ -24,4 +24,5 @@ class ChainHeadAdmin(ReadOnlyAdmin):
 @admin.register(ChainCheck)
 class ChainCheckAdmin(ReadOnlyAdmin):
     list_display = ("at", "number", "entries", "faults")
+    list_filter = ("at",)
     search_fields = ("head",)

@@ -45,6 +45,12 @@ def current_address() -> str | None:
     return request.META.get("REMOTE_ADDR") if request else None
 
 
+def current_api_key() -> str | None:
+    """The prefix of the API key by which the request was let in."""
+    key = getattr(current_request(), "api_key", None)
+    return key.prefix if key else None
+
+
 def acting() -> User | str:
     """Who is signed in to the request; on the command line, the account of the operating system."""
     request = current_request()

@@ -12,7 +12,8 @@ from fedui.audit.models import AuditEvent, Via
 
 KINDS = {
     "run": "Runs", "round": "Rounds", "query": "Queries", "client": "Clients", "certificate": "Certificates", "token": "Tokens",
-    "app": "Apps", "strategy": "Strategies", "member": "Members", "invitation": "Invitations", "account": "Accounts",
+    "key": "API keys", "app": "Apps", "strategy": "Strategies", "model": "Models", "share": "Shares", "view": "Saved views",
+    "member": "Members", "invitation": "Invitations", "account": "Accounts",
     "federation": "Federation", "authority": "Authority", "audit": "Audit log",
 }  # fmt: skip
 

@@ -50,6 +50,8 @@ def record(
     write entries wait so long, and one that then waits for a row which they hold would wait for ever.
     """
     person = actor if isinstance(actor, User) else None
+    if key := origin.current_api_key():
+        details["api_key"] = key
     head = _locked_head()
     entry = AuditEvent(
         id=head.number + 1,

@@ -8,16 +8,17 @@ from uuid import UUID
 from django.conf import settings
 from django.shortcuts import get_object_or_404
 from rest_framework import serializers
-from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from fedui.api.parsers import SmallJSONParser
+from fedui.api.access import Access
+from fedui.api.serializers import Gives, TolerantBody
 from fedui.api.throttles import AdmissionThrottle, EnrolmentThrottle
+from fedui.api.views import ApiView
 from fedui.clients.admission import Applicant, Proof, collect, enrol
 from fedui.clients.authorities import trust
 from fedui.clients.models import Admission
+from fedui.errors import ErrorCode
 from protos.limits import MAX_CSR_BYTES
 
 ASK_AGAIN_SECONDS = 3
@@ -25,12 +26,12 @@ _NOT_KEPT = {"Cache-Control": "no-store"}
 """The answer changes when an operator has decided: no proxy may keep it."""
 
 
-class ProofOfOldKey(serializers.Serializer[dict[str, str]]):
+class ProofOfOldKey(serializers.Serializer[Any]):
     certificate_pem = serializers.CharField(max_length=MAX_CSR_BYTES)
     signature = serializers.CharField(max_length=1000)
 
 
-class EnrolmentRequest(serializers.Serializer[dict[str, Any]]):
+class EnrolmentRequest(TolerantBody):
     token = serializers.CharField(max_length=200)
     csr_pem = serializers.CharField(max_length=MAX_CSR_BYTES)
     name = serializers.CharField(max_length=255, default="", allow_blank=True)
@@ -40,11 +41,35 @@ class EnrolmentRequest(serializers.Serializer[dict[str, Any]]):
     proof = ProofOfOldKey(required=False)
 
 
-class CertificateAuthority(APIView):
+class AuthorityOut(serializers.Serializer[Any]):
+    ca_pem = serializers.CharField(help_text="All authorities that are trusted now.")
+    fingerprint = serializers.CharField(help_text="SHA-256 of the one that issues.")
+    links_pem = serializers.CharField(help_text="Certificates by which former authorities vouch for later ones.")
+
+
+class AdmittedOut(serializers.Serializer[Any]):
+    client_id = serializers.UUIDField()
+    client_name = serializers.CharField()
+    federation = serializers.CharField()
+    certificate_pem = serializers.CharField()
+    ca_pem = serializers.CharField()
+    grpc_address = serializers.CharField()
+
+
+class AgentView(ApiView):
+    """For agents, before they have a certificate: no account, and asking again is harmless."""
+
+    noun = "enrolment"
+    authentication_classes = ()
+    repeatable = False
+
+
+class CertificateAuthority(AgentView):
     """The certificate authorities, for an agent to compare with its token before it sends anything."""
 
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
+    verbs = {"GET": "get_authorities"}
+    acts = {"GET": Access.PUBLIC}
+    gives = {"GET": Gives(AuthorityOut, sparse=False)}
 
     def get(self, request: Request) -> Response:
         present = trust()
@@ -57,16 +82,23 @@ class CertificateAuthority(APIView):
         )
 
 
-class Enrol(APIView):
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
-    parser_classes = (SmallJSONParser,)
+class Enrol(AgentView):
+    """Use a token: 201 with a certificate, or 202 while the machine waits for an operator."""
+
+    verbs = {"POST": "enrol"}
+    acts = {"POST": Access.PUBLIC}
+    takes = {"POST": EnrolmentRequest}
+    gives = {"POST": Gives(AdmittedOut, 201, also={202: "The machine waits for an operator."})}
+    refusals = {
+        "POST": (
+            ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_SPENT, ErrorCode.TOKEN_REVOKED, ErrorCode.CSR_INVALID,
+            ErrorCode.ADMISSION_REFUSED, ErrorCode.NAME_TAKEN,
+        )
+    }  # fmt: skip
     throttle_classes = (EnrolmentThrottle,)
 
     def post(self, request: Request) -> Response:
-        form = EnrolmentRequest(data=request.data)
-        form.is_valid(raise_exception=True)
-        values: dict[str, Any] = form.validated_data
+        values = self.body()
         applicant = Applicant(
             values["name"],
             values["host"],
@@ -78,11 +110,13 @@ class Enrol(APIView):
         return _answer(enrol(values["token"], values["csr_pem"], applicant, proof))
 
 
-class AdmissionState(APIView):
+class AdmissionState(AgentView):
     """Whether a machine is admitted yet. Its number is known to the machine and to operators; a certificate is no secret."""
 
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
+    verbs = {"GET": "collect"}
+    acts = {"GET": Access.PUBLIC}
+    gives = {"GET": Gives(AdmittedOut, 201, sparse=False, also={202: "The machine waits for an operator."})}
+    refusals = {"GET": (ErrorCode.ADMISSION_REFUSED,)}
     throttle_classes = (AdmissionThrottle,)
 
     def get(self, request: Request, admission_id: UUID) -> Response:

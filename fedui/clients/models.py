@@ -43,6 +43,18 @@ class ClientQuerySet(models.QuerySet["Client"]):
     def online(self) -> ClientQuerySet:
         return self.filter(status=ClientStatus.ACTIVE, connected=True, last_seen_at__gte=timezone.now() - LATE_AFTER)
 
+    def in_presence(self, presence: Presence) -> ClientQuerySet:
+        """As `Client.presence` has it, in the database's words."""
+        now = timezone.now()
+        if presence in ClientStatus.values:
+            return self.filter(status=presence)
+        active = self.filter(status=ClientStatus.ACTIVE)
+        if presence == Presence.OFFLINE:
+            return active.exclude(lease_expires_at__gt=now, last_seen_at__isnull=False)
+        leased = active.filter(lease_expires_at__gt=now, last_seen_at__isnull=False)
+        online = Q(connected=True, last_seen_at__gt=now - LATE_AFTER)
+        return leased.filter(online) if presence == Presence.ONLINE else leased.exclude(online)
+
     def visible_to(self, membership: Membership) -> ClientQuerySet:
         """The clients of its federation that a member sees: a site admin their own, others all."""
         found = self.filter(federation=membership.federation_id)

@@ -20,6 +20,7 @@ from fedui.clients.history import VitalsHistory
 from fedui.clients.models import Certificate, Client, ClientStatus
 from fedui.clients.renewal import renew
 from fedui.errors import DomainError
+from fedui.metrics.counted import STREAMS
 from fedui.runs import live
 
 _BARRED = {
@@ -38,6 +39,7 @@ class DatabaseClientRegistry:
     def __init__(self) -> None:
         self._history = VitalsHistory()
         self._told: dict[str, float] = {}
+        self._streams: set[str] = set()
 
     async def authenticate(self, client_id: str, certificate_serial: str) -> ClientIdentity:
         return await database_sync_to_async(_authenticate)(client_id, certificate_serial)
@@ -50,8 +52,12 @@ class DatabaseClientRegistry:
 
     async def connected(self, client_id: str, session_id: str, info: AgentInfo) -> None:
         await live.clients_changed(await database_sync_to_async(presence.connect)(client_id, session_id, info))
+        self._streams.add(session_id)
+        STREAMS.set(len(self._streams))
 
     async def disconnected(self, client_id: str, session_id: str, *, left: bool) -> None:
+        self._streams.discard(session_id)
+        STREAMS.set(len(self._streams))
         await live.clients_changed(await database_sync_to_async(presence.disconnect)(client_id, session_id, left=left))
 
     async def availability(self, client_id: str, session_id: str, unavailable: str) -> None:

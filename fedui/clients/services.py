@@ -91,6 +91,19 @@ def revoke_client(client: Client, actor: User, *, address: str | None = None) ->
     _tell_of_barring(client, actor, "client.revoked", address, before)
 
 
+@transaction.atomic
+def label_client(client: Client, actor: User, labels: Mapping[str, str], *, address: str | None = None) -> None:
+    """Give it these labels, and no others. They count for cohorts that are selected from now on."""
+    before = {"labels": client.labels}
+    if client.labels == dict(labels):
+        return
+    client.labels = dict(labels)
+    client.save(update_fields=["labels"])
+    after = {"labels": client.labels}
+    record(client.federation, actor, "client.labelled", client, address=address, before=before, after=after)
+    tell_pages(client.federation)
+
+
 def _tell_of_barring(client: Client, actor: User, action: str, address: str | None, before: dict[str, str]) -> None:
     record(client.federation, actor, action, client, address=address, before=before, after={"status": client.status})
     transaction.on_commit(lambda: live.client_barred(client), robust=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.cache import never_cache
@@ -13,15 +14,19 @@ from fedui.federations.models import Act
 from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import ConfirmForm
 
+PAGE_SIZE = 50
 
-@member_view(act=Act.MANAGE_CLIENTS)
+
+@member_view(act=Act.MANAGE_TOKENS)
 def tokens(request: MemberRequest) -> HttpResponse:
-    context = {"tokens": request.federation.tokens.select_related("created_by"), "form": TokenForm()}
+    found = request.federation.tokens.select_related("created_by")
+    shown = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {"shown": shown, "form": TokenForm()}
     return fragment_or_page(request, "tokens/list.html", "tokens/_list.html", context)
 
 
 @never_cache
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.MANAGE_TOKENS)
 def new(request: MemberRequest) -> HttpResponse:
     """Make a token and show it, this once: the answer to this request is the only place where its secret appears."""
     form = TokenForm(request.POST)
@@ -34,7 +39,7 @@ def new(request: MemberRequest) -> HttpResponse:
     return trigger_client_event(response, "tokens-changed")
 
 
-@member_view("POST", act=Act.MANAGE_CLIENTS)
+@member_view("POST", act=Act.MANAGE_TOKENS)
 def revoke(request: MemberRequest, token_id: int) -> HttpResponse:
     token = get_object_or_404(request.federation.tokens, pk=token_id)
     confirm = ConfirmForm(token.key_id, request.POST)

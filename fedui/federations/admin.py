@@ -9,6 +9,7 @@ from fedui.federations.models import Federation, Invitation, Membership
 @admin.register(Federation)
 class FederationAdmin(ReadOnlyAdmin):
     list_display = ("name", "slug", "second_factor", "created_at")
+    list_filter = ("second_factor", "created_at")
     search_fields = ("name", "slug")
 
 

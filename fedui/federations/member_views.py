@@ -13,7 +13,7 @@ from fedui.federations import invitations
 from fedui.federations.forms import GeneralForm, InvitationForm, MemberForm
 from fedui.federations.models import Act, Membership
 from fedui.federations.services import add_member, change_federation, remove_member
-from fedui.web.access import MemberRequest, address_of, member_view, page
+from fedui.web.access import MemberRequest, address_of, fragment_or_page, member_view, page
 from fedui.web.forms import ConfirmForm, explain
 
 
@@ -25,9 +25,14 @@ def _back(request: MemberRequest) -> HttpResponse:
     return redirect("federation:settings", request.federation.slug)
 
 
-@member_view("POST", act=Act.MANAGE_MEMBERS)
+@member_view("GET", "HEAD", "POST", act=Act.MANAGE_MEMBERS)
 def change(request: MemberRequest, member_id: int) -> HttpResponse:
+    """Role and clients of a member: the form, for htmx as a dialog, and what it sends."""
     member: Membership = get_object_or_404(request.federation.memberships.select_related("user"), pk=member_id)
+    if request.method != "POST":
+        form = MemberForm(request.federation)
+        context = {"member": member, "form": form, "clients": form.fields["clients"].queryset}  # type: ignore[attr-defined]
+        return fragment_or_page(request, "federations/member.html", "federations/_member_dialog.html", context)
     form = MemberForm(request.federation, request.POST)
     if not form.is_valid():
         messages.error(request, f"Nothing was changed. {_first_error(form)}")

@@ -29,20 +29,27 @@ class Act(models.TextChoices):
     SEE_CLIENTS = "see_clients", "See clients: a site admin their own, others all"
     REVOKE_CLIENTS = "revoke_clients", "Revoke the clients one sees"
     MANAGE_CLIENTS = "manage_clients", "Enroll and revoke clients"
+    MANAGE_TOKENS = "manage_tokens", "Make and revoke enrollment tokens"
     MANAGE_STRATEGIES = "manage_strategies", "Define strategies"
     MANAGE_RUNS = "manage_runs", "Start and stop runs"
+    PROMOTE_MODELS = "promote_models", "Promote models and describe them"
+    RELEASE_MODELS = "release_models", "Move models into production and out of it"
+    SHARE_REPORTS = "share_reports", "Share reports of runs by link"
     MANAGE_SETTINGS = "manage_settings", "Change settings and what is kept"
+    MANAGE_ALERTS = "manage_alerts", "Set alert rules, acknowledge and mute alerts"
+    MANAGE_WEBHOOKS = "manage_webhooks", "Make and remove webhooks, read what was sent"
     READ_AUDIT = "read_audit", "Read the audit log"
     MANAGE_MEMBERS = "manage_members", "Invite members, change their roles and the federation"
+    HAVE_KEYS = "have_keys", "Have API keys of one's own"
 
 
-_READER = frozenset({Act.READ, Act.SEE_CLIENTS})
+_READER = frozenset({Act.READ, Act.SEE_CLIENTS, Act.HAVE_KEYS})
 ALLOWED: dict[Role, frozenset[Act]] = {
     Role.OWNER: frozenset(Act),
-    Role.OPERATOR: frozenset(Act) - {Act.MANAGE_MEMBERS},
-    Role.RESEARCHER: _READER | {Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS},
+    Role.OPERATOR: frozenset(Act) - {Act.MANAGE_MEMBERS, Act.MANAGE_WEBHOOKS},
+    Role.RESEARCHER: _READER | {Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS, Act.PROMOTE_MODELS},
     Role.AUDITOR: _READER | {Act.READ_AUDIT},
-    Role.SITE_ADMIN: frozenset({Act.SEE_CLIENTS, Act.REVOKE_CLIENTS}),
+    Role.SITE_ADMIN: frozenset({Act.SEE_CLIENTS, Act.REVOKE_CLIENTS, Act.HAVE_KEYS}),
 }
 
 
@@ -55,6 +62,10 @@ class SecondFactor(models.TextChoices):
 
 
 _MANAGERS = (Role.OWNER, Role.OPERATOR)
+
+
+def roles_that_may(act: Act) -> list[Role]:
+    return [role for role, acts in ALLOWED.items() if act in acts]
 
 
 class FederationQuerySet(models.QuerySet["Federation"]):
@@ -94,7 +105,7 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
         return found.exclude(needing_second_factor(), ~has_own)
 
     def that_may(self, act: Act) -> MembershipQuerySet:
-        return self.filter(role__in=[role for role, acts in ALLOWED.items() if act in acts])
+        return self.filter(role__in=roles_that_may(act))
 
 
 def needing_second_factor() -> Q:
@@ -163,3 +174,12 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return f"Invitation as {self.get_role_display().lower()}{f' to {self.email}' if self.email else ''}"
+
+    @property
+    def state(self) -> str:
+        """open, accepted, revoked or expired."""
+        if self.accepted_at:
+            return "accepted"
+        if self.revoked_at:
+            return "revoked"
+        return "expired" if self.expires_at <= timezone.now() else "open"

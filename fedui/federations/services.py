@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from fedui.accounts.models import User
+from fedui.alerts.services import add_default_rules
 from fedui.audit.services import record
 from fedui.clients.models import Client
 from fedui.errors import DomainError, ErrorCode, NameTaken
@@ -41,6 +42,7 @@ def create_federation(
     if not created:
         raise NameTaken(f"There is a federation with the short name {slug} already.", hint="Choose another one.")
     Membership.objects.create(federation=federation, user=owner, role=Role.OWNER)
+    add_default_rules(federation)
     record(federation, owner, "federation.created", federation, address=address)
     return federation
 

@@ -3,12 +3,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.db.models import Count, Q
+from django.core.paginator import Paginator
+from django.db.models import Count, F, Prefetch, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from fedui.accounts.models import with_second_factor
+from fedui.alerts.forms import WebhookForm
+from fedui.alerts.rule_views import settings_context
+from fedui.alerts.views import overview_alerts
+from fedui.clients.listing import MANY
 from fedui.clients.models import Client, ClientStatus, Presence
 from fedui.errors import DomainError
 from fedui.federations.forms import FederationForm, InvitationForm
@@ -22,6 +27,9 @@ from fedui.web.access import MemberRequest, address_of, fragment_or_page, member
 from fedui.web.forms import explain
 
 RECENT_EVENTS = 8
+ACTIVE_SHOWN = 8
+MEMBERS_A_PAGE = 100
+_UNSHOWN = ("apps", "cards", "labels", "machine", "vitals")
 TELLING_KINDS = (
     "run.started", "run.resumed", "run.waiting", "run.paused", "run.retried", "run.extended", "run.finished",
     "round.committed", "round.abandoned", "client.failed", "client.refused",
@@ -61,14 +69,20 @@ def overview(request: MemberRequest) -> HttpResponse:
     federation = request.federation
     if not request.membership.may(Act.READ):
         return redirect("federation:clients", federation.slug)
-    clients = list(federation.clients.all())
-    active = federation.runs.unfinished().select_related("strategy_version__strategy", "app")
+    clients = list(federation.clients.defer(*_UNSHOWN))
+    active = federation.runs.unfinished()
+    begun_first = active.select_related("strategy_version__strategy", "app").order_by(
+        F("started_at").desc(nulls_last=True), "-pk"
+    )
     context = {
         "clients": clients,
+        "many": len(clients) > MANY,
         "presences": _presences(clients),
-        "active_runs": with_figures(active),
+        "active_runs": with_figures(begun_first[:ACTIVE_SHOWN]),
+        "active_count": active.count(),
         "events": _recent_events(federation),
         "steps": _first_steps(federation, clients),
+        **overview_alerts(request),
     }
     return fragment_or_page(request, "federations/overview.html", "federations/_overview.html", context)
 
@@ -99,24 +113,30 @@ def _first_steps(federation: Federation, clients: list[Client]) -> dict[str, Any
 
 @member_view()
 def settings(request: MemberRequest) -> HttpResponse:
-    members = request.federation.memberships.select_related("user").order_by("user__username")
+    own = Prefetch("clients", Client.objects.only("name").order_by("name"), to_attr="own")
+    found = request.federation.memberships.select_related("user").order_by("user__username").prefetch_related(own)
+    members = Paginator(found, MEMBERS_A_PAGE).get_page(request.GET.get("page"))
     rights = [(act.label, [act in ALLOWED[role] for role in Role]) for act in Act]
     counts = Federation.objects.filter(pk=request.federation.pk).aggregate(
         runs=Count("runs", distinct=True),
         clients=Count("clients", distinct=True, filter=~Q(clients__status=ClientStatus.REVOKED)),
     )
     context = {
-        "members": members.prefetch_related("clients"),
+        "members": members,
         "with_factor": with_second_factor([member.user_id for member in members]),
         "roles": list(Role),
         "rights": rights,
         "counts": counts,
         "invitations": request.federation.invitations.open().select_related("created_by").prefetch_related("clients"),
-        "clients": request.federation.clients.exclude(status=ClientStatus.REVOKED).order_by("name"),
+        "clients": request.federation.clients.exclude(status=ClientStatus.REVOKED)
+        .only("name", "federation")
+        .order_by("name"),
         "form": InvitationForm(request.federation),
         "second_factors": SecondFactor.choices,
         "rules": RunRulesForm(instance=RunRules.objects.filter(federation=request.federation).first()),
         "help": rules_help(),
         "policy": policy_of(request.federation),
+        "webhook_form": WebhookForm(),
+        **settings_context(request),
     }
     return page(request, "federations/settings.html", context)

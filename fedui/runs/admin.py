@@ -73,5 +73,6 @@ class RunCommandAdmin(ReadOnlyAdmin):
 @admin.register(RunRules)
 class RunRulesAdmin(ReadOnlyAdmin):
     list_display = ("federation", "max_runs", "checkpoints", "checkpoints_every", "progress_days", "log_days")
+    list_filter = ("checkpoints",)
     list_select_related = ("federation",)
     search_fields = ("federation__name",)

@@ -104,5 +104,5 @@ class FederationConsumer(_GroupConsumer):
         return live.federation_group(str(membership.federation_id))
 
     async def federation_changed(self, message: dict[str, Any]) -> None:
-        if message["what"] == "clients" or not self.clients_only:
+        if message["what"] in ("clients", "alerts") or not self.clients_only:
             await self.send_json({"type": "changed", "what": message["what"]})

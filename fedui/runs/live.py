@@ -49,6 +49,10 @@ async def clients_changed(federation_id: str) -> None:
     await _send(federation_group(federation_id), {"type": "federation.changed", "what": "clients"})
 
 
+async def alerts_changed(federation_id: str) -> None:
+    await _send(federation_group(federation_id), {"type": "federation.changed", "what": "alerts"})
+
+
 async def vitals_changed(federation_id: str) -> None:
     await _send(federation_group(federation_id), {"type": "federation.changed", "what": "vitals"})
 

@@ -94,7 +94,7 @@ def diff_payload(before: ModelVersion, after: ModelVersion) -> dict[str, Any]:
     if layers is None:
         layers = _compared(before, after)
         cache.set(key, layers, KEPT_SECONDS)
-    return {"from": before.round_number, "to": after.round_number, **layers}
+    return {"before": before.round_number, "after": after.round_number, **layers}
 
 
 def _compared(before: ModelVersion, after: ModelVersion) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Aggregate, Case, Count, F, OuterRef, Q, Subquery, Sum, Value, When
+from django.db.models import Aggregate, Count, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -398,16 +398,6 @@ class RunRules(models.Model):
         return f"Rules of {self.federation}"
 
 
-class EventQuerySet(models.QuerySet["Event"]):
-    def brief_before(self, round_number: int) -> EventQuerySet:
-        """Without the data of those of earlier rounds, which isn't even read. They know that they are brief."""
-        if not round_number:
-            return self
-        early = When(round_number__lt=round_number, then=Value(None, models.JSONField()))
-        told = Case(early, default=F("data"), output_field=models.JSONField())
-        return self.defer("data").annotate(told=told)
-
-
 class Event(models.Model):
     """What happened in a run, numbered without a gap from 1. The order is the engine's."""
 
@@ -420,8 +410,6 @@ class Event(models.Model):
     client = models.ForeignKey(Client, null=True, on_delete=models.SET_NULL, related_name="+")
     message = models.TextField()
     data = models.JSONField(default=dict)
-
-    objects = EventQuerySet.as_manager()
 
     class Meta:
         ordering = ["seq"]

@@ -8,28 +8,65 @@ from django.shortcuts import get_object_or_404
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from fedui.federations.models import Federation
+from fedui.api.serializers import Body, Gives
+from fedui.api.views import ApiView
+from fedui.clients.models import Presence
+from fedui.federations.models import Act
 from fedui.runs.preflight import Standing, preflight
 from fedui.strategies.models import StrategyVersion
 
 
-class ReadinessQuery(serializers.Serializer[dict[str, Any]]):
+class ReadinessQuery(Body):
     app = serializers.CharField(max_length=63)
     app_version = serializers.CharField(max_length=32)
     strategy = serializers.CharField(max_length=100)
     strategy_version = serializers.IntegerField(min_value=1, max_value=2**31 - 1, required=False)
 
 
-class Readiness(APIView):
+class StandingOut(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    ready = serializers.BooleanField()
+    reason = serializers.CharField()
+    detail = serializers.CharField()
+    presence = serializers.ChoiceField(choices=Presence.choices)
+    last_seen_at = serializers.DateTimeField(allow_null=True)
+
+
+class BoardAppOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    version = serializers.CharField()
+
+
+class BoardStrategyOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    version = serializers.IntegerField()
+
+
+class BoardOut(serializers.Serializer[Any]):
+    app = BoardAppOut()
+    strategy = BoardStrategyOut()
+    refusal = serializers.CharField(
+        help_text="Why app and strategy don't go together; empty: they do.", allow_null=True
+    )
+    needed = serializers.IntegerField()
+    ready = serializers.IntegerField()
+    enough = serializers.BooleanField()
+    clients = StandingOut(many=True)
+
+
+class Readiness(ApiView):
     """Of every client whether it would take part in a run, and if not, why; for the newest version of the strategy if none is given."""
 
+    noun = "runs"
+    verbs = {"GET": "preflight"}
+    acts = {"GET": Act.READ}
+    asks = ReadinessQuery
+    gives = {"GET": Gives(BoardOut)}
+
     def get(self, request: Request, slug: str) -> Response:
-        federation = get_object_or_404(Federation.objects.visible_to(request.user), slug=slug)
-        query = ReadinessQuery(data=request.query_params)
-        query.is_valid(raise_exception=True)
-        asked = query.validated_data
+        federation, asked = self.federation, self.query()
         app = get_object_or_404(federation.apps, name=asked["app"], version=asked["app_version"])
         versions = StrategyVersion.objects.filter(strategy__federation=federation, strategy__name=asked["strategy"])
         if "strategy_version" in asked:

@@ -1,6 +1,7 @@
 """What is kept of runs, and for how long: by settings of the installation, and of each federation where it has its own.
 
-Never removed is what something refers to: the last model of any run, with which it may go on, and a model that another run began with.
+Never removed is what something refers to: the last model of any run, with which it may go on, a model that another run began with,
+and one that was promoted.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def removable_models(run: Run, policy: Policy) -> QuerySet[ModelVersion]:
     kept = {last, best_round(run)}
     if policy.checkpoints == KeepCheckpoints.EVERY:
         kept |= {n for n in there.values_list("round_number", flat=True) if n % policy.every == 0}
-    return there.exclude(round_number__in=kept - {None}).filter(forks=None)
+    return there.exclude(round_number__in=kept - {None}).filter(forks=None, registrations=None)
 
 
 def best_round(run: Run) -> int | None:
@@ -144,9 +145,9 @@ def _remove_models(run: Run, policy: Policy, files: Files, now: datetime, *, dry
 
 @transaction.atomic
 def _give_up(model_pk: int, now: datetime) -> bool:
-    """Mark the model as removed before its files are: what is left after a crash is an orphan. False if a fork was faster."""
+    """Mark the model as removed before its files are: what is left after a crash is an orphan. False if somebody referred to it first."""
     model = ModelVersion.objects.select_for_update().get(pk=model_pk)
-    if model.forks.exists():
+    if model.forks.exists() or model.registrations.exists():
         return False
     model.removed_at = now
     model.save(update_fields=["removed_at"])

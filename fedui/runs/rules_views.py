@@ -7,11 +7,11 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 
-from fedui.audit.services import record
 from fedui.federations.models import Act
 from fedui.runs.forms import RunRulesForm
 from fedui.runs.models import RunRules
 from fedui.runs.retention import apply_policy
+from fedui.runs.rules import save_rules
 from fedui.runs.store import model_files
 from fedui.web.access import MemberRequest, address_of, member_view, page
 
@@ -21,10 +21,7 @@ def save(request: MemberRequest) -> HttpResponse:
     rules, _ = RunRules.objects.get_or_create(federation=request.federation)
     form = RunRulesForm(request.POST, instance=rules)
     if form.is_valid():
-        form.save()
-        details = {name: form.cleaned_data[name] for name in form.changed_data}
-        record(request.federation, request.user, "federation.run_rules", request.federation,
-               address=address_of(request), **details)  # fmt: skip
+        save_rules(form, request.user, address=address_of(request))
         messages.success(request, "The settings of runs are saved.")
     else:
         for errors in form.errors.values():

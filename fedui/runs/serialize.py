@@ -18,12 +18,12 @@ class EventPayload(TypedDict):
     round: int | None
     client: str | None
     message: str
-    data: dict[str, Any]
+    data: dict[str, Any] | None
+    """None: it was left out."""
 
 
 def event_payload(event: Event) -> dict[str, Any]:
     """An event of a run, the same over the socket and from the API. Needs no query."""
-    data = event.__dict__.get("data", event.__dict__.get("told"))
     payload: EventPayload = {
         "seq": event.seq,
         "at": timestamp(event.at),
@@ -32,9 +32,9 @@ def event_payload(event: Event) -> dict[str, Any]:
         "round": event.round_number,
         "client": str(event.client_id) if event.client_id else None,
         "message": event.message,
-        "data": {} if data is None else data,
+        "data": event.__dict__["data"] if "data" in event.__dict__ else event.__dict__["told"],
     }
-    return dict(payload) | ({"brief": True} if data is None else {})
+    return dict(payload)
 
 
 def run_payload(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
@@ -184,18 +184,3 @@ def _unconfirmed(run: Run, request: MemberRequest) -> str:
         return str(error)
     confirm = ConfirmForm(client.name, request.POST)
     return "" if confirm.is_valid() else f"The client was not excluded. {confirm.errors['confirm'][0]}"
-
-
-@member_view()
-def models(request: MemberRequest) -> HttpResponse:
-    """The latest model of each run."""
-    latest = ModelVersion.objects.filter(run=OuterRef("run")).order_by("-round_number").values("pk")[:1]
-    found = (
-        ModelVersion.objects.filter(run__federation=request.federation, pk=Subquery(latest))
-        .select_related("run__app", "run__strategy_version__strategy")
-        .order_by("-run_id")
-    )
-    shown = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
-    figures = {f.run.pk: f for f in with_figures(model.run for model in shown)}
-    rows = [(model, figures[model.run_id]) for model in shown]
-    return page(request, "runs/models.html", {"shown": shown, "rows": rows})

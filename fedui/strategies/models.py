@@ -29,7 +29,9 @@ class Strategy(models.Model):
 
     @property
     def latest(self) -> StrategyVersion:
-        return self.versions.latest("number")
+        """Lists find out of many strategies at once, as `known_latest`."""
+        known: StrategyVersion | None = self.__dict__.get("known_latest")
+        return known or self.versions.select_related("created_by").latest("number")
 
 
 class StrategyVersion(models.Model):

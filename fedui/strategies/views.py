@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, QuerySet
+from django.core.paginator import Paginator
+from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django_htmx.http import retarget
@@ -20,11 +21,20 @@ from fedui.strategies.summary import fleet_statement, summary
 from fedui.web.access import MemberRequest, address_of, member_view, page, refuse
 from fedui.web.forms import explain
 
+PAGE_SIZE = 50
+MAX_TEXT = 200
+
 
 @member_view()
 def strategies(request: MemberRequest) -> HttpResponse:
+    text = request.GET.get("q", "").strip()[:MAX_TEXT]
     found = request.federation.strategies.annotate(run_count=Count("versions__runs", distinct=True)).order_by("name")
-    return page(request, "strategies/list.html", {"strategies": found.prefetch_related("versions__created_by")})
+    for word in text.split():
+        found = found.filter(Q(name__icontains=word) | Q(description__icontains=word))
+    newest = StrategyVersion.objects.select_related("created_by").order_by("-number")[:1]
+    listed = found.prefetch_related(Prefetch("versions", newest, to_attr="newest"))
+    shown = Paginator(listed, PAGE_SIZE).get_page(request.GET.get("page"))
+    return page(request, "strategies/list.html", {"shown": shown, "text": text})
 
 
 @member_view("GET", "HEAD", "POST", act=Act.MANAGE_STRATEGIES)

@@ -94,7 +94,7 @@ class Stack:
         # Without a proxy, which could not reach this machine. A refusal is an answer: our address need not be allowed.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            opener.open(f"{self.url}/api/v1/health", timeout=5).close()
+            opener.open(f"{self.url}/api/v1/ready", timeout=5).close()
         except urllib.error.HTTPError as error:
             error.close()
             return error.code < 500

@@ -60,6 +60,11 @@ def metric(name: str, value: float | None) -> str:
     return percent(value) if _SHARES.search(name) else f"{value:,.3f}"
 
 
+def difference(name: str, delta: float) -> str:
+    """Between two values of a metric, with its sign; nothing where there is none."""
+    return f"{'+' if delta > 0 else '−'}{metric(name, abs(delta))}" if delta else ""
+
+
 def is_lower_better(metric: str) -> bool:
     return _COSTS.search(metric) is not None
 

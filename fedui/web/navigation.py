@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.urls import ResolverMatch, reverse
+from django.utils import timezone
 
+from fedui.alerts.models import Alert
 from fedui.clients.models import Client, ClientStatus
 from fedui.federations.models import Act, Federation, Membership
 
@@ -26,15 +28,16 @@ class Section:
 
 SECTIONS = (
     Section("overview", "Overview", "o"),
-    Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare"})),
+    Section("runs", "Runs", "r", frozenset({"run", "run-new", "runs-compare", "run-promote", "run-shares"})),
     Section("clients", "Clients", "c", frozenset({"client", "readiness"}), Act.SEE_CLIENTS),
+    Section("alerts", "Alerts", "l", act=Act.SEE_CLIENTS),
     Section("strategies", "Strategies", "s", frozenset({"strategy", "strategy-new"})),
     Section("apps", "Apps", "a"),
-    Section("models", "Models", "m"),
+    Section("models", "Models", "m", frozenset({"model", "model-version"})),
     Section("queries", "Queries", "q", frozenset({"query", "query-new"})),
-    Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_CLIENTS, begins_group=True),
+    Section("tokens", "Tokens", "t", frozenset({"token-new"}), Act.MANAGE_TOKENS, begins_group=True),
     Section("audit", "Audit", "u", frozenset(), Act.READ_AUDIT),
-    Section("settings", "Settings", "e"),
+    Section("settings", "Settings", "e", frozenset({"keys", "rule-new", "rule", "webhook"})),
 )
 
 
@@ -43,6 +46,7 @@ def sections(federation: Federation, membership: Membership, match: ResolverMatc
     counts = {
         "runs": federation.runs.unfinished().count(),
         "clients": Client.objects.visible_to(membership).exclude(status=ClientStatus.REVOKED).count(),
+        "alerts": Alert.objects.visible_to(membership).waiting(timezone.now()).count(),
     }
     return [
         {

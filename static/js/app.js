@@ -2,6 +2,7 @@
 import "./shell.js";
 import "./dialogs.js";
 import "./keys.js";
+import "./palette.js";
 import "./times.js";
 import "./live/regions.js";
 import "./facets.js";

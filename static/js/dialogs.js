@@ -46,6 +46,9 @@ addEventListener("click", (event) => {
   if (target?.dataset.dialog) {
     const dialog = $(`#${target.dataset.dialog}`);
     fill(dialog, target.dataset);
+    // The address as it is now: much of a view changes without a new page.
+    $$("[data-here]", dialog).forEach((field) => { field.value = location.pathname + location.search; });
+    target.closest("[popover]")?.hidePopover();
     openDialog(dialog);
   } else if (target && "close" in target.dataset) target.closest("dialog").close();
   else if (target) copy(target);

@@ -1,6 +1,6 @@
 // Rows of a list that can be ticked, for a form that takes them together: a <form data-selection="least most"
 // data-selects="#list">. The selection is in the address, so that it outlives the list being fetched anew, and comes back.
-// J and K move through the rows, X ticks one, C sends the form.
+// X ticks the row that has the focus, C sends the form.
 import { $, $$, setQuery } from "./dom.js";
 import { onShortcut } from "./keys.js";
 
@@ -46,18 +46,8 @@ bar.addEventListener("submit", (event) => {
 });
 document.addEventListener("htmx:afterSettle", show);
 
-function step(by) {
-  const rows = $$("tbody tr", list());
-  const at = rows.findIndex((row) => row.contains(document.activeElement));
-  const next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
-  $("a", next)?.focus();
-  next?.scrollIntoView({ block: "nearest" });
-}
-
 onShortcut((key) => {
-  if (key === "j") step(1);
-  else if (key === "k") step(-1);
-  else if (key === "x") document.activeElement.closest("tr")?.querySelector(`input[form="${bar.id}"]`)?.click();
+  if (key === "x") document.activeElement.closest("tr")?.querySelector(`input[form="${bar.id}"]`)?.click();
   else if (key === "c" && !why() && chosen.size) bar.requestSubmit();
 });
 

@@ -42,6 +42,18 @@ def test_a_run_is_paused_and_the_pause_taken_back(
     assert complaints == []
 
 
+def test_a_header_that_comes_between_press_and_release_takes_no_click_away(
+    sign_in: Open, world: World, running: Run
+) -> None:
+    page = open_run(sign_in, world)
+    page.get_by_role("button", name="Pause…").hover()
+    with page.expect_response(page.url):
+        page.evaluate("document.getElementById('run-head').dispatchEvent(new CustomEvent('refresh'))")
+        page.mouse.down()
+    page.mouse.up()
+    expect(page.get_by_role("dialog", name=f"Pause {running.name}?")).to_be_visible()
+
+
 def test_the_header_follows_what_no_event_tells(sign_in: Open, world: World, running: Run) -> None:
     page = open_run(sign_in, world)
     expect(page.locator("#run-state")).to_contain_text("Stalled")  # the last event is minutes old

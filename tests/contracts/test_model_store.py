@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -11,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from aggregator.checkpoints import CheckpointStore, CorruptCheckpoint, files_of, model_of
 from aggregator.files import Files, FolderFiles
 from aggregator.ports import StoreUnavailable
 from aggregator.s3 import S3Files
-from protos.tensors import Parameters
+from protos.tensors import DTYPES, Parameters
 
 MODEL: Parameters = {
     "z.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -77,6 +78,15 @@ async def test_the_file_is_plain_safetensors_with_a_manifest_beside_it(store: Ch
     assert {model_of(file.key) for file in found} == {record.key}
     assert {file.size for file in found if file.key == record.key} == {record.size}
     assert all(abs(datetime.now(UTC) - file.modified_at) < timedelta(minutes=5) for file in found)
+
+
+async def test_the_file_is_what_the_library_would_write(store: CheckpointStore, files: Files) -> None:
+    shapes: tuple[tuple[int, ...], ...] = ((), (3,), (2, 3), (0,))
+    model = {f'ü {n}/{dtype} "{n}"': np.zeros(shape, dtype) for dtype in DTYPES for n, shape in enumerate(shapes)}
+    model |= {"turned": np.arange(6.0).reshape(2, 3).T, "b": np.arange(2), "B": np.arange(3)}
+    record = await store.save(7, 3, model, {}, {})
+    assert files.read(record.key) == save({name: np.ascontiguousarray(a).reshape(a.shape) for name, a in model.items()})
+    assert record.sha256 == hashlib.sha256(files.read(record.key)).hexdigest()
 
 
 async def test_who_has_lost_a_run_writes_over_nothing(store: CheckpointStore) -> None:

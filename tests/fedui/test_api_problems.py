@@ -11,7 +11,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from rest_framework import exceptions
 
-from fedui.api.problems import STATUS, exception_handler
+from fedui.api.catalogue import STATUS
+from fedui.api.problems import exception_handler
 from fedui.errors import DomainError, ErrorCode
 
 

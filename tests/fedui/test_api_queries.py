@@ -16,7 +16,8 @@ from fedui.clients.models import Client, ClientStatus
 from fedui.federations.models import Federation, Role
 from tests.support.domain import a_client, a_member, an_app
 
-URL = "/api/v1/queries"
+URL = "/api/v1/federations/hearts/queries"
+ONE = "/api/v1/queries"
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def signed_in(user: User) -> Browser:
 
 def body(**config: Any) -> dict[str, Any]:
     config = {"column": "age", "statistics": ["mean"]} | config
-    return {"federation": "hearts", "app": "digits-mlp", "app_version": "1", "config": config}
+    return {"app": "digits-mlp", "app_version": "1", "config": config}
 
 
 def post(user: User, content: Any, url: str = URL) -> Any:
@@ -56,12 +57,12 @@ def test_an_owner_asks_looks_and_cancels(open_federation: Federation, owner: Use
     created = post(owner, body())
     assert created.status_code == 201, created.json()
     number = created.json()["id"]
-    seen = signed_in(owner).get(f"{URL}/{number}").json()
+    seen = signed_in(owner).get(f"{ONE}/{number}").json()
     assert (seen["status"], seen["column"], seen["config"]["min_clients"]) == ("queued", "age", 2)
-    assert [q["id"] for q in signed_in(owner).get(URL, {"federation": "hearts"}).json()["queries"]] == [number]
-    cancelled = post(owner, {}, f"{URL}/{number}/cancel").json()
+    assert [q["id"] for q in signed_in(owner).get(URL).json()["results"]] == [number]
+    cancelled = post(owner, {}, f"{ONE}/{number}/cancel").json()
     assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "Cancelled by owner.")
-    assert post(owner, {}, f"{URL}/{number}/cancel").status_code == 409
+    assert post(owner, {}, f"{ONE}/{number}/cancel").status_code == 409
     actions = AuditEvent.objects.filter(action__startswith="query.").order_by("pk").values_list("action", flat=True)
     assert list(actions) == ["query.created", "query.cancelled"]
     assert AuditEvent.objects.get(action="query.created").details["column"] == "age"
@@ -76,16 +77,16 @@ def test_who_may_start_runs_may_ask(open_federation: Federation, role: Role, cod
 
 def test_an_auditor_cancels_nothing(open_federation: Federation, owner: User) -> None:
     number = post(owner, body()).json()["id"]
-    assert post(a_member(open_federation, Role.AUDITOR), {}, f"{URL}/{number}/cancel").status_code == 403
+    assert post(a_member(open_federation, Role.AUDITOR), {}, f"{ONE}/{number}/cancel").status_code == 403
     assert Query.objects.get().status == QueryStatus.QUEUED
 
 
 def test_a_stranger_learns_nothing(open_federation: Federation, owner: User, stranger: User) -> None:
     number = post(owner, body()).json()["id"]
     assert post(stranger, body()).status_code == 404
-    assert post(stranger, {}, f"{URL}/{number}/cancel").status_code == 404
-    assert signed_in(stranger).get(f"{URL}/{number}").status_code == 404
-    assert signed_in(stranger).get(URL).json() == {"queries": []}
+    assert post(stranger, {}, f"{ONE}/{number}/cancel").status_code == 404
+    assert signed_in(stranger).get(f"{ONE}/{number}").status_code == 404
+    assert signed_in(stranger).get(URL).status_code == 404
     assert Browser().get(URL).status_code in (401, 403)
 
 
@@ -129,7 +130,7 @@ def test_a_federation_has_few_queries_at_a_time(open_federation: Federation, own
     assert response.json()["hint"] == "Wait until one has ended, or cancel one."
     assert signed_in(owner).post("/f/hearts/queries/new/", form(open_federation)).status_code == 422
     assert Query.objects.count() == MAX_ACTIVE
-    post(owner, {}, f"{URL}/{numbers[0]}/cancel")
+    post(owner, {}, f"{ONE}/{numbers[0]}/cancel")
     assert post(owner, body()).status_code == 201
 
 

@@ -63,6 +63,7 @@ def signed_in(user: User) -> Browser:
 
 ADDRESSES: list[Callable[[Run], str]] = [
     lambda run: f"/api/v1/runs/{run.pk}",
+    lambda run: f"/api/v1/runs/{run.pk}/snapshot",
     lambda run: f"/api/v1/runs/{run.pk}/events",
     lambda run: f"/api/v1/runs/{run.pk}/models/3",
     lambda run: f"/api/v1/runs/{run.pk}/rounds/3/similarity",
@@ -118,7 +119,7 @@ def test_the_snapshot_has_all_that_the_page_draws(
 ) -> None:
     with_rounds(run, clients, 3)
 
-    body = browser.get(f"/api/v1/runs/{run.pk}").json()
+    body = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()
 
     assert body["run"]["name"] == "First run"
     assert body["run"]["federation"] == "hearts"
@@ -139,7 +140,7 @@ def test_the_snapshot_has_all_that_the_page_draws(
 
 
 def test_a_run_that_has_not_begun_has_a_snapshot(browser: Browser, run: Run) -> None:
-    body = browser.get(f"/api/v1/runs/{run.pk}").json()
+    body = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()
 
     assert body["run"]["status"] == "queued"
     assert (body["last_seq"], body["rounds"], body["participations"]) == (0, [], [])
@@ -148,7 +149,7 @@ def test_a_run_that_has_not_begun_has_a_snapshot(browser: Browser, run: Run) -> 
 def test_a_round_that_nobody_took_part_in_has_no_bytes(browser: Browser, run: Run) -> None:
     Round.objects.create(run=run, number=1, status=RoundStatus.RUNNING, started_at=NOW)
 
-    [round_] = browser.get(f"/api/v1/runs/{run.pk}").json()["rounds"]
+    [round_] = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["rounds"]
 
     assert (round_["expected"], round_["received"], round_["bytes_up"]) == (0, 0, 0)
 
@@ -156,7 +157,7 @@ def test_a_round_that_nobody_took_part_in_has_no_bytes(browser: Browser, run: Ru
 def test_participations_are_told_of_the_latest_60_rounds(browser: Browser, run: Run, clients: list[Client]) -> None:
     with_rounds(run, clients[:1], 70)
 
-    body = browser.get(f"/api/v1/runs/{run.pk}").json()
+    body = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()
 
     assert len(body["rounds"]) == len(body["metrics"]) == 70
     assert sorted({one["round"] for one in body["participations"]}) == list(range(11, 71))
@@ -168,10 +169,10 @@ def test_the_number_of_queries_does_not_grow(
 ) -> None:
     with_rounds(run, clients, count)
 
-    browser.get(f"/api/v1/runs/{run.pk}")  # digests of the rounds are made once
-    with django_assert_num_queries(13):  # with those of the orders and of the place in the queue
-        browser.get(f"/api/v1/runs/{run.pk}")
-    with django_assert_num_queries(5):
+    browser.get(f"/api/v1/runs/{run.pk}/snapshot")  # digests of the rounds are made once
+    with django_assert_num_queries(14):  # with those of the orders and of the place in the queue
+        browser.get(f"/api/v1/runs/{run.pk}/snapshot")
+    with django_assert_num_queries(6):
         browser.get(f"/api/v1/runs/{run.pk}/events")
 
 
@@ -239,7 +240,7 @@ def test_a_participation_tells_what_the_update_looked_like_without_its_sketch(
     }  # fmt: skip
     Participation.objects.update(**looks, update_sketch=sketch_of(np.ones(WIDTH)))
 
-    [told] = browser.get(f"/api/v1/runs/{run.pk}").json()["participations"]
+    [told] = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["participations"]
 
     assert told.items() >= looks.items()
     assert "update_sketch" not in told
@@ -360,7 +361,9 @@ def test_a_model_that_retention_has_removed_is_told_apart(browser: Browser, run:
     gone = browser.get(f"/api/v1/runs/{run.pk}/models/3")
     assert (gone.status_code, gone.json()["code"]) == (410, "gone")
     assert "was removed by retention on 24 Nov 2026" in gone.json()["detail"]
-    assert browser.get(f"/api/v1/runs/{run.pk}").json()["models"][0]["removed_at"] == "2026-11-24T12:00:00.000Z"
+    assert (
+        browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["models"][0]["removed_at"] == "2026-11-24T12:00:00.000Z"
+    )
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -378,7 +381,7 @@ def test_orders_are_given_over_rest_and_are_safe_to_repeat(browser: Browser, run
     assert (extended.status_code, extended.json()["run"]["num_rounds"]) == (200, 30)
     clone = order(browser, run, command="clone", name="again", start_at="2030-01-02T03:04:05Z").json()["run"]
     assert (clone["name"], clone["state"]["text"]) == ("again", "Scheduled (start at 2 Jan 2030, 03:04 UTC)")
-    told = browser.get(f"/api/v1/runs/{run.pk}/commands").json()["commands"]
+    told = browser.get(f"/api/v1/runs/{run.pk}/commands").json()["results"]
     assert [(c["kind"], c["actor"], c["round"]) for c in told] == [
         ("pause", "owner", 0), ("extend", "owner", 0), ("clone", "owner", 0),
     ]  # fmt: skip

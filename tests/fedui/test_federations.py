@@ -53,10 +53,13 @@ def test_a_member_can_be_given_another_role(federation: Federation, owner: User,
     ("role", "acts"),
     [
         (Role.OWNER, set(Act)),
-        (Role.OPERATOR, set(Act) - {Act.MANAGE_MEMBERS}),
-        (Role.RESEARCHER, {Act.READ, Act.SEE_CLIENTS, Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS}),
-        (Role.AUDITOR, {Act.READ, Act.SEE_CLIENTS, Act.READ_AUDIT}),
-        (Role.SITE_ADMIN, {Act.SEE_CLIENTS, Act.REVOKE_CLIENTS}),
+        (Role.OPERATOR, set(Act) - {Act.MANAGE_MEMBERS, Act.MANAGE_WEBHOOKS}),
+        (
+            Role.RESEARCHER,
+            {Act.READ, Act.SEE_CLIENTS, Act.HAVE_KEYS, Act.MANAGE_STRATEGIES, Act.MANAGE_RUNS, Act.PROMOTE_MODELS},
+        ),
+        (Role.AUDITOR, {Act.READ, Act.SEE_CLIENTS, Act.HAVE_KEYS, Act.READ_AUDIT}),
+        (Role.SITE_ADMIN, {Act.SEE_CLIENTS, Act.REVOKE_CLIENTS, Act.HAVE_KEYS}),
     ],
 )
 def test_what_each_role_may(role: Role, acts: set[Act]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -9,8 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from celery.signals import task_postrun, task_prerun
+from django.test import Client as Browser
 
+from aggregator import log_context
+from fedui.accounts.models import User
 from fedui.clients.tokens import TokenText
+from fedui.federations.models import Federation
 from fedui.logging import RedactingFormatter, logging_config, without_secrets
 
 TEXT = TokenText.new("f" * 43)
@@ -51,6 +57,68 @@ def test_the_secret_of_a_token_is_in_no_line(logged: io.StringIO) -> None:
 
     assert TEXT.secret not in logged.getvalue()
     assert logged.getvalue().count(f"fle_{TEXT.key_id}") >= 3
+
+
+@pytest.mark.parametrize("log_format", ["json"])
+async def test_tasks_of_the_engine_say_what_they_are_about(logged: io.StringIO) -> None:
+    """Of runs side by side each its own, in what it begins too."""
+
+    async def drive(run_id: int) -> None:
+        log_context.bind(run_id=run_id)
+        await asyncio.sleep(0)
+        log_context.bind(round=run_id + 1)
+        await asyncio.create_task(tell())
+
+    async def tell() -> None:
+        logging.getLogger("fedui.engine").warning("Slow", extra={"client_id": "elm"})
+
+    await asyncio.gather(*(asyncio.create_task(drive(run_id)) for run_id in range(5)))
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
+    assert {(line["run_id"], line["round"], line["client_id"]) for line in lines} == {
+        (n, n + 1, "elm") for n in range(5)
+    }
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("log_format", ["json"])
+def test_requests_and_tasks_say_what_they_are_about(logged: io.StringIO, owner: User, federation: Federation) -> None:
+    requests = logging.getLogger("django.request")
+    requests.addHandler(logging.getLogger("fedui").handlers[-1])
+    try:
+        browser = Browser()
+        browser.force_login(owner)
+        for sent in ("from-the-proxy", "no\tid"):
+            answer = browser.get(f"/f/{federation.slug}/runs/77/", headers={"X-Request-ID": sent})
+            line = json.loads(logged.getvalue().splitlines()[-1])
+            assert (line["run_id"], line["federation"]) == ("77", federation.slug)
+            assert line["request_id"] == answer["X-Request-ID"] and (line["request_id"] == sent) is ("-" in sent)
+    finally:
+        requests.handlers.pop()
+
+    class Task:
+        name = "aggregation.host_run"
+
+    task_prerun.send(sender=Task, task_id="t", task=Task, args=(5,))
+    logging.getLogger("fedui").warning("At work")
+    task_postrun.send(sender=Task, task_id="t", task=Task, state="SUCCESS")
+    logging.getLogger("fedui").warning("At rest")
+    work, rest = (json.loads(line) for line in logged.getvalue().splitlines()[-2:])
+    assert (work["run_id"], work["task"], work["task_id"]) == (5, "aggregation.host_run", "t")
+    assert not rest.keys() & {"run_id", "task", "request_id", "federation"}
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_planted_secrets_are_in_no_line(logged: io.StringIO) -> None:
+    planted = ["fedk_abcdefghij_" + "S" * 49, "whsec_" + "T" * 40 + "+/=", "Bearer " + "U" * 30]
+    for text in planted:
+        logging.getLogger("fedui").warning("Sent %s", text, extra={"headers": {"Authorization": text}})
+    try:
+        password = "V" * 12
+        raise ValueError(len(password))
+    except ValueError:
+        logging.getLogger("fedui").exception("Broken")
+    assert not [secret for secret in ("SSS", "TTT", "UUU", "VVV") if secret in logged.getvalue()]
+    assert "fedk_abcdefghij" in logged.getvalue()
 
 
 def test_the_part_that_names_a_token_stays() -> None:

@@ -195,12 +195,14 @@ def test_all_else_is_closed_to_a_site_admin(site: tuple[Browser, Client, Client,
         "queries/new/", "tokens/", "audit/", "settings/", "clients/waiting/",
     ]  # fmt: skip
     api = [
-        f"runs/{run}", f"runs/{run}/events", f"runs/{run}/rounds/1/similarity", f"runs/{run}/models/1", "federations/hearts/strategies",
-        "federations/hearts/admissions", "queries?federation=hearts",
+        f"runs/{run}", f"runs/{run}/events", f"runs/{run}/rounds/1/similarity", f"runs/{run}/models/1", "queries/1",
     ]  # fmt: skip
+    lists = ["strategies", "admissions", "queries", "runs", "members", "apps", "tokens", "audit", "invitations"]
 
     assert {path: browser.get(f"/f/hearts/{path}").status_code for path in pages} == dict.fromkeys(pages, 403)
     assert {path: browser.get(f"/api/v1/{path}").status_code for path in api} == dict.fromkeys(api, 404)
+    told = {name: browser.get(f"/api/v1/federations/hearts/{name}").status_code for name in lists}
+    assert told == dict.fromkeys(lists, 403)
     assert browser.post(f"/f/hearts/clients/{own.pk}/suspend/").status_code == 403
 
 

@@ -38,7 +38,7 @@ def listed(user: User, query: str = "") -> Any:
 
 
 def test_the_waiting_room_shows_what_an_operator_compares(waiting: Admission, owner: User) -> None:
-    (found,) = listed(owner).json()["admissions"]
+    (found,) = listed(owner).json()["results"]
     assert (found["name"], found["host"], found["labels"]) == ("hosp-1", "ward-pc-7", {"region": "north"})
     assert found["fingerprint"] == waiting.fingerprint
     assert (found["returning"], found["proven"]) == (None, False)
@@ -56,8 +56,8 @@ def test_an_agent_asks_until_it_is_admitted(waiting: Admission, owner: User) -> 
     assert answer.status_code == 201
     assert answer.json()["client_id"] == admitted["client"]
     assert answer.json()["certificate_pem"].startswith("-----BEGIN CERTIFICATE-----")
-    assert listed(owner).json() == {"admissions": []}
-    assert len(listed(owner, "?status=admitted").json()["admissions"]) == 1
+    assert listed(owner, "?status=waiting").json()["results"] == []
+    assert len(listed(owner, "?status=admitted").json()["results"]) == 1
     assert post(owner, f"admissions/{waiting.pk}/refuse", {"reason": "late"}).status_code == 409
 
 

@@ -68,9 +68,9 @@ def test_many_clients_are_an_overview_and_pages(
     assert len(set(names)) == 130
     found = get(browser, run, "heat", find=names[7])
     assert [client["name"] for client in found["clients"]] == [names[7]]
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         get(browser, run, "heat", page=2)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         get(browser, run, f"clients/{found['clients'][0]['id']}")
 
 
@@ -85,7 +85,7 @@ def test_a_client_has_a_history_beside_the_others(browser: Browser, run: Run) ->
 
 def test_looking_back_gives_the_participations_of_that_time(browser: Browser, run: Run) -> None:
     with_history(run, Shape(clients=3, rounds=9))
-    told = get(browser, run, "rounds/4")["participations"]
+    told = get(browser, run, "rounds/4/participations")["participations"]
     assert {one["round"] for one in told} == {1, 2, 3, 4}
 
 
@@ -93,7 +93,7 @@ def test_panels_belong_to_members(run: Run, stranger: User) -> None:
     [client] = with_history(run, Shape(clients=1, rounds=1))
     browser = Browser()
     browser.force_login(stranger)
-    for rest in ("heat", "outlook", "rounds/1", "diff/0/1", f"clients/{client.pk}"):
+    for rest in ("heat", "outlook", "rounds/1/participations", "diff/0/1", f"clients/{client.pk}"):
         get(browser, run, rest, status=404)
 
 
@@ -129,7 +129,7 @@ def test_models_are_compared_by_layer(browser: Browser, run: Run, settings: Any,
 
     body = get(browser, run, "diff/1/3")
 
-    assert (body["from"], body["to"], body["total"]["norm"]) == (1, 3, 5.0)
+    assert (body["before"], body["after"], body["total"]["norm"]) == (1, 3, 5.0)
     layers = {layer["name"]: layer for layer in body["layers"]}
     assert (layers["head"]["norm"], layers["head"]["change"], layers["head"]["largest"]) == (5.0, 1.0, 4.0)
     assert layers["head"]["cosine"] == pytest.approx(9 / math.sqrt(25 * 18))

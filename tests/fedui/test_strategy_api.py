@@ -113,7 +113,7 @@ def saved(federation: Federation, owner: User) -> StrategyVersion:
 
 
 def test_the_list_has_each_with_its_latest_version(browser: Browser, saved: StrategyVersion) -> None:
-    (strategy,) = browser.get(LIST).json()["strategies"]
+    (strategy,) = browser.get(LIST).json()["results"]
     assert (strategy["name"], strategy["description"]) == ("plain", "Averaging")
     assert strategy["latest"]["id"] == saved.pk
     assert strategy["latest"]["algorithm"] == "median + adam"
@@ -121,7 +121,7 @@ def test_the_list_has_each_with_its_latest_version(browser: Browser, saved: Stra
 
 
 def test_a_strategy_has_all_its_versions(browser: Browser, saved: StrategyVersion) -> None:
-    versions = browser.get(f"{LIST}/plain").json()["versions"]
+    versions = browser.get(f"{LIST}/plain/versions").json()["results"]
     assert [version["number"] for version in versions] == [2, 1]
     assert [version["config"] for version in versions] == [
         MEDIAN.model_dump(mode="json"),
@@ -135,7 +135,7 @@ def test_a_version_of_the_first_schema_is_shown_in_the_words_of_the_newest(
 ) -> None:
     old = {"schema_version": 1, "algorithm": "fedavg", "cohort": {"min_clients": 4}}
     StrategyVersion.objects.create(strategy=saved.strategy, number=3, config=old)
-    latest = browser.get(LIST).json()["strategies"][0]["latest"]
+    latest = browser.get(LIST).json()["results"][0]["latest"]
     assert (latest["algorithm"], latest["created_by"]) == ("mean", None)
     assert latest["config"]["schema_version"] == 2
     assert latest["config"]["cohort"]["min_clients"] == 4

@@ -32,7 +32,7 @@ from tests.support.scripted_agent import SIGNATURE, ScriptedAgent
 pytestmark = pytest.mark.django_db(transaction=True)
 
 FLOOD_SECONDS = 6.0
-MOST_GROWTH = 192 * 2**20
+MOST_GROWTH = 96 * 2**20
 """Nine floods at a time. What the peers send in these seconds is many times that."""
 
 

@@ -16,6 +16,7 @@ from fedui.clients.models import Certificate, Client, Connection, Ending, Vitals
 from fedui.clients.services import create_token
 from fedui.federations.models import Federation, Role
 from fedui.federations.services import add_member, create_federation
+from fedui.registry.services import promote
 from fedui.runs.models import Event, Metric, MetricSource, ModelVersion, Outcome, Participation, Round, Run, RunStatus
 from fedui.strategies.models import StrategyVersion
 from fedui.strategies.services import create_strategy
@@ -62,6 +63,13 @@ def populate() -> World:
     run = _finished_run(federation, owner, version, app, clients)
     other_run = _finished_run(federation, owner, version, app, clients, name="digits-again", seed=22)
     query = _finished_query(federation, owner, app)
+    promote(
+        run.models.latest("round_number"),
+        owner,
+        "digits-mlp",
+        tags=["reference"],
+        notes="For triage, not for diagnosis.",
+    )
     return World(owner, researcher, stranger, federation, clients[0], run, other_run, version, query)
 
 

@@ -52,7 +52,10 @@ def client_key(client: Client) -> SafeString:
 @register.simple_tag
 def who(client: Client) -> SafeString:
     return format_html(
-        '<span class="who">{}<span class="t" title="{}">{}</span></span>', client_key(client), client.name, client.name
+        '<span class="who">{}<span class="t" dir="auto" title="{}">{}</span></span>',
+        client_key(client),
+        client.name,
+        client.name,
     )
 
 
@@ -96,6 +99,18 @@ def at(values: Sequence[Any], index: int) -> Any:
     return values[index]
 
 
+@register.filter
+def of(values: Mapping[Any, Any] | None, key: Any) -> Any:
+    """A value by its key; None where there is none."""
+    return values.get(key) if values else None
+
+
+@register.simple_tag
+def difference(name: str, delta: float) -> str:
+    """Of a metric, with its sign."""
+    return figures.difference(name, delta)
+
+
 @register.simple_tag
 def presence(client: Client, css: str = "") -> SafeString:
     state = client.presence
@@ -122,7 +137,12 @@ def tags(values: Mapping[str, str] | Sequence[str]) -> SafeString:
     words = [f"{key}:{value}" for key, value in values.items()] if isinstance(values, Mapping) else list(values)
     if not words:
         return format_html('<span class="mute">{}</span>', figures.NONE)
-    return format_html('<span class="tags">{}</span>', format_html_join("", '<span class="tag">{}</span>', zip(words)))
+    return format_html(
+        '<span class="tags">{}</span>',
+        format_html_join(
+            "", '<span class="tag" title="{0}"><span class="ell" dir="auto">{0}</span></span>', zip(words)
+        ),
+    )
 
 
 @register.simple_tag

@@ -7,16 +7,17 @@ const SIGNED_OUT = 4401;
 const GONE = 4404;
 
 export class LiveSocket {
-  #path; #onFrame; #catchUp;
+  #path; #onFrame; #catchUp; #show;
   #socket = null; #timer = 0; #failures = 0; #paused = false; #ended = false;
 
-  /** `catchUp` fetches what was missed: after a resume, and in place of the socket while that keeps failing. */
-  constructor(path, { onFrame, catchUp }) {
+  /** `catchUp` fetches what was missed: after a resume, and in place of the socket while that keeps failing. A quiet one shows no state. */
+  constructor(path, { onFrame, catchUp, quiet = false }) {
     this.#path = path;
     this.#onFrame = onFrame;
     this.#catchUp = catchUp;
-    onPillAct(() => this.toggle());
-    showState("connecting");
+    this.#show = quiet ? () => {} : showState;
+    if (!quiet) onPillAct(() => this.toggle());
+    this.#show("connecting");
     this.#connect();
   }
 
@@ -28,10 +29,10 @@ export class LiveSocket {
     if (this.#ended) return;
     const wasLost = !this.#paused && this.#socket?.readyState !== WebSocket.OPEN;
     this.#paused = !this.#paused && !wasLost;
-    if (this.#paused) showState("paused");
+    if (this.#paused) this.#show("paused");
     else if (wasLost) this.#retryNow();
     else {
-      showState("live");
+      this.#show("live");
       this.#catchUp();
     }
   }
@@ -60,7 +61,7 @@ export class LiveSocket {
   #opened() {
     this.#failures = 0;
     if (this.#paused) return;
-    showState("live");
+    this.#show("live");
     this.#catchUp();
   }
 
@@ -69,7 +70,7 @@ export class LiveSocket {
     if (code === SIGNED_OUT) location.reload();
     if (code === GONE) this.end();
     if (code === SIGNED_OUT || code === GONE) return;
-    if (!this.#paused) showState("reconnecting");
+    if (!this.#paused) this.#show("reconnecting");
     const seconds = BACK_OFF_SECONDS[Math.min(this.#failures, BACK_OFF_SECONDS.length - 1)];
     this.#failures += 1;
     if (this.#failures > FAILURES_BEFORE_POLLING && !this.#paused) this.#catchUp();

@@ -44,6 +44,8 @@ export class Checkpoints {
     const link = $("a[download]", this.#panel);
     link.href = link.dataset.url.replace(/\/0$/, `/${round}`);
     setText($("span", link), `Download round ${round}`);
+    const promote = $("[data-promote]", this.#panel);
+    if (promote) promote.href = promote.href.replace(/\d*$/, round);
     const fork = $("[data-fork]", this.#panel);
     if (!fork) return;
     fork.href = fork.href.replace(/\d*$/, round);

@@ -29,7 +29,7 @@ export class Feed {
 
   /** Load the snapshot and the recent events, then follow. */
   async start(socketPath) {
-    const snapshot = await getJson(this.#api);
+    const snapshot = await getJson(`${this.#api}/snapshot`);
     this.state = fromSnapshot(snapshot, Math.max(0, snapshot.last_seq - HISTORY));
     this.#paint(this.state);
     const last = snapshot.rounds.at(-1);
@@ -51,7 +51,7 @@ export class Feed {
 
   /** What clients did in a round that is long past, and in those before it. */
   async lookBack(round) {
-    const { participations } = await getJson(`${this.#api}/rounds/${round}`);
+    const { participations } = await getJson(`${this.#api}/rounds/${round}/participations`);
     this.state = withParticipations(this.state, participations);
   }
 
@@ -103,8 +103,8 @@ export class Feed {
     this.#catchingUp = true;
     try {
       await this.#fetchMissing();
-      const { commands } = await getJson(`${this.#api}/commands`);
-      this.state = commands.reduce(withCommand, this.state);
+      const { results } = await getJson(`${this.#api}/commands?ordering=-id&limit=200`);
+      this.state = results.reverse().reduce(withCommand, this.state);
     } catch (error) {
       console.warn(`Events could not be fetched: ${error.message}`);
     } finally {

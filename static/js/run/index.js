@@ -1,6 +1,6 @@
 // The run page: load, follow, and redraw what changed.
 import { $, $$, announce, icon, isTyping } from "../dom.js";
-import { isBusy } from "../live/busy.js";
+import { renew } from "../live/regions.js";
 import { Checkpoints } from "./checkpoints.js";
 import { Drawer } from "./drawer.js";
 import { Feed, getJson } from "./feed.js";
@@ -111,21 +111,15 @@ function tell(before, now) {
 /** The server renders the header, and is asked again when something has happened that may change it. */
 function keepHeadCurrent({ run, waiting, commands }) {
   const shows = `${run.status} ${commands.length}`;
-  if (shows !== headShows) refreshHead();
+  if (shows !== headShows) renew($("#run-head"));
   else if (waiting !== drawn.waiting) $("#run-state").dispatchEvent(new CustomEvent("refresh"));
   headShows = shows;
-}
-
-function refreshHead() {
-  const head = $("#run-head");
-  if (isBusy(head)) head.addEventListener("focusout", () => setTimeout(refreshHead), { once: true });
-  else head.dispatchEvent(new CustomEvent("refresh"));
 }
 
 /** The status also changes without an event: a run waits in the queue, or has lost its worker. */
 document.addEventListener("htmx:afterSettle", () => {
   const [head, state] = [$("#run-head"), $("#run-state")];
-  if (head.dataset.status !== state.dataset.status) refreshHead();
+  if (head.dataset.status !== state.dataset.status) renew(head);
 });
 
 /** Clocks and bars move between events, unless the reader has paused the page. */

@@ -375,7 +375,7 @@ function logged(events, event) {
 /** Apply one event. An event that was seen before, or whose predecessor is missing, changes nothing. */
 export function reduce(state, event) {
   if (event.seq !== state.lastSeq + 1) return state;
-  const next = (!event.brief && HANDLERS[event.kind]?.(state, event)) || state;
+  const next = (event.data && HANDLERS[event.kind]?.(state, event)) || state;
   return { ...next, events: NOT_LOGGED.has(event.kind) ? next.events : logged(next.events, event), lastSeq: event.seq };
 }
 

@@ -1,0 +1,155 @@
+"""What is about the server and the API itself: is it alive, is it ready, what does it offer, who am I."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from csp.decorators import csp_update
+from django.core.cache import cache
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+import fedui
+from fedui.api.access import Access
+from fedui.api.problems import problem
+from fedui.api.serializers import Gives
+from fedui.api.views import ApiView
+from fedui.errors import ErrorCode
+from fedui.federations.models import Role
+from fedui.keys.scopes import Scope
+
+
+class HealthOut(serializers.Serializer[Any]):
+    status = serializers.CharField()
+    version = serializers.CharField()
+
+
+class Health(ApiView):
+    """Whether the web process is alive. It asks nothing else: a supervisor that restarts it would mend nothing else."""
+
+    noun = "health"
+    verbs = {"GET": "live"}
+    acts = {"GET": Access.PUBLIC}
+    gives = {"GET": Gives(HealthOut, sparse=False)}
+    authentication_classes = ()
+    throttle_classes = ()
+
+    def get(self, request: Request) -> Response:
+        return Response({"status": "ok", "version": fedui.__version__})
+
+
+class ReadyOut(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["ready", "not ready"])
+    parts = serializers.DictField(child=serializers.BooleanField(), help_text="What it needs, and whether it is there.")
+
+
+class Ready(ApiView):
+    """Whether the web process can do its work: 200, or 503 with what is away. For whoever decides where requests go."""
+
+    noun = "health"
+    verbs = {"GET": "ready"}
+    acts = {"GET": Access.PUBLIC}
+    gives = {"GET": Gives(ReadyOut, sparse=False, also={503: "Not ready; the same fields."})}
+    authentication_classes = ()
+    throttle_classes = ()
+
+    def get(self, request: Request) -> Response:
+        parts = {name: _is_there(check) for name, check in PARTS.items()}
+        ready = all(parts.values())
+        return Response({"status": "ready" if ready else "not ready", "parts": parts}, 200 if ready else 503)
+
+
+def _database() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return True
+
+
+@lru_cache
+def _migrations() -> bool:
+    """Whether the database is of this version: once it is, it isn't looked at again."""
+    executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise LookupError("The database wants migrations.")
+    return True
+
+
+def _cache() -> bool:
+    cache.get("ready")
+    return True
+
+
+PARTS: Mapping[str, Callable[[], bool]] = {"database": _database, "migrations": _migrations, "cache": _cache}
+
+
+def _is_there(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except Exception:  # whatever a driver raises: the part is away
+        return False
+
+
+class MembershipOut(serializers.Serializer[Any]):
+    federation = serializers.CharField(source="federation.slug")
+    name = serializers.CharField(source="federation.name")
+    role = serializers.ChoiceField(choices=Role.choices)
+
+
+class MeOut(serializers.Serializer[Any]):
+    username = serializers.CharField()
+    memberships = MembershipOut(many=True)
+    api_key = serializers.CharField(allow_null=True, help_text="The prefix of the key that was sent.")
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=Scope.choices), allow_null=True, help_text="Of the key; null: all."
+    )
+
+
+class Me(ApiView):
+    """Who calls: the account, the federations in which it counts now, and the API key."""
+
+    noun = "me"
+    acts = {"GET": Access.SIGNED_IN}
+    gives = {"GET": Gives(MeOut)}
+
+    def get(self, request: Request) -> Response:
+        key = self.api_key
+        memberships = self.memberships().order_by("federation__slug")
+        return Response(
+            {
+                "username": self.actor.get_username(),
+                "memberships": MembershipOut(list(memberships), many=True).data,
+                "api_key": key.prefix if key else None,
+                "scopes": key.scopes if key else None,
+            }
+        )
+
+
+@csrf_exempt
+def nowhere(request: HttpRequest) -> HttpResponse:
+    """Programs get a problem document where people get a page."""
+    return problem(
+        ErrorCode.NOT_FOUND, "There is no such address in this API.", hint="The schema lists all: /api/v1/schema."
+    )
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI description. Public, like the source that it is made of."""
+
+
+@method_decorator(csp_update({"worker-src": ["'self'", "blob:"]}), name="dispatch")
+class Redoc(SpectacularRedocView):
+    url_name = "api:schema"
+    template_name = "api/redoc.html"
+
+
+class Swagger(SpectacularSwaggerSplitView):
+    url_name = "api:schema"
