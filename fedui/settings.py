@@ -213,6 +213,7 @@ INSTALLED_APPS = [
     "fedui.strategies",
     "fedui.runs",
     "fedui.analytics",
+    "fedui.workers",
     "fedui.web",
 ]
 

@@ -19,6 +19,7 @@ from fedui.clients.admission import Applicant, Proof, collect, enrol
 from fedui.clients.authorities import trust
 from fedui.clients.models import Admission
 from fedui.errors import ErrorCode
+from fedui.workers import post
 from protos.limits import MAX_CSR_BYTES
 
 ASK_AGAIN_SECONDS = 3
@@ -136,6 +137,7 @@ def _answer(admission: Admission) -> Response:
             "certificate_pem": admission.certificate.pem,
             "ca_pem": trust().bundle_pem.decode(),
             "grpc_address": settings.GRPC_ADDRESS,
+            "servers": post.addresses(),
         },
         status=201,
         headers=_NOT_KEPT,

@@ -77,6 +77,11 @@ def access_changed(user_id: int) -> None:
     async_to_sync(_send)(user_group(user_id), {"type": "access.changed"})
 
 
+def work_waits() -> None:
+    """There is something to drive, which a worker has heard of that stands by: the one that serves should look now."""
+    async_to_sync(_send)(CONTROL_GROUP, {"type": "work.waits"})
+
+
 def client_barred(client: Client) -> None:
     """A client may not stay connected, wherever it is. Engines read who is barred every second anyway."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "client.barred"})
