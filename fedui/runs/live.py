@@ -88,6 +88,15 @@ def client_barred(client: Client) -> None:
     async_to_sync(clients_changed)(str(client.federation_id))
 
 
+async def leave(group: str, channel: str) -> None:
+    layer = get_channel_layer()
+    assert layer is not None  # settings define one
+    try:
+        await layer.group_discard(group, channel)
+    except Exception as error:  # whatever the layer's transport raises
+        logger.warning("The channel layer is away: %s", error, extra={"group": group})
+
+
 async def _send(group: str, message: dict[str, Any]) -> None:
     layer = get_channel_layer()
     assert layer is not None  # settings define one

@@ -14,7 +14,7 @@ from typing import Protocol
 from tests.chaos.cluster import CLIENTS, Cluster
 from tests.chaos.processes import Service, until
 
-PHASES = ("select", "dispatch", "collect", "aggregate", "checkpoint", "commit", "announce", "evaluate")
+PHASES = ("select", "dispatch", "upload", "collect", "aggregate", "checkpoint", "commit", "announce", "evaluate")
 CUT_SECONDS = 3.0
 SWALLOW_SECONDS = 6.0
 DATABASE_AWAY_SECONDS = 5.0
@@ -100,7 +100,8 @@ class Injector:
             file.unlink(missing_ok=True)
 
     def _armed(self, fault: Fault) -> Path:
-        return self._cluster.failpoints / f"{fault.phase}.{fault.round_number}"
+        place = f"upload-{fault.client}" if fault.phase == "upload" else fault.phase
+        return self._cluster.failpoints / f"{place}.{fault.round_number}"
 
     # --- the kinds --------------------------------------------------------------------------------------------------
 
