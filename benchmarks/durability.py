@@ -30,9 +30,9 @@ from tests.support.scripted_agent import ScriptedAgent
 
 PARAMETERS = 10_000_000
 SIGNATURE = Signature((TensorSpec("w", "float32", (PARAMETERS,)),))
-CLIENTS = 5
-ROUNDS, WARM_UP = 6, 1
-PAIRS = 3
+CLIENTS = 3
+ROUNDS, WARM_UP = 4, 1
+PAIRS = 2
 BAR = 0.15
 
 SITES, SEED = 3, 21
