@@ -55,6 +55,9 @@ class AdmittedOut(serializers.Serializer[Any]):
     certificate_pem = serializers.CharField()
     ca_pem = serializers.CharField()
     grpc_address = serializers.CharField()
+    servers = serializers.ListField(
+        child=serializers.CharField(), help_text="Where the workers are, as host:port; one of them serves."
+    )
 
 
 class AgentView(ApiView):
