@@ -17,7 +17,7 @@ from fedui.accounts.models import User
 from fedui.audit.services import record
 from fedui.runs import live
 from fedui.runs.models import CommandKind, ModelVersion, Priority, Run, RunCommand, RunStatus
-from fedui.runs.services import Plan, RunRefused, check_rounds, create_run
+from fedui.runs.services import Plan, RunRefused, check_rounds, make_run, record_made
 from fedui.runs.tasks import dispatch_ownerless
 from fedui.strategies.models import StrategyVersion
 
@@ -226,7 +226,7 @@ def _derive(
 
     def act(run: Run) -> Told:
         made.append(
-            create_run(
+            make_run(
                 run.federation,
                 order.actor,
                 name=name,
@@ -236,12 +236,11 @@ def _derive(
                 seed=seed,
                 origin=origin,
                 plan=plan or Plan(),
-                address=order.address,
             )
         )
         return {**told, "run": made[0].pk}
 
-    command = _obey(run, order, kind, act)
+    command = _obey(run, order, kind, act, lambda: record_made(made[0], order.actor, order.address))
     assert command is not None  # a run is made, or was by the same order
     return made[0] if made else Run.objects.get(pk=command.data["run"])
 
@@ -257,8 +256,14 @@ def _queue(run: Run) -> None:
 
 
 @transaction.atomic
-def _obey(run: Run, order: Order, kind: CommandKind, act: Callable[[Run], Told | None]) -> RunCommand | None:
-    """Do what `act` does to the run as it is now, once."""
+def _obey(
+    run: Run,
+    order: Order,
+    kind: CommandKind,
+    act: Callable[[Run], Told | None],
+    record_more: Callable[[], None] = lambda: None,
+) -> RunCommand | None:
+    """Do what `act` does to the run as it is now, once. What is recorded comes after all else that is written."""
     run = Run.objects.select_for_update().get(pk=run.pk)
     if order.key and (earlier := run.commands.filter(key=order.key).first()):
         if earlier.kind != kind:
@@ -277,6 +282,7 @@ def _obey(run: Run, order: Order, kind: CommandKind, act: Callable[[Run], Told |
         data=dict(told),
     )
     details = {"run": run.pk} | {f"new_{name}" if name == "run" else name: value for name, value in told.items()}
+    record_more()
     record(run.federation, order.actor, ACTIONS[kind], run, address=order.address, **details)
     transaction.on_commit(lambda: _announce(run, command), robust=True)
     return command
