@@ -57,7 +57,7 @@ chaos: setup ## Do harm to runs, 100 single faults and 20 double ones: one JSON 
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: setup ## Measure: one JSON object a line
-	@for name in aggregation round_time progress_latency fleet; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in aggregation round_time progress_latency durability fleet; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## Remove what the commands above have made, but no data of `make up`
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var/demo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,12 @@ class Engine:
         self._registry, self._store, self._models, self._events = registry, store, models, events
         self._find_evaluator = find_evaluator
         self._queries = queries
-        self._hub = Hub(registry, heartbeat_seconds=heartbeat_seconds, lost_after_seconds=lost_after_seconds)
+        self._hub = Hub(
+            registry,
+            heartbeat_seconds=heartbeat_seconds,
+            lost_after_seconds=lost_after_seconds,
+            find_settled=store.settled,
+        )
         self._calls = OpenCalls(connection_limits)
         self._barring = Barring(registry, self._hub, self._calls)
         self._runs: dict[int, InHand[RunDriver]] = {}
@@ -108,6 +113,10 @@ class Engine:
             asyncio.create_task(self._barring.run(), name="barring"),
         ]
         logger.info("gRPC listens", extra={"address": self._bind, "port": self.port})
+
+    def announce(self, addresses: Sequence[str]) -> None:
+        """Where agents may find a server when this one has gone, as host:port."""
+        self._hub.announce(tuple(addresses))
 
     async def stop(self) -> None:
         """Give unfinished runs back, tell agents to come again, and close."""

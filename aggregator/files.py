@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class FolderFiles:
             if not path.parent.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _flush_folder(path.parent.parent)
+            self._check_room(path.parent, sum(memoryview(part).nbytes for part in parts))
             try:
                 with temporary.open("wb", buffering=0) as file:
                     for part in parts:
@@ -100,6 +102,13 @@ class FolderFiles:
 
     def place(self, key: str) -> str:
         return str(self._folder / key)
+
+    def _check_room(self, folder: Path, size: int) -> None:
+        """Before a byte is written: what fits is written whole."""
+        if (free := shutil.disk_usage(folder).free) < size:
+            raise StoreUnavailable(
+                f"The model store {self._folder} is full: {size:,} bytes are to be written, {free:,} are free."
+            )
 
     @contextmanager
     def _available(self) -> Iterator[None]:

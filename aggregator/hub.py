@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -23,6 +23,10 @@ from protos.fedui.v1 import fleet_pb2, task_pb2
 from protos.tensors import Signature
 
 logger = logging.getLogger(__name__)
+
+
+FindSettled = Callable[[ClientIdentity, Collection[str]], Awaitable[Mapping[str, int | None]]]
+"""As `RunStore.settled`."""
 
 
 class UpdateRefused(Exception):
@@ -199,9 +203,17 @@ KEPT_MISSED = 4_096
 class Hub:
     """`lost_after_seconds`: how long a client with work may be away before its driver is told that it is lost."""
 
-    def __init__(self, registry: ClientRegistry, *, heartbeat_seconds: float, lost_after_seconds: float) -> None:
+    def __init__(
+        self,
+        registry: ClientRegistry,
+        *,
+        heartbeat_seconds: float,
+        lost_after_seconds: float,
+        find_settled: FindSettled | None = None,
+    ) -> None:
         self.heartbeat_seconds = heartbeat_seconds
         self._registry = registry
+        self._find_settled = find_settled
         self._lost_after_seconds = lost_after_seconds
         self.complete_at = time.monotonic() + lost_after_seconds
         """By then the clients of a restarted server are back; who isn't counts as lost."""
@@ -211,6 +223,7 @@ class Hub:
         self._missed: dict[str, Missed] = {}
         self._absences: dict[str, asyncio.TimerHandle] = {}
         self._changed = asyncio.Event()
+        self._servers: tuple[str, ...] = ()
 
     # --- sessions, called by the Fleet servicer ---------------------------------------------------------------------
 
@@ -226,6 +239,8 @@ class Hub:
         except BaseException:  # also when the stream ends meanwhile: nobody else would ever take it out again
             await asyncio.shield(self.leave(session))
             raise
+        if self._servers:
+            session.send(_servers(self._servers))
         if absence := self._absences.pop(client.client_id, None):
             absence.cancel()
         for assignment in self._assignments_of(client.client_id):
@@ -234,6 +249,18 @@ class Hub:
         self._hand_out(client.client_id)
         self._notify()
         return session
+
+    async def tell_settled(self, session: Session, run_ids: Collection[str]) -> None:
+        """Answer an agent that has kept updates of these runs, which of them it need keep no longer."""
+        if not run_ids or self._find_settled is None:
+            return
+        try:
+            settled = await self._find_settled(session.client, run_ids)
+        except Exception:  # it keeps them, and asks again
+            logger.exception("What is settled can't be told", extra={"client_id": session.client.client_id})
+            return
+        for run_id, through_round in settled.items():
+            session.send(_settled(run_id, through_round))
 
     async def leave(self, session: Session) -> None:
         client_id = session.client.client_id
@@ -319,6 +346,14 @@ class Hub:
         """The client has renewed its certificate: its stream may outlive the one that it was opened with."""
         if session := self._sessions.get(client_id):
             session.expires_at = max(session.expires_at, expires_at)
+
+    def announce(self, servers: tuple[str, ...]) -> None:
+        """Tell agents where to look for a server; who connects later is told then."""
+        if servers == self._servers:
+            return
+        self._servers = servers
+        for session in self._sessions.values():
+            session.send(_servers(servers))
 
     def end_all(self, reason: str, per_second: float) -> None:
         """Each is told another moment at which to come again, so that about `per_second` come at a time."""
@@ -418,6 +453,11 @@ class Hub:
         told(seconds)
         return TooLate(missed.reason, seconds)
 
+    def settle(self, client_id: str, run_id: str, through_round: int | None) -> None:
+        """The client need keep none of its updates for the run up to this round, or None for all. If it isn't connected now, it asks."""
+        if session := self._sessions.get(client_id):
+            session.send(_settled(run_id, through_round))
+
     def forget_run(self, run_id: str) -> None:
         """The run has ended: nobody is told any more of what comes for it. Clients still get their answer."""
         for missed in self._missed.values():
@@ -482,6 +522,16 @@ class Hub:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _servers(addresses: tuple[str, ...]) -> fleet_pb2.ServerMessage:
+    return fleet_pb2.ServerMessage(servers=fleet_pb2.Servers(addresses=addresses))
+
+
+def _settled(run_id: str, through_round: int | None) -> fleet_pb2.ServerMessage:
+    whole = through_round is None
+    settled = fleet_pb2.Settled(run_id=run_id, through_round=through_round or 0, whole_run=whole)
+    return fleet_pb2.ServerMessage(settled=settled)
 
 
 def _nobody(seconds: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from aggregator.core.cohort import Attendance
 from aggregator.core.history import Pace
+from aggregator.core.modes import Buffered
 from aggregator.core.round import Outcome
 from aggregator.ports import (
     AgentInfo,
@@ -181,6 +182,21 @@ class MemoryRunStore:
             return Ending.EXTENDED
         run.outcome, run.reason = outcome, reason
         return Ending.ENDED
+
+    async def settled(self, client: ClientIdentity, run_ids: Collection[str]) -> Mapping[str, int | None]:
+        settled: dict[str, int | None] = {}
+        for run_id in run_ids:
+            run = self.runs.get(int(run_id)) if run_id.isdecimal() else None
+            if (
+                run is None
+                or run.spec.federation_id != client.federation_id
+                or run.outcome not in (None, RunOutcome.FAILED)
+            ):
+                settled[run_id] = None
+            elif run.models:
+                buffered = isinstance(run.spec.strategy.mode, Buffered)
+                settled[run_id] = run.counted().get(client.client_id, 0) if buffered else run.rounds_done
+        return settled
 
     def _fence(self, lease: Lease) -> StoredRun:
         run = self.runs[lease.run_id]

@@ -184,6 +184,11 @@ class RunStore(Protocol):
         """`all_rounds`: a run that is complete for it has done so many; None: it ended for another reason."""
         ...
 
+    async def settled(self, client: ClientIdentity, run_ids: Collection[str]) -> Mapping[str, int | None]:
+        """Of each of the runs, as far as anything is settled: the round up to which the client will not be asked again for its
+        updates, or None for the whole run. A run that is none, or none of the client's federation, is settled."""
+        ...
+
 
 class StoreUnavailable(Exception):
     """The model store can't be written or read now: its disk is full, or it can't be reached. The text is for the operator."""

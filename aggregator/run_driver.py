@@ -75,6 +75,8 @@ class RunDriver:
         self._attendance = dict(state.attendance)
         self._weights: Mapping[str, int] = {}
         self._round: RoundDriver | None = None
+        self._asked: Collection[str] = ()
+        """The clients of the last attempt."""
         self._fleet = Fleet(self._eligible)  # of a buffered run alone
         self._wish = Directive.GO_ON
         self._interrupted = asyncio.Event()  # while the wish is another one
@@ -167,6 +169,9 @@ class RunDriver:
                 message = f"Run failed. {reason} It will be tried again from its last committed round."
                 self._context.events.emit("run.retried", message, level=Level.ERROR, data={"reason": reason})
             case Ending.ENDED:
+                if outcome is not RunOutcome.FAILED:  # which may be resumed
+                    for client_id in self._attendance:
+                        self._context.hub.settle(client_id, str(spec.run_id), None)
                 self._context.events.emit(
                     "run.finished",
                     f"Run {outcome}. {reason}",
@@ -221,14 +226,22 @@ class RunDriver:
         for failed in range(allowed):  # of these, not of attempts that were lost with an engine
             self._round = await self._begin_attempt(number, last_attempt + 1 + failed, failed, model)
             committed = await self._round.execute()
-            self._note_attendance(self._round.asked, self._round.completed)
+            self._asked = self._round.asked
+            self._note_attendance(self._asked, self._round.completed)
             reason, self._round = self._round.reason, None
             if committed:
                 self._counted |= committed.counted
+                self._settle(number, committed.counted)
                 return committed
             self._raise_if_interrupted()
             await self._forget_failed_round()
         raise RunFailed(f"Round {number} was abandoned {allowed} times. The last time: {reason}")
+
+    def _settle(self, number: int, counted: Mapping[str, int]) -> None:
+        """Tell clients what the commit makes of their updates. In a buffered run, who hasn't been counted yet may still be."""
+        over = counted if isinstance(self._context.spec.strategy.mode, Buffered) else dict.fromkeys(self._asked, number)
+        for client_id, asked in over.items():
+            self._context.hub.settle(client_id, str(self._context.spec.run_id), asked)
 
     async def _begin_attempt(self, number: int, attempt: int, failed: int, model: GlobalModel) -> RoundDriver:
         mode = self._context.spec.strategy.mode

@@ -52,14 +52,14 @@ class BenchmarkFederation:
 
         self.stack.children.wait_until("Agents", lambda: Client.objects.online().count() == count, seconds)
 
-    def start_run(self, app: str, config: StrategyConfig, rounds: int) -> Run:
+    def start_run(self, app: str, config: StrategyConfig, rounds: int, seed: int = 1) -> Run:
         from fedui.runs.services import create_run
         from fedui.strategies.services import create_strategy
 
         version = create_strategy(self.federation, self.operator, name=f"{app}-strategy", config=config).latest
         row = self.federation.apps.get(name=app)
         return create_run(
-            self.federation, self.operator, name=app, strategy_version=version, app=row, num_rounds=rounds, seed=1
+            self.federation, self.operator, name=app, strategy_version=version, app=row, num_rounds=rounds, seed=seed
         )
 
     def wait_for(self, run: Run, seconds: float) -> None:

@@ -23,6 +23,7 @@ from client_agent.metrics import AgentMetrics, served
 from client_agent.outbox import Outbox
 from client_agent.owner import Owner
 from client_agent.renewal import Renewal
+from client_agent.servers import Servers
 from client_agent.shared_models import SharedModels
 from client_agent.speed import Speed
 from client_agent.state import StateFile, now
@@ -99,7 +100,10 @@ async def serve(
 
     def hello_now() -> fleet_pb2.Hello:
         fresh = fleet_pb2.Hello(
-            tasks_in_hand=tasks.in_hand(), unavailable=owner.unavailable(), machine=vitals.machine()
+            tasks_in_hand=tasks.in_hand(),
+            unavailable=owner.unavailable(),
+            machine=vitals.machine(),
+            kept_runs=memory.runs(),
         )
         fresh.MergeFrom(greeting)
         return fresh
@@ -111,7 +115,8 @@ async def serve(
             tasks.stand_down(unavailable)
         log.info("No tasks from now on. %s" if unavailable else "Tasks are taken again%s", unavailable)
 
-    connection = Connection(identities, hello_now, tasks, outbox, state, departures, vitals, max_delay)
+    servers = Servers(home.servers_file, identity.enrolment.grpc_address)
+    connection = Connection(identities, hello_now, tasks, outbox, state, departures, vitals, servers, max_delay)
     renewal = Renewal(identities, departures, max_delay=max_delay)
     try:
         with served(counts, metrics_port):

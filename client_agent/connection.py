@@ -18,6 +18,7 @@ from client_agent.departures import Departures
 from client_agent.errors import ConfigurationError, Dismissed
 from client_agent.identity import Identities, Identity
 from client_agent.outbox import Outbox
+from client_agent.servers import Servers
 from client_agent.state import StateFile
 from client_agent.tasks import Tasks
 from client_agent.vitals import Vitals
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 GREETING_SECONDS = 30.0
 """How long the server may take to answer the first message."""
+GREETING_ELSEWHERE_SECONDS = 10.0
+"""As above, where another address may be the right one."""
 LONGEST_HEARTBEAT = 3600.0
 SILENT_HEARTBEATS = 3
 """After so many intervals without a word the server is taken for lost."""
@@ -56,9 +59,11 @@ class Connection:
         state: StateFile,
         departures: Departures,
         vitals: Vitals,
+        servers: Servers,
         max_delay: float = backoff.MAX_SECONDS,
     ) -> None:
         self._identities = identities
+        self._servers = servers
         self._hello = hello
         self._tasks = tasks
         self._outbox = outbox
@@ -73,13 +78,21 @@ class Connection:
     async def run(self) -> None:
         """Raises `Dismissed` after a goodbye for good, and `CertificateExpired`."""
         while True:
+            self._identities.turn_to(self._servers.address)
             identity = self._identities.current
             identity.raise_if_expired()
             ended = await self._converse(identity)
             self._state.disconnected(str(ended))
-            delay = next(self._delays) if ended.pause is None else ended.pause
+            delay = self._pause_after(ended)
             log.warning("Not connected to %s (%s); next attempt in %.1f s", identity.grpc_address, ended, delay)
             await asyncio.sleep(delay)
+
+    def _pause_after(self, ended: _StreamEnded) -> float:
+        """Where there are several addresses, all are tried before a longer pause."""
+        more = self._servers.try_next()
+        if ended.pause is not None:
+            return ended.pause
+        return random.uniform(0, min(backoff.FIRST_SECONDS, self._max_delay)) if more else next(self._delays)
 
     async def _converse(self, identity: Identity) -> _StreamEnded:
         """One stream from its beginning to its end, and why it ended."""
@@ -99,7 +112,7 @@ class Connection:
         return _StreamEnded("the server ended the stream")
 
     async def _greet(self, stream: Stream) -> fleet_pb2.Welcome:
-        async with asyncio.timeout(GREETING_SECONDS):
+        async with asyncio.timeout(GREETING_ELSEWHERE_SECONDS if len(self._servers.all) > 1 else GREETING_SECONDS):
             hello = self._hello()
             self._cards = fleet_pb2.DataCards(cards=hello.cards.cards)
             await stream.write(self._departures.hello(hello))
@@ -110,6 +123,7 @@ class Connection:
         if not 0 < answer.welcome.heartbeat_seconds <= LONGEST_HEARTBEAT:
             raise _StreamEnded(f"the server wants a heartbeat each {answer.welcome.heartbeat_seconds:g} s")
         self._delays = backoff.delays(self._max_delay)
+        self._servers.answered()
         self._state.connected()
         self._tasks.server_is_back()
         log.info("Connected to %s as %s", self._identities.current.grpc_address, answer.welcome.client_name)
@@ -176,6 +190,10 @@ class Connection:
                 self._vitals.answered(message.heartbeat_ack)
             case "cancel":
                 self._tasks.cancel(message.cancel.task_id, message.cancel.reason, finish=message.cancel.finish)
+            case "servers":
+                self._servers.learn(message.servers.addresses)
+            case "settled":
+                self._tasks.settle(message.settled)
             case "goodbye":
                 _leave(message.goodbye)
 

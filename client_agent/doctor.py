@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from client_agent.ledger import Ledger
 from client_agent.owner import Owner
 from client_agent.policy import Leave
 from client_agent.sdk import Context
+from client_agent.servers import Servers
 from client_agent.state import AgentState
 from protos.fedui.v1 import fleet_pb2, fleet_pb2_grpc
 
@@ -134,7 +136,14 @@ def _clock(patient: _Patient) -> str:
 
 def _network(patient: _Patient) -> str:
     """That the next hop is there: the server, or the proxy on the way to it."""
-    server = patient.identity.grpc_address
+    servers = Servers(patient.home.servers_file, patient.identity.grpc_address).all
+    for server in servers[:-1]:
+        with contextlib.suppress(_Problem):
+            return _reach(server)
+    return _reach(servers[-1])
+
+
+def _reach(server: str) -> str:
     address = proxy.next_hop(server, os.environ)
     host, _, port = address.rpartition(":")
     try:
@@ -154,7 +163,7 @@ def _stream(patient: _Patient) -> str:
     if AgentState.read(patient.home.state_file).connected:
         return "the running agent is connected"  # A second stream of the same client would push it out.
     try:
-        answer = asyncio.run(_greet(patient))
+        answer = asyncio.run(_greet_one_of(patient))
     except (grpc.aio.AioRpcError, TimeoutError) as error:
         detail = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else "no answer"
         raise _Problem(
@@ -165,11 +174,20 @@ def _stream(patient: _Patient) -> str:
     return f"welcomed as {answer.welcome.client_name}"
 
 
-async def _greet(patient: _Patient) -> fleet_pb2.ServerMessage:
+async def _greet_one_of(patient: _Patient) -> fleet_pb2.ServerMessage:
+    """Of several servers one serves."""
+    servers = Servers(patient.home.servers_file, patient.identity.grpc_address).all
+    for server in servers[:-1]:
+        with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
+            return await _greet(patient, server)
+    return await _greet(patient, servers[-1])
+
+
+async def _greet(patient: _Patient, server: str) -> fleet_pb2.ServerMessage:
     """The server's answer to a Hello that offers no app, so that no task comes of it."""
     federation = patient.identity.enrolment.federation
     departures = Departures(Ledger(patient.home.log_file), Leave, federation)
-    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(patient.identity) as channel:
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(replace(patient.identity, server=server)) as channel:
         stream = fleet_pb2_grpc.FleetStub(channel).Connect()
         await stream.write(departures.hello(agent.hello({})))
         answer = await stream.read()

@@ -32,6 +32,7 @@ from client_agent.certificates import (
 )
 from client_agent.errors import EnrolmentError, FalseServer, MalformedToken, NotEnrolled, ServerUnreachable
 from client_agent.identity import Enrolment, Home, Identity, Pending
+from client_agent.servers import Servers
 
 TIMEOUT_SECONDS = 30.0
 MAX_ANSWER_BYTES = 1024**2
@@ -99,6 +100,8 @@ def enrol(
     # Again: during the wait a rotation may have brought an authority that issued the certificate, or soon will.
     identity = _identity(url, key, _fetch_authorities(url, token), answer)
     home.save(identity)
+    named = answer.get("servers")
+    Servers(home.servers_file, identity.grpc_address).learn(named if isinstance(named, list) else ())
     home.drop_pending()
     return identity
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -43,10 +43,12 @@ class Identity:
     key_pem: bytes
     certificate_pem: bytes
     ca_pem: bytes
+    server: str = ""
+    """Where the server is now, if not at the address of the enrolment."""
 
     @property
     def grpc_address(self) -> str:
-        return self.enrolment.grpc_address
+        return self.server or self.enrolment.grpc_address
 
     def raise_if_expired(self) -> None:
         """A server only says "unavailable" to an expired certificate, so the agent looks at its own dates first."""
@@ -78,6 +80,7 @@ class Home:
         self.pause_file = path / "paused.json"
         self.rounds_file = path / "rounds.json"
         self.log_file = path / "log.jsonl"
+        self.servers_file = path / "servers.json"
         self.identity_folder = path / "identity"
         self.key_file = self.identity_folder / "key.pem"
         self._fresh = path / "identity.new"
@@ -170,7 +173,12 @@ class Identities:
     def replace(self, identity: Identity) -> None:
         """Stored before it is used: what the server certified last must never be lost."""
         self._home.save(identity)
-        self.current = identity
+        self.current = replace(identity, server=self.current.server)
+
+    def turn_to(self, server: str) -> None:
+        """What is opened from now on goes to this address."""
+        if server != self.current.grpc_address:
+            self.current = replace(self.current, server=server)
 
 
 @contextmanager

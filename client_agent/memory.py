@@ -1,6 +1,6 @@
 """Finished work that the server may ask for again.
 
-An update is written to disk before it is sent, and kept until the server shows that its round is over: so neither a server nor an
+An update is written to disk before it is sent, and kept until the server says that its round is over: so neither a server nor an
 agent that begins anew costs any training. Evaluations are small and quickly made, and kept in memory alone.
 """
 
@@ -36,7 +36,7 @@ KEPT_UPDATES = 4
 KEPT_BYTES = 2 * 1024**3
 """Of all updates together; the latest is kept whatever its size."""
 KEPT_SECONDS = 7 * 86_400
-"""An update that nobody has asked for again, of a run that nothing more was heard of."""
+"""An update that nobody has asked for again, whose server never said that it is settled: older ones don't."""
 
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 _MAX_HEADER_BYTES = 16 * limits.MAX_MESSAGE_BYTES
@@ -78,12 +78,20 @@ class Memory:
 
     def acknowledge(self, task: task_pb2.Task) -> None:
         """Forget the updates of rounds that are over, as `task` shows: the run has got further, or has counted this client's."""
-        over = max(task.round - 1, task.counted_round)
-        if not _RUN_ID.fullmatch(task.run_id):
+        self.settle(task.run_id, max(task.round - 1, task.counted_round))
+
+    def settle(self, run_id: str, through_round: int | None) -> None:
+        """Forget the run's updates, up to this round or all of them."""
+        if not _RUN_ID.fullmatch(run_id):
             return
-        for path in self._folder.glob(f"{task.run_id}_*.update"):
-            if int(path.stem.split("_")[1]) <= over:
+        for path in self._folder.glob(f"{run_id}_*.update"):
+            if through_round is None or int(path.stem.split("_")[1]) <= through_round:
                 path.unlink(missing_ok=True)
+
+    def runs(self) -> list[str]:
+        """Of which there are updates on disk: the server says which of them are settled."""
+        found = {path.stem.split("_")[0] for path in self._folder.glob("*_*_*.update")}
+        return sorted(found)[: limits.MAX_KEPT_RUNS]
 
     def _path(self, task: task_pb2.Task) -> Path:
         run = task.run_id if _RUN_ID.fullmatch(task.run_id) else "run"

@@ -24,7 +24,7 @@ from client_agent.threads import ClientError, in_thread
 from client_agent.transfer import Report, Transfer
 from protos import limits, tensors
 from protos.convert import Scalars, encoding_from_proto, packing_from_proto, scalars_from_proto, signature_from_proto
-from protos.fedui.v1 import task_pb2
+from protos.fedui.v1 import fleet_pb2, task_pb2
 from protos.tensors import CodecError, Parameters, Signature
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,10 @@ class Tasks:
             return
         self._waiting[task.task_id] = (task, time.monotonic())
         self._arrived.set()
+
+    def settle(self, settled: fleet_pb2.Settled) -> None:
+        """The server will not ask again for what is kept up to some round of a run."""
+        self._memory.settle(settled.run_id, None if settled.whole_run else settled.through_round)
 
     def stand_down(self, reason: str) -> None:
         """The owner wants the machine back: refuse what waits, and end what is at work. Its result leaves at once, whenever

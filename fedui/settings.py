@@ -224,6 +224,7 @@ INSTALLED_APPS = [
     "fedui.bookmarks",
     "fedui.alerts",
     "fedui.metrics",
+    "fedui.workers",
     "fedui.web",
 ]
 

@@ -1,7 +1,7 @@
 """Numbers that both sides of the wire hold each other to."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 3
+PROTOCOL_MINOR = 4
 METHODS_MINOR = 1
 """The first minor version whose agents know methods and can encode updates. Older ones train plainly and send parameters as they are."""
 TOP_K_MINOR = 3
@@ -39,6 +39,11 @@ MAX_UNAVAILABLE_LENGTH = 200
 MAX_APPS = 64
 MAX_TASKS = 16
 """That one agent works on at once."""
+MAX_SERVERS = 8
+"""Addresses at which an agent looks for its server, beside that of its enrolment."""
+MAX_ADDRESS_LENGTH = 255
+MAX_KEPT_RUNS = 16
+"""Of which one agent says that it has updates on its disk."""
 LATE_SECONDS = "fedui-late-seconds"
 """In the trailing metadata of a refused transfer: the task's deadline passed so long ago."""
 MAX_STEPS = 2**31

@@ -33,6 +33,8 @@ MESSAGE_BYTES = 4096
 AVAILABILITY_SECONDS = 0.2
 """After a change of availability nothing is read of the stream for so long: each is a write to the database."""
 
+MAX_RUN_ID_LENGTH = 64
+
 Context = aio.ServicerContext[fleet_pb2.AgentMessage, fleet_pb2.ServerMessage]
 
 
@@ -66,6 +68,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
             session = await self._hub.join(client, info, certificate.not_after, set(hello.tasks_in_hand))
         reader = asyncio.create_task(self._read(session, request_iterator))
         try:
+            await self._hub.tell_settled(session, _kept_runs(hello))
             await self._send(session, context)
         finally:
             reader.cancel()
@@ -184,6 +187,10 @@ def _agent_info(hello: fleet_pb2.Hello) -> AgentInfo:
         machine_of(hello.machine),
         cards_of(hello.cards),
     )
+
+
+def _kept_runs(hello: fleet_pb2.Hello) -> set[str]:
+    return {run_id for run_id in hello.kept_runs[: limits.MAX_KEPT_RUNS] if len(run_id) <= MAX_RUN_ID_LENGTH}
 
 
 def _reason(text: str) -> str:

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import grpc
 from grpc import aio
 
+from aggregator.failpoints import failpoint
 from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
 from aggregator.ports import ClientIdentity, ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
@@ -110,6 +111,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         client, _ = await authenticate(self._registry, context)
         header = await self._receive_header(request_iterator, context)
         assignment = await self._assignment_of(client, header.task_id, context)
+        await failpoint(f"upload-{client.name}", assignment.task.round)
         try:
             async with self._stream_of(assignment, "upload") as stream:
                 return await self._take_upload(stream, assignment, header, request_iterator, context)

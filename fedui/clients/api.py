@@ -19,6 +19,7 @@ from fedui.clients.admission import Applicant, Proof, collect, enrol
 from fedui.clients.authorities import trust
 from fedui.clients.models import Admission
 from fedui.errors import ErrorCode
+from fedui.workers import post
 from protos.limits import MAX_CSR_BYTES
 
 ASK_AGAIN_SECONDS = 3
@@ -54,6 +55,9 @@ class AdmittedOut(serializers.Serializer[Any]):
     certificate_pem = serializers.CharField()
     ca_pem = serializers.CharField()
     grpc_address = serializers.CharField()
+    servers = serializers.ListField(
+        child=serializers.CharField(), help_text="Where the workers are, as host:port; one of them serves."
+    )
 
 
 class AgentView(ApiView):
@@ -136,6 +140,7 @@ def _answer(admission: Admission) -> Response:
             "certificate_pem": admission.certificate.pem,
             "ca_pem": trust().bundle_pem.decode(),
             "grpc_address": settings.GRPC_ADDRESS,
+            "servers": post.addresses(),
         },
         status=201,
         headers=_NOT_KEPT,

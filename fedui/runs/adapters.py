@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from channels.db import database_sync_to_async
@@ -15,9 +15,11 @@ from django.utils import timezone
 
 from aggregator.core.cohort import Attendance
 from aggregator.core.history import Pace
+from aggregator.core.modes import Buffered
 from aggregator.core.round import Outcome as EngineOutcome
 from aggregator.core.round import ParticipationReport
 from aggregator.ports import (
+    ClientIdentity,
     Directive,
     Ending,
     Event,
@@ -79,6 +81,8 @@ COMPARISON_FIELDS = [
 """What a commit alone adds: sketches are too long to be written again with each later report."""
 
 
+MOST_RUN_ID = 2**63 - 1
+
 KEPT_PACES = 10_000
 """Of so many parts, the latest, clients' usual times are learned when a run is taken up."""
 
@@ -126,6 +130,9 @@ class DatabaseRunStore:
         ending, federation_id = await patiently(_finish, lease, outcome, reason, all_rounds)
         await live.runs_changed(federation_id)
         return ending
+
+    async def settled(self, client: ClientIdentity, run_ids: Collection[str]) -> Mapping[str, int | None]:
+        return await database_sync_to_async(_settled)(client, run_ids)
 
 
 class DatabaseEventSink:
@@ -435,6 +442,33 @@ def _retry(run: Run, reason: str) -> None:
         lease_expires_at=None,
     )
     record_act(run.federation, ENGINE, "run.retried", run, run=run.pk, reason=run.reason, rounds_done=run.rounds_done)
+
+
+def _settled(client: ClientIdentity, run_ids: Collection[str]) -> dict[str, int | None]:
+    numbers = {run_id: int(run_id) for run_id in run_ids if run_id.isdecimal() and int(run_id) <= MOST_RUN_ID}
+    runs = (
+        Run.objects.filter(federation_id=client.federation_id)
+        .select_related("strategy_version")
+        .in_bulk(numbers.values())
+    )
+    settled: dict[str, int | None] = {}
+    for run_id in run_ids:
+        run = runs.get(numbers.get(run_id, 0))
+        if run is None or (run.is_terminal and run.status != RunStatus.FAILED):
+            settled[run_id] = None
+        elif (through := _settled_through(run, client.client_id)) is not None:
+            settled[run_id] = through
+    return settled
+
+
+def _settled_through(run: Run, client_id: str) -> int | None:
+    """In a buffered run a client that was asked earlier may be counted later."""
+    if (model := run.latest_model) is None or not isinstance(run.strategy_version.parsed.mode, Buffered):
+        return model.round_number if model else None
+    counted = Participation.objects.filter(
+        round__run=run, round__status=RoundStatus.COMMITTED, outcome=Outcome.COMPLETED, client_id=client_id
+    ).aggregate(asked=Max(F("round__number") - F("staleness")))
+    return counted["asked"] or 0
 
 
 @transaction.atomic

@@ -18,7 +18,7 @@ from fedui.audit.services import record
 from fedui.clients.models import Client
 from fedui.runs import live, weights
 from fedui.runs.models import CommandKind, ModelVersion, Priority, Run, RunCommand, RunStatus
-from fedui.runs.services import Plan, RunRefused, check_rounds, create_run
+from fedui.runs.services import Plan, RunRefused, check_rounds, make_run, record_made
 from fedui.runs.tasks import dispatch_ownerless
 from fedui.strategies.models import StrategyVersion
 
@@ -219,6 +219,15 @@ def fork(
     )  # fmt: skip
 
 
+def reproduce(run: Run, order: Order, *, name: str = "", plan: Plan | None = None) -> Run:
+    """The same run again: it begins with what this one began with, and clients count for what they did, at the same rounds."""
+    return _derive(
+        run, order, CommandKind.CLONE, {},
+        name=name or f"{run.name}, again"[:120], strategy_version=run.strategy_version, num_rounds=run.num_rounds, seed=run.seed,
+        origin=run.origin, plan=plan, also=lambda again: weights.repeat(run, again, order.actor),
+    )  # fmt: skip
+
+
 def weigh(run: Run, order: Order, *, client: Client, percent: int, why: str = "") -> RunCommand | None:
     """What a client counts for from the next round on: 0 excludes it, 100 is in full."""
 
@@ -240,13 +249,13 @@ def weigh(run: Run, order: Order, *, client: Client, percent: int, why: str = ""
 @transaction.atomic
 def _derive(
     run: Run, order: Order, kind: CommandKind, told: Told, *, plan: Plan | None, origin: ModelVersion | None = None,
-    name: str, strategy_version: StrategyVersion, num_rounds: int, seed: int,
+    name: str, strategy_version: StrategyVersion, num_rounds: int, seed: int, also: Callable[[Run], None] = lambda _: None,
 ) -> Run:  # fmt: skip
     made: list[Run] = []
 
     def act(run: Run) -> Told:
         made.append(
-            create_run(
+            make_run(
                 run.federation,
                 order.actor,
                 name=name,
@@ -256,12 +265,12 @@ def _derive(
                 seed=seed,
                 origin=origin,
                 plan=plan or Plan(),
-                address=order.address,
             )
         )
+        also(made[0])
         return {**told, "run": made[0].pk}
 
-    command = _obey(run, order, kind, act)
+    command = _obey(run, order, kind, act, lambda: record_made(made[0], order.actor, order.address))
     assert command is not None  # a run is made, or was by the same order
     return made[0] if made else Run.objects.get(pk=command.data["run"])
 
@@ -277,8 +286,14 @@ def _queue(run: Run) -> None:
 
 
 @transaction.atomic
-def _obey(run: Run, order: Order, kind: CommandKind, act: Callable[[Run], Told | None]) -> RunCommand | None:
-    """Do what `act` does to the run as it is now, once."""
+def _obey(
+    run: Run,
+    order: Order,
+    kind: CommandKind,
+    act: Callable[[Run], Told | None],
+    record_more: Callable[[], None] = lambda: None,
+) -> RunCommand | None:
+    """Do what `act` does to the run as it is now, once. What is recorded comes after all else that is written."""
     run = Run.objects.select_for_update().get(pk=run.pk)
     if order.key and (earlier := run.commands.filter(key=order.key).first()):
         if earlier.kind != kind:
@@ -297,6 +312,7 @@ def _obey(run: Run, order: Order, kind: CommandKind, act: Callable[[Run], Told |
         data=dict(told),
     )
     details = {"run": run.pk} | {f"new_{name}" if name == "run" else name: value for name, value in told.items()}
+    record_more()
     record(run.federation, order.actor, ACTIONS[kind], run, address=order.address, **details)
     transaction.on_commit(lambda: _announce(run, command), robust=True)
     return command

@@ -12,6 +12,7 @@ from django.db.models import Max
 
 from fedui.federations.models import Act, Federation, Membership
 from fedui.runs import live
+from fedui.runs.delay import delay_watch
 from fedui.runs.models import Event, Run
 
 NOT_SIGNED_IN = 4401
@@ -35,11 +36,13 @@ class _GroupConsumer(AsyncJsonWebsocketConsumer):
             for name in (group, live.user_group(user.pk)):
                 await self.channel_layer.group_add(name, self.channel_name)
             await self.send_json(await self.hello())
+            delay_watch().add(self)
 
     async def disconnect(self, code: int) -> None:
         if self.group:
+            delay_watch().remove(self)
             for name in (self.group, live.user_group(self.scope["user"].pk)):
-                await self.channel_layer.group_discard(name, self.channel_name)
+                await live.leave(name, self.channel_name)
 
     async def access_changed(self, message: dict[str, Any]) -> None:
         """The reader has lost a role, a session or the account: whether this page is still theirs is asked anew."""
@@ -50,6 +53,9 @@ class _GroupConsumer(AsyncJsonWebsocketConsumer):
             await self.close(NOT_SIGNED_IN)
         elif await self.find_group() is None:
             await self.close(NOT_FOUND)
+
+    async def tell_delayed(self, delayed: bool) -> None:
+        await self.send_json({"type": "delayed", "delayed": delayed})
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: Any) -> None:
         """Browsers have nothing to say here."""

@@ -83,10 +83,24 @@ def access_changed(user_id: int) -> None:
     async_to_sync(_send)(user_group(user_id), {"type": "access.changed"})
 
 
+def work_waits() -> None:
+    """There is something to drive, which a worker has heard of that stands by: the one that serves should look now."""
+    async_to_sync(_send)(CONTROL_GROUP, {"type": "work.waits"})
+
+
 def client_barred(client: Client) -> None:
     """A client may not stay connected, wherever it is. Engines read who is barred every second anyway."""
     async_to_sync(_send)(CONTROL_GROUP, {"type": "client.barred"})
     async_to_sync(clients_changed)(str(client.federation_id))
+
+
+async def leave(group: str, channel: str) -> None:
+    layer = get_channel_layer()
+    assert layer is not None  # settings define one
+    try:
+        await layer.group_discard(group, channel)
+    except Exception as error:  # whatever the layer's transport raises
+        logger.warning("The channel layer is away: %s", error, extra={"group": group})
 
 
 async def _send(group: str, message: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from django.db import transaction
 
@@ -42,64 +42,71 @@ class Plan:
     max_retries: int = 0
 
 
+class Wanted(TypedDict):
+    """What somebody wants a run to be."""
+
+    name: str
+    strategy_version: StrategyVersion
+    app: App
+    num_rounds: int
+    seed: int
+    origin: NotRequired[ModelVersion | None]
+    plan: NotRequired[Plan]
+
+
 @transaction.atomic
 def create_run(
-    federation: Federation,
-    actor: User,
-    *,
-    name: str,
-    strategy_version: StrategyVersion,
-    app: App,
-    num_rounds: int,
-    seed: int,
-    origin: ModelVersion | None = None,
-    plan: Plan = Plan(),  # frozen
-    key: str | None = None,
-    address: str | None = None,
+    federation: Federation, actor: User, *, key: str | None = None, address: str | None = None, **wanted: Unpack[Wanted]
 ) -> Run:
-    """A queued run, which an aggregator takes up as soon as there is one. Raises `RunRefused`.
-
-    That no client offers the app, or too few are online, is no reason to refuse: the run waits for them. With an `origin` it begins
-    with that model. Who asks a second time with the same `key` is given the run of the first.
-    """
+    """A queued run, as `make_run` makes it. Who asks a second time with the same `key` is given the run of the first."""
     if key and (earlier := federation.runs.filter(key=key).first()):
         return earlier
-    _check(federation, name, strategy_version, app, num_rounds, seed)
+    run = make_run(federation, actor, key=key, **wanted)
+    record_made(run, actor, address)
+    return run
+
+
+def make_run(federation: Federation, actor: User, *, key: str | None = None, **wanted: Unpack[Wanted]) -> Run:
+    """In a transaction, of which `record_made` is to be among the last writes. An aggregator takes the run up as soon as there is one.
+
+    Raises `RunRefused`. That no client offers the app, or too few are online, is no reason to refuse: the run waits for them. With an
+    `origin` it begins with that model.
+    """
+    origin, plan = wanted.pop("origin", None), wanted.pop("plan", Plan())
+    wanted["name"] = wanted["name"].strip()
+    _check(federation, wanted)
     _check_plan(plan)
-    if origin:
-        origin = _usable(origin, federation, app)
     run = Run.objects.create(
         federation=federation,
-        name=name.strip(),
-        strategy_version=strategy_version,
-        app=app,
-        num_rounds=num_rounds,
-        seed=seed,
-        origin=origin,
+        created_by=actor,
+        key=key or None,
+        origin=_usable(origin, federation, wanted["app"]) if origin else None,
         priority=plan.priority,
         start_at=plan.start_at,
         max_retries=plan.max_retries,
-        key=key or None,
-        created_by=actor,
+        **wanted,
     )
-    record(
-        federation, actor, "run.created", run, address=address, run=run.pk, strategy=str(strategy_version), app=str(app),
-        num_rounds=num_rounds, seed=seed, **_told(plan, origin),
-    )  # fmt: skip
     # Robust: the run exists, and the watchdog dispatches it should the broker be away now.
     transaction.on_commit(lambda: host_run.delay(run.pk), robust=True)
     transaction.on_commit(lambda: live.run_changed(run), robust=True)
     return run
 
 
-def _told(plan: Plan, origin: ModelVersion | None) -> Mapping[str, Any]:
+def record_made(run: Run, actor: User, address: str | None) -> None:
+    record(
+        run.federation, actor, "run.created", run, address=address, run=run.pk, strategy=str(run.strategy_version),
+        app=str(run.app), num_rounds=run.num_rounds, seed=run.seed, **_told(run),
+    )  # fmt: skip
+
+
+def _told(run: Run) -> Mapping[str, Any]:
     """For the audit log: what isn't as usual."""
-    told: dict[str, Any] = {"origin": f"run {origin.run_id}, round {origin.round_number}"} if origin else {}
-    if plan.priority != Priority.NORMAL:
-        told["priority"] = plan.priority
-    if plan.start_at:
-        told["start_at"] = plan.start_at.isoformat(timespec="seconds")
-    return told | ({"max_retries": plan.max_retries} if plan.max_retries else {})
+    told: dict[str, Any] = {"origin": f"run {run.origin.run_id}, round {run.origin.round_number}"} if run.origin else {}
+    if run.priority != Priority.NORMAL:
+        told["priority"] = run.priority
+    if run.start_at:
+        told["start_at"] = run.start_at.isoformat(timespec="seconds")
+    return told | ({"max_retries": run.max_retries} if run.max_retries else {})
 
 
 def _usable(origin: ModelVersion, federation: Federation, app: App) -> ModelVersion:
@@ -129,10 +136,9 @@ def check_rounds(num_rounds: int) -> None:
         raise RunRefused(f"A run can't have {num_rounds} rounds.", hint=f"Choose 1 to {MAX_ROUNDS:,}.")
 
 
-def _check(
-    federation: Federation, name: str, strategy_version: StrategyVersion, app: App, num_rounds: int, seed: int
-) -> None:
-    if not 1 <= len(name.strip()) <= MAX_NAME_LENGTH:
+def _check(federation: Federation, wanted: Wanted) -> None:
+    strategy_version, app, seed = wanted["strategy_version"], wanted["app"], wanted["seed"]
+    if not 1 <= len(wanted["name"]) <= MAX_NAME_LENGTH:
         raise RunRefused(f"A run's name has 1 to {MAX_NAME_LENGTH} characters.", hint="Give it another name.")
     if strategy_version.strategy.federation_id != federation.pk:
         raise RunRefused(
@@ -144,6 +150,6 @@ def _check(
         raise RunRefused(
             f"{strategy_version} can't train {app}. {reason}", hint="Choose an app and a strategy that go together."
         )
-    check_rounds(num_rounds)
+    check_rounds(wanted["num_rounds"])
     if not 0 <= seed <= MAX_SEED:
         raise RunRefused(f"The seed can't be {seed}.", hint=f"Choose a number from 0 to {MAX_SEED}.")

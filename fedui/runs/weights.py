@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from fedui.accounts.models import User
 from fedui.clients.models import Client
 from fedui.runs.models import CommandKind, RoundStatus, Run, RunCommand
 from fedui.runs.services import RunRefused
@@ -78,6 +79,16 @@ def ordered(run: Run) -> list[dict[str, Any]]:
     """All orders, for people."""
     names = ("name", "percent", "from_round")
     return [{name: order.data[name] for name in names} for order in _orders(run)]
+
+
+def repeat(run: Run, again: Run, actor: User) -> None:
+    """Order for `again`, which is new, what was ordered for `run`."""
+    RunCommand.objects.bulk_create(
+        RunCommand(
+            run=again, key=f"as-{one.pk}", kind=one.kind, actor=actor, actor_name=actor.get_username(), round_number=0, data=one.data
+        )
+        for one in _orders(run)
+    )  # fmt: skip
 
 
 def _pull(run: Run, round_number: int) -> None:

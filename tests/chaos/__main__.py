@@ -42,7 +42,7 @@ def _experiments(cluster: Cluster, options: argparse.Namespace) -> int:
         verdict = laboratory.suffer(rng.choice(list(STRATEGIES)), faults)
         verdicts.append(verdict)
         _say(faults=verdict.faults, next_event_s=verdict.seconds_to_next_event, wrong=verdict.wrong)
-    return 0 if _bars(verdicts, options) else 1
+    return 0 if _bars(verdicts, options, cluster.disk.kind) else 1
 
 
 def _plan(options: argparse.Namespace) -> list[list[Fault]]:
@@ -53,8 +53,14 @@ def _plan(options: argparse.Namespace) -> list[list[Fault]]:
     return [[fault] for fault in schedule(options.single, options.seed)] + pairs(options.double, options.seed + 1)
 
 
-def _bars(verdicts: list[Any], options: argparse.Namespace) -> bool:
-    settings = {"single": options.single, "double": options.double, "seed": options.seed, "database": options.database}
+def _bars(verdicts: list[Any], options: argparse.Namespace, disk: str) -> bool:
+    settings = {
+        "single": options.single,
+        "double": options.double,
+        "seed": options.seed,
+        "database": options.database,
+        "disk": disk,
+    }
     good = sum(not verdict.wrong for verdict in verdicts)
     _say(
         name="chaos_runs",

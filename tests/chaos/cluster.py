@@ -18,12 +18,15 @@ import psycopg
 import redis
 
 from fedui.supervisor.embedded_redis import server_program
+from tests.chaos.disk import Disk
 from tests.chaos.network import Network
 from tests.chaos.processes import Service, until
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 POSTGRES = os.environ.get("FEDUI_TEST_DATABASE_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+WORKERS = ("first worker", "second worker")
+"""One serves, the other stands by."""
 CLIENTS = ("hosp-alder", "hosp-birch", "hosp-cedar")
 APP = "tests.chaos.counting_app:app"
 
@@ -44,17 +47,18 @@ class Cluster:
         self.trainings = folder / "trainings"
         for one in (self.failpoints, self.data, self.trainings, folder / "log"):
             one.mkdir(parents=True, exist_ok=True)
+        self.disk = Disk(self.data / "models")
         self._sockets = Path(tempfile.mkdtemp(prefix="chaos-"))
-        self._web_port, self._grpc_port = free_port(), free_port()
-        self.network = Network(self._grpc_port)
+        self._web_port = free_port()
+        self._grpc_ports = {name: free_port() for name in WORKERS}
+        self.network = Network(self._grpc_ports.values())
         self._database = f"fedui_chaos_{secrets.token_hex(4)}" if database == "postgres" else None
         self.services: dict[str, Service] = {}
         self.url = f"http://127.0.0.1:{self._web_port}"
         self.environment = self._clean_environment() | {
             "FEDUI_DATA_DIR": str(self.data),
             "FEDUI_PUBLIC_URL": self.url,
-            "FEDUI_GRPC_BIND": f"127.0.0.1:{self._grpc_port}",
-            "FEDUI_GRPC_ADDRESS": f"127.0.0.1:{self.network.port}",
+            "FEDUI_GRPC_ADDRESS": self._address(WORKERS[0]),
             "FEDUI_FAILPOINTS": str(self.failpoints),
             "REDIS_URL": f"unix://{self._sockets}/redis.sock",
             "PYTHONPATH": str(ROOT),
@@ -73,7 +77,12 @@ class Cluster:
         celery = [sys.executable, "-m", "celery", "-A", "fedui"]
         self._start("web", [sys.executable, "-m", "uvicorn", "fedui.asgi:application", "--ws", "wsproto",
                             "--port", str(self._web_port), "--no-access-log"])  # fmt: skip
-        self._start("worker", self._worker_command())
+        for name in WORKERS:
+            place = {
+                "FEDUI_GRPC_BIND": f"127.0.0.1:{self._grpc_ports[name]}",
+                "FEDUI_GRPC_ADDRESS": self._address(name),
+            }
+            self._start(name, self._worker_command(), self.environment | place)
         self._start("beat", [*celery, "beat", "--schedule", str(self.folder / "beat")])
         until(self.web_answers, "The start of the web server")
         return self
@@ -85,6 +94,7 @@ class Cluster:
             with self._postgres() as connection:
                 connection.execute(f"DROP DATABASE {self._database} WITH (FORCE)")
         shutil.rmtree(self._sockets)
+        self.disk.remove()
 
     def enrol(self, name: str, token: str, index: int) -> None:
         """Start an agent as a client of its own."""
@@ -116,19 +126,15 @@ class Cluster:
             with self._postgres() as connection:
                 connection.execute(statement.format(self._database))
 
-    def start_second_worker(self) -> None:
-        """And let the agents find it instead of the first."""
-        port = free_port()
-        environment = self.environment | {"FEDUI_GRPC_BIND": f"127.0.0.1:{port}"}
-        self._start("second worker", self._worker_command(), environment)
-        self.network.redirect(port)
-        self.network.cut()
-        self.network.mend()
+    def worker_pids(self) -> list[int]:
+        return [self.services[name].pid for name in WORKERS]
 
-    def stop_second_worker(self) -> None:
-        if second := self.services.pop("second worker", None):
-            self.network.redirect(self._grpc_port)
-            second.stop()
+    def worker_of(self, pid: int) -> Service | None:
+        return next((self.services[name] for name in WORKERS if self.services[name].pid == pid), None)
+
+    def _address(self, worker: str) -> str:
+        """Where agents find it: at the other end of the network."""
+        return f"127.0.0.1:{self.network.ports[self._grpc_ports[worker]]}"
 
     def web_answers(self) -> bool:
         try:
@@ -136,6 +142,13 @@ class Cluster:
         except (urllib.error.URLError, OSError):
             return False
         return True
+
+    def redis_answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.environment["REDIS_URL"]) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
 
     @staticmethod
     def _worker_command() -> list[str]:
@@ -154,14 +167,7 @@ class Cluster:
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._start("redis", [server_program(), *arguments])
 
-        def answers() -> bool:
-            try:
-                with redis.Redis.from_url(self.environment["REDIS_URL"]) as client:
-                    return bool(client.ping())
-            except redis.RedisError:
-                return False
-
-        until(answers, "The start of Redis")
+        until(self.redis_answers, "The start of Redis")
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         log = self.folder / "log" / f"{name}.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from django.db import InterfaceError, OperationalError, connection
+from django.utils import timezone
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -20,18 +22,22 @@ from fedui.clients.models import Client
 from fedui.clients.services import create_token
 from fedui.federations.models import Federation
 from fedui.federations.services import create_federation
-from fedui.runs.models import Event, Outcome, Participation, RoundStatus, Run
+from fedui.runs import commands
+from fedui.runs.commands import Order
+from fedui.runs.models import Event, Outcome, Participation, RoundStatus, Run, RunStatus
 from fedui.runs.services import create_run
 from fedui.runs.tasks import host_run
 from fedui.strategies.services import create_strategy
+from fedui.workers.models import Worker
 from tests.chaos.cluster import CLIENTS, Cluster
 from tests.chaos.faults import ROUNDS, Fault, Injector
-from tests.chaos.processes import until
+from tests.chaos.processes import Service, until
 
 T = TypeVar("T")
 
 SEED = 21
 HINTS = 20
+LATE_SECONDS = 5.0
 RUN_SECONDS = 180.0
 PATIENT = {
     "cohort": {"min_clients": len(CLIENTS)},
@@ -59,16 +65,16 @@ class Laboratory:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._owner = User.objects.create_user("chaos", password="x")  # a test's
-        self._federation: Federation = create_federation("Chaos", "chaos", self._owner)
-        _, token = create_token(self._federation, self._owner, max_uses=len(CLIENTS))
+        self.owner = User.objects.create_user("chaos", password="x")  # a test's
+        self._federation: Federation = create_federation("Chaos", "chaos", self.owner)
+        _, token = create_token(self._federation, self.owner, max_uses=len(CLIENTS))
         for index, name in enumerate(CLIENTS):
             cluster.enrol(name, token, index)
         until(lambda: Client.objects.online().count() == len(CLIENTS), "The agents' connection")
         self._app = App.objects.get(federation=self._federation)
         self._versions = {
             name: create_strategy(
-                self._federation, self._owner, name=name, config=StrategyConfig.model_validate({**PATIENT, **config})
+                self._federation, self.owner, name=name, config=StrategyConfig.model_validate({**PATIENT, **config})
             ).latest
             for name, config in STRATEGIES.items()
         }
@@ -77,7 +83,7 @@ class Laboratory:
     def begin(self, strategy: str) -> Experiment:
         run = create_run(
             self._federation,
-            self._owner,
+            self.owner,
             name=f"{strategy}",
             strategy_version=self._versions[strategy],
             app=self._app,
@@ -113,7 +119,6 @@ class Laboratory:
             wrong = [str(error), experiment.state()]
         finally:
             injector.disarm()
-            self.cluster.stop_second_worker()
         return Verdict([str(fault) for fault in faults], next_event, wrong)
 
 
@@ -121,15 +126,54 @@ class Experiment:
     def __init__(self, laboratory: Laboratory, run: Run) -> None:
         self._laboratory = laboratory
         self._run = run
-        self._fencing = 0
+        self._remarks: list[str] = []
+        """What was wrong on the way."""
 
     def await_new_owner(self) -> None:
         before = self._fresh().lease_fencing
         until(lambda: self._fresh().lease_fencing > before, "Another worker's taking the run up")
 
     def repeat_hints(self) -> None:
-        for _ in range(HINTS):
-            host_run.delay(self._run.pk)
+        """Of earlier runs too, in any order, some of them late."""
+        ended = Run.objects.exclude(pk=self._run.pk).values_list("pk", flat=True)[:HINTS]
+        hints = [*ended, *[self._run.pk] * HINTS]
+        random.shuffle(hints)
+        for run_id in hints:
+            host_run.apply_async((run_id,), countdown=random.uniform(0, LATE_SECONDS))
+
+    def await_rest(self) -> bool:
+        until(
+            lambda: self._fresh().is_terminal or self._fresh().status == RunStatus.PAUSED,
+            "The run's pause",
+            RUN_SECONDS,
+        )
+        run = self._fresh()
+        if run.is_terminal:
+            return False
+        if "The model store" not in run.reason:
+            self._remarks.append(f"it paused without saying why: {run.reason!r}")
+        if half := self._laboratory.cluster.disk.half_written():
+            self._remarks.append(f"half a file is left: {half}")
+        return True
+
+    def resume(self) -> None:
+        commands.resume(self._fresh(), Order(self._laboratory.owner))
+
+    def await_progress(self) -> None:
+        done = self._fresh().rounds_done
+        until(lambda: self._fresh().is_terminal or self._fresh().rounds_done > done, "The next round")
+
+    def serving_worker(self) -> Service:
+        """Waits for one to serve."""
+        found: list[Service] = []
+
+        def serves() -> bool:
+            row = _again(Worker.objects.filter(serving=True, expires_at__gt=timezone.now()).first)
+            found[:] = [service] if row and (service := self._laboratory.cluster.worker_of(row.pid)) else []
+            return bool(found)
+
+        until(serves, "A worker's serving")
+        return found[0]
 
     def await_end(self) -> None:
         until(lambda: self._fresh().is_terminal, f"The end of the {self._run}", RUN_SECONDS)
@@ -160,7 +204,14 @@ class Experiment:
             return [f"the run has not completed: {self.state()}"]
         if expected is not None and not _same(self.model(), expected):
             wrong.append("the model differs from the undisturbed one")
-        return [*wrong, *self._wrong_rounds(), *self._wrong_events(), *self._wrong_trainings(), *self._left_behind()]
+        return [
+            *self._remarks,
+            *wrong,
+            *self._wrong_rounds(),
+            *self._wrong_events(),
+            *self._wrong_trainings(),
+            *self._left_behind(),
+        ]
 
     def _wrong_rounds(self) -> list[str]:
         committed = self._run.rounds.filter(status=RoundStatus.COMMITTED).values_list("number", flat=True)

@@ -14,7 +14,7 @@ from typing import Protocol
 from tests.chaos.cluster import CLIENTS, Cluster
 from tests.chaos.processes import Service, until
 
-PHASES = ("select", "dispatch", "collect", "aggregate", "checkpoint", "commit", "announce", "evaluate")
+PHASES = ("select", "dispatch", "upload", "collect", "aggregate", "checkpoint", "commit", "announce", "evaluate")
 CUT_SECONDS = 3.0
 SWALLOW_SECONDS = 6.0
 DATABASE_AWAY_SECONDS = 5.0
@@ -59,7 +59,18 @@ class RunUnderTest(Protocol):
         """Wait until another worker has taken the run up."""
 
     def repeat_hints(self) -> None:
-        """Send the workers the message that there is a run, many times."""
+        """Send the workers the message that there is a run, many times, in disorder."""
+
+    def await_rest(self) -> bool:
+        """Wait until the run pauses for want of room, or ends without. Whether it has paused."""
+
+    def resume(self) -> None: ...
+
+    def await_progress(self) -> None:
+        """Wait for the next round, or the end."""
+
+    def serving_worker(self) -> Service:
+        """The worker that agents are connected to."""
 
 
 class Injector:
@@ -89,25 +100,26 @@ class Injector:
             file.unlink(missing_ok=True)
 
     def _armed(self, fault: Fault) -> Path:
-        return self._cluster.failpoints / f"{fault.phase}.{fault.round_number}"
+        place = f"upload-{fault.client}" if fault.phase == "upload" else fault.phase
+        return self._cluster.failpoints / f"{place}.{fault.round_number}"
 
     # --- the kinds --------------------------------------------------------------------------------------------------
 
     def kill_worker(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        self._kill("worker")
+        self._kill(self._run.serving_worker())
         go_on()
 
     def kill_web(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        self._kill("web")
+        self._kill(self._cluster.services["web"])
 
     def kill_beat(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        self._kill("beat")
+        self._kill(self._cluster.services["beat"])
 
     def kill_redis(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        self._kill("redis")
+        self._kill(self._cluster.services["redis"])
 
     def kill_agent(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        self._kill(fault.client)
+        self._kill(self._cluster.services[fault.client])
 
     def freeze_agent(self, fault: Fault, go_on: Callable[[], None]) -> None:
         service = self._cluster.services[fault.client]
@@ -117,11 +129,10 @@ class Injector:
         service.signal(signal.SIGCONT)
 
     def freeze_worker(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        """Longer than its lease: another takes the run up, and the frozen one wakes."""
-        frozen = self._cluster.services["worker"]
+        """Longer than its lease: the other takes the run up, and the frozen one wakes."""
+        frozen = self._run.serving_worker()
         frozen.signal(signal.SIGSTOP)
         go_on()
-        self._cluster.start_second_worker()
         self._run.await_new_owner()
         frozen.signal(signal.SIGCONT)
 
@@ -143,15 +154,32 @@ class Injector:
         time.sleep(SWALLOW_SECONDS)
         self._cluster.network.mend()
 
+    def fill_disk(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        """The run pauses where it has a checkpoint to write, and is resumed when there is room."""
+        self._cluster.disk.fill(self._cluster.worker_pids())
+        go_on()
+        paused = self._run.await_rest()
+        self._cluster.disk.make_room()
+        if paused:
+            self._run.resume()
+
+    def take_redis_away(self, fault: Fault, go_on: Callable[[], None]) -> None:
+        """The run goes on, and its events are stored."""
+        redis = self._cluster.services["redis"]
+        redis.hold_down()
+        go_on()
+        self._run.await_progress()
+        redis.let_up()
+        until(self._cluster.redis_answers, "The return of Redis")
+
     def repeat_hints(self, fault: Fault, go_on: Callable[[], None]) -> None:
-        """The queue delivers what it has delivered, many times."""
+        """The queue delivers what it has delivered, many times and late."""
         self._run.repeat_hints()
 
-    def _kill(self, name: str) -> None:
-        service: Service = self._cluster.services[name]
+    def _kill(self, service: Service) -> None:
         before = service.starts
         service.kill()
-        until(lambda: service.starts > before, f"The restart of {name}")
+        until(lambda: service.starts > before, f"The restart of {service.name}")
 
 
 KINDS: dict[str, Callable[[Injector, Fault, Callable[[], None]], None]] = {
@@ -166,4 +194,6 @@ KINDS: dict[str, Callable[[Injector, Fault, Callable[[], None]], None]] = {
     "cut-network": Injector.cut_network,
     "swallow-network": Injector.swallow_network,
     "repeat-hints": Injector.repeat_hints,
+    "redis-away": Injector.take_redis_away,
+    "disk-full": Injector.fill_disk,
 }

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 CHUNK = 64 * 1024
 
 
 class Network:
-    """Listens on a port of its own and relays to `port`, in a thread of its own."""
+    """For each of the `ports` listens on one of its own (`self.ports`) and relays to it, in a thread."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, ports: Iterable[int]) -> None:
         self._loop = asyncio.new_event_loop()
         self._links: set[asyncio.Task[None]] = set()
         self._open = True
         self._flowing = asyncio.Event()
         threading.Thread(target=self._loop.run_forever, name="network", daemon=True).start()
-        self.port: int = self._run(self._listen())
+        self._flowing.set()
+        self.ports: dict[int, int] = {port: self._run(self._listen(port)) for port in ports}
 
     def cut(self) -> None:
         """End all connections, and refuse new ones."""
@@ -29,10 +30,6 @@ class Network:
     def mend(self) -> None:
         self._run(self._mend())
 
-    def redirect(self, port: int) -> None:
-        """Connections that are made from now on go to `port`."""
-        self._to = port
-
     def swallow(self) -> None:
         """Connections stay, and nothing goes through: what a pulled cable looks like."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
@@ -40,9 +37,8 @@ class Network:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    async def _listen(self) -> int:
-        self._flowing.set()
-        server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+    async def _listen(self, to: int) -> int:
+        server = await asyncio.start_server(partial(self._relay, to), "127.0.0.1", 0)
         return int(server.sockets[0].getsockname()[1])
 
     async def _cut(self) -> None:
@@ -57,13 +53,13 @@ class Network:
         self._open = True
         self._flowing.set()
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relay(self, to: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.current_task()
         assert link is not None
         self._links.add(link)
         try:
             if self._open:
-                there, back = await asyncio.open_connection("127.0.0.1", self._to)
+                there, back = await asyncio.open_connection("127.0.0.1", to)
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._pump(reader, back))
                     both.create_task(self._pump(there, writer))

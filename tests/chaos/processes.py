@@ -33,6 +33,7 @@ class Service:
         self.starts = 0
         self._command, self._environment, self._log = command, environment, log
         self._ended = threading.Event()
+        self._held = threading.Event()
         self._process = self._spawn()
         self._keeper = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
         self._keeper.start()
@@ -44,6 +45,14 @@ class Service:
     def kill(self) -> None:
         """SIGKILL; the next one starts after a moment."""
         self.signal(signal.SIGKILL)
+
+    def hold_down(self) -> None:
+        """SIGKILL, and no start before `let_up`."""
+        self._held.set()
+        self.kill()
+
+    def let_up(self) -> None:
+        self._held.clear()
 
     def signal(self, number: signal.Signals) -> None:
         os.killpg(self._process.pid, number)
@@ -62,7 +71,7 @@ class Service:
 
     def _keep(self) -> None:
         while not self._ended.wait(RESTART_SECONDS):
-            if self._process.poll() is not None:
+            if self._process.poll() is not None and not self._held.is_set():
                 self._process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:

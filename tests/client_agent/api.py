@@ -20,6 +20,7 @@ class EnrolmentApi:
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
         self.grpc_address = "127.0.0.1:1"
+        self.servers: list[str] = []
         self.refusal: tuple[int, Mapping[str, Any]] | None = None
         self.requests: list[Mapping[str, Any]] = []
         self.answers_before_admission = 0
@@ -63,6 +64,7 @@ class EnrolmentApi:
             "certificate_pem": certificate.decode(),
             "ca_pem": self.bundle.decode(),
             "grpc_address": self.grpc_address,
+            "servers": self.servers,
         }
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

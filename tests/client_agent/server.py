@@ -104,7 +104,7 @@ class ScriptedServer(
 
     # --- what a test does ---
 
-    def push(self, **body: fleet_pb2.CancelTask | fleet_pb2.Goodbye | task_pb2.Task) -> None:
+    def push(self, **body: Message) -> None:
         self._pushed.put_nowait(fleet_pb2.ServerMessage(**body))  # type: ignore[arg-type]
 
     def push_task(

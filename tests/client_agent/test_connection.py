@@ -67,6 +67,31 @@ async def test_a_server_that_says_goodbye_for_now_is_called_again(server: Script
     await server.until(lambda: len(server.hellos) == 2)
 
 
+async def test_an_agent_goes_to_the_server_that_stands_by_and_remembers_it(
+    server: ScriptedServer, launch: Launch, tmp_path: Path
+) -> None:
+    other = ScriptedServer(server.authority)
+    await other.start()
+    try:
+        running = launch()
+        nowhere = ["not an address", "host:1 --proxy", "a" * 300 + ":1"]
+        server.push(servers=fleet_pb2.Servers(addresses=[*nowhere, other.address]))
+        await server.until((tmp_path / "home" / "servers.json").exists)
+        await server.stop()
+        await other.until(lambda: len(other.hellos) == 1)
+        other.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
+        assert (await other.result("t")).outcome == task_pb2.TASK_OUTCOME_COMPLETED, "models and updates go there too"
+        running.cancel()
+        await asyncio.wait([running])
+        launch()
+        await other.until(lambda: len(other.hellos) == 2)
+        await server.start()
+        await other.stop()
+        await server.until(lambda: len(server.hellos) == 2)
+    finally:
+        await other.stop()
+
+
 async def test_a_goodbye_for_good_ends_the_agent(server: ScriptedServer, launch: Launch) -> None:
     running = launch()
     server.push(goodbye=fleet_pb2.Goodbye(reason="This client was revoked.", reconnect_after_seconds=-1))

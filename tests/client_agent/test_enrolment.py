@@ -17,6 +17,7 @@ from client_agent.certificates import certificate_of, key_fingerprint, key_match
 from client_agent.enrolment import Token, Waiting, enrol
 from client_agent.errors import EnrolmentError, FalseServer, MalformedToken, NotEnrolled, ServerUnreachable
 from client_agent.identity import Home
+from client_agent.servers import Servers
 from protos.identity import proof_message
 from tests.client_agent.api import EnrolmentApi
 from tests.client_agent.pki import Authority
@@ -28,7 +29,9 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_the_identity_holds_a_certified_key_and_where_the_server_is(api: EnrolmentApi, home: Home) -> None:
+    api.servers = ["one.example.org:1", "not an address"]
     identity = enrol(api.url, Token.parse(api.authority.token), "site-1", home)
+    assert Servers(home.servers_file, identity.grpc_address).all == ("one.example.org:1", api.grpc_address)
     assert key_matches_certificate(identity)
     assert certificate_of(identity).issuer == api.authority.certificate.subject
     assert identity.enrolment.server_url == api.url

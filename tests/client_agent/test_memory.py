@@ -21,7 +21,7 @@ from client_agent.memory import Memory
 from client_agent.sdk import Context
 from protos import tensors
 from protos.encodings import Encoding
-from protos.fedui.v1 import task_pb2
+from protos.fedui.v1 import fleet_pb2, task_pb2
 from protos.tensors import Signature
 from tests.client_agent.server import ScriptedServer
 from tests.client_agent.toy import Launch, ToyClient, toy_model
@@ -65,6 +65,35 @@ def test_it_is_forgotten_when_its_round_is_over(tmp_path: Path, told: task_pb2.T
         mine.keep(a_task(number), an_update())
     mine.acknowledge(told)
     assert {number: mine.recall(a_task(number)) is not None for number in kept} == kept
+
+
+def test_what_the_server_says_is_settled_is_forgotten(tmp_path: Path) -> None:
+    mine = Memory(tmp_path)
+    for number, run in ((1, "7"), (2, "7"), (1, "8")):
+        mine.keep(a_task(number, run), an_update())
+    assert Memory(tmp_path).runs() == ["7", "8"]
+    mine.settle("7", 1)
+    assert (mine.recall(a_task(1)), mine.recall(a_task(2))) == (None, an_update())
+    mine.settle("8", None)
+    mine.settle("../7", None)
+    assert mine.runs() == ["7"]
+
+
+async def test_the_agent_asks_the_server_what_is_settled_and_obeys(
+    server: ScriptedServer, launch: Launch, client: ToyClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "updates" / "c-1"
+    launch()
+    server.push_task("t", FIT, toy_model(), round_number=3)
+    await server.result("t")
+    server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=0.01))
+    await server.until(lambda: len(server.hellos) == 2)
+    assert server.hellos[1].kept_runs == ["r"]
+    server.push(settled=fleet_pb2.Settled(run_id="r", through_round=3))
+    server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=0.01))
+    await server.until(lambda: len(server.hellos) == 3)
+    assert not server.hellos[2].kept_runs
+    assert not list(folder.iterdir())
 
 
 def test_what_is_kept_is_bounded_and_ages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

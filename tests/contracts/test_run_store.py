@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from aggregator.core.history import Pace
 from aggregator.core.round import Outcome, ParticipationReport
 from aggregator.memory import MemoryRunStore
 from aggregator.ports import (
+    ClientIdentity,
     Directive,
     Ending,
     Lease,
@@ -57,10 +58,11 @@ class Harness:
     def __init__(
         self, store: RunStore, run_id: int, clients: list[str], wish: Callable[[Directive], Awaitable[None]],
         expire: Callable[[], Awaitable[None]], extend: Callable[[int], Awaitable[None]],
-        weigh: Callable[[str, int], Awaitable[None]],
+        weigh: Callable[[str, int], Awaitable[None]], federation_id: str,
     ) -> None:  # fmt: skip
         self.store, self.run_id, self.clients = store, run_id, clients
         self.wish, self.expire, self.extend, self.weigh = wish, expire, extend, weigh
+        self.federation_id = federation_id
 
     async def take_up(self) -> RunState:
         state = await self.store.take_up(self.run_id, "engine")
@@ -96,7 +98,7 @@ def in_memory() -> Harness:
     async def weigh(client: str, percent: int) -> None:
         run.weights[client] = percent
 
-    return Harness(store, 1, ["a", "b"], wish, expire, extend, weigh)
+    return Harness(store, 1, ["a", "b"], wish, expire, extend, weigh, "f")
 
 
 def in_database() -> Harness:
@@ -128,7 +130,8 @@ def in_database() -> Harness:
         found = await Client.objects.aget(pk=client)
         await sync_to_async(commands.weigh)(run, Order(owner), client=found, percent=percent)
 
-    return Harness(DatabaseRunStore(), run.pk, [str(c.pk) for c in clients], wish, expire, extend, weigh)
+    ids = [str(c.pk) for c in clients]
+    return Harness(DatabaseRunStore(), run.pk, ids, wish, expire, extend, weigh, str(federation.pk))
 
 
 @pytest.fixture(params=[in_memory, in_database])
@@ -288,6 +291,32 @@ async def test_it_knows_the_round_in_which_each_client_was_asked_for_what_counte
     await harness.store.abandon_round(lease, abandoned, "no quorum")
     await harness.store.release(lease)
     assert (await harness.take_up()).counted == {one: 1, two: 1}
+
+
+async def test_it_knows_which_updates_a_client_need_keep_no_longer(harness: Harness) -> None:
+    here = ClientIdentity(harness.clients[0], "a", harness.federation_id, {})
+    elsewhere = replace(here, federation_id="00000000-0000-0000-0000-000000000000")
+    run = str(harness.run_id)
+
+    async def settled(who: ClientIdentity = here) -> Mapping[str, int | None]:
+        return await harness.store.settled(who, {run, "987654", "run", "9" * 30})
+
+    unknown = {"987654": None, "run": None, "9" * 30: None}
+    lease = (await harness.take_up()).lease
+    assert await settled() == unknown
+    assert await settled(elsewhere) == unknown | {run: None}, "whose run it is isn't told"
+    await harness.commit(lease, 0)
+    await harness.commit(lease, 1)
+    assert await settled() == unknown | {run: 1}
+    await harness.store.finish(lease, RunOutcome.FAILED, "it may be resumed")
+    assert await settled() == unknown | {run: 1}
+
+
+async def test_a_run_that_has_ended_well_wants_no_updates(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.store.finish(lease, RunOutcome.STOPPED, "")
+    one = ClientIdentity(harness.clients[0], "a", harness.federation_id, {})
+    assert await harness.store.settled(one, {str(harness.run_id)}) == {str(harness.run_id): None}
 
 
 async def test_an_order_about_a_client_counts_from_the_first_round_that_is_not_open(harness: Harness) -> None:

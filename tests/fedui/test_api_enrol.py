@@ -18,6 +18,7 @@ from fedui.clients.authorities import trust
 from fedui.clients.models import Client
 from fedui.clients.services import create_token, revoke_token
 from fedui.federations.models import Federation
+from fedui.workers.post import Me, stand
 from tests.support.domain import a_client, a_csr
 
 
@@ -49,6 +50,7 @@ def test_a_token_and_a_request_become_a_certificate(
     agent: Browser, federation: Federation, owner: User, settings: Settings
 ) -> None:
     settings.GRPC_ADDRESS = "fedui.example.org:50051"
+    stand(Me("127.0.0.1:0", "two.example.org:50051"))
     _, text = create_token(federation, owner)
     key = ec.generate_private_key(ec.SECP256R1())
 
@@ -63,7 +65,7 @@ def test_a_token_and_a_request_become_a_certificate(
     assert body["client_id"] == str(client.pk)
     assert body["client_name"] == client.name == "hosp-1"
     assert body["federation"] == "Hearts"
-    assert body["grpc_address"] == "fedui.example.org:50051"
+    assert (body["grpc_address"], body["servers"]) == ("fedui.example.org:50051", ["two.example.org:50051"])
     assert body["ca_pem"] == trust().bundle_pem.decode()
     assert certificate.public_key() == key.public_key()
     assert AuditEvent.objects.get(action="client.enrolled").address == "127.0.0.1"

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client as Browser
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
@@ -211,6 +213,18 @@ def test_a_fork_trains_the_app_of_its_origin(run: Run, owner: User) -> None:
             run.federation, owner, name="x", strategy_version=run.strategy_version, app=an_app(run.federation, "other"),
             num_rounds=1, seed=1, origin=a_model(run, 1),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [commands.clone, commands.reproduce, commands.pause])
+def test_an_order_writes_nothing_after_its_entry_in_the_audit_log(run: Run, order: Order, command: Command) -> None:
+    """Its end would otherwise wait for others, with the lock on the log's head held."""
+    with CaptureQueriesContext(connection) as captured:
+        command(run, order)
+    written = [query["sql"] for query in captured if query["sql"].startswith(("INSERT", "UPDATE", "DELETE"))]
+    tables = [sql.split('"')[1] for sql in written]
+    first = next(place for place, table in enumerate(tables) if table.startswith("audit_"))
+    assert first > 0
+    assert {table.partition("_")[0] for table in tables[first:]} == {"audit"}
 
 
 # --- what clients count for ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from aggregator.ports import Event, Level
 from fedui.accounts.models import User
 from fedui.asgi import application
 from fedui.federations.models import Federation, Membership, Role
-from fedui.runs import live
+from fedui.runs import delay, live
 from fedui.runs.adapters import DatabaseEventSink
 from fedui.runs.consumers import NOT_FOUND, NOT_SIGNED_IN
+from fedui.supervisor.children import Children
+from fedui.supervisor.embedded_redis import EmbeddedRedis
 from tests.contracts.test_run_store import NOW, Harness, in_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -129,6 +132,34 @@ async def test_nobody_else_sees_anything(
 async def test_another_sites_page_cannot_open_a_socket(harness: Harness, site: Site) -> None:
     with pytest.raises(InvalidStatus):
         await site.open(f"/ws/runs/{harness.run_id}/", "owner", origin="https://evil.example")
+
+
+async def test_pages_are_told_while_redis_is_away_and_when_it_is_back(
+    harness: Harness, site: Site, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events are stored all the while."""
+    monkeypatch.setattr(delay, "PING_SECONDS", 0.7)
+    redis, first, second = EmbeddedRedis(), Children(tmp_path), Children(tmp_path)
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [redis.url]}}
+    }
+    try:
+        await asyncio.to_thread(redis.start, first)
+        socket = await site.open(f"/ws/runs/{harness.run_id}/", "owner")
+        assert (await receive(socket))["type"] == "hello"
+        await asyncio.to_thread(first.stop)
+        assert await receive(socket) == {"type": "delayed", "delayed": True}
+        lease = (await harness.take_up()).lease
+        await DatabaseEventSink().write(lease, [event(harness.run_id, 1)])
+        await asyncio.to_thread(redis.start, second)
+        assert await receive(socket) == {"type": "delayed", "delayed": False}
+        await DatabaseEventSink().write(lease, [event(harness.run_id, 2)])
+        assert [e["seq"] for e in (await receive(socket))["events"]] == [2]
+        await socket.close()
+    finally:
+        for children in (first, second):
+            await asyncio.to_thread(children.stop)
+        redis.remove()
 
 
 async def test_what_a_browser_says_is_ignored(harness: Harness, run_socket: ClientConnection) -> None:

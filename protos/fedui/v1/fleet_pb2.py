@@ -26,7 +26,7 @@ from protos.fedui.v1 import task_pb2 as protos_dot_fedui_dot_v1_dot_task__pb2
 from protos.fedui.v1 import tensor_pb2 as protos_dot_fedui_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/fedui/v1/fleet.proto\x12\x08\x66\x65\x64ui.v1\x1a\x1aprotos/fedui/v1/task.proto\x1a\x1cprotos/fedui/v1/tensor.proto\"z\n\x08\x41ppOffer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tframework\x18\x03 \x01(\t\x12+\n\tsignature\x18\x04 \x01(\x0b\x32\x18.fedui.v1.ModelSignature\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\"\x83\x03\n\x05Hello\x12\x16\n\x0eprotocol_major\x18\x01 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x02 \x01(\r\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x12 \n\x04\x61pps\x18\x05 \x03(\x0b\x32\x12.fedui.v1.AppOffer\x12\x33\n\nproperties\x18\x06 \x03(\x0b\x32\x1f.fedui.v1.Hello.PropertiesEntry\x12\x15\n\rtasks_in_hand\x18\x07 \x03(\t\x12\x13\n\x0bunavailable\x18\x08 \x01(\t\x12\x11\n\tmax_tasks\x18\t \x01(\r\x12\"\n\x07machine\x18\n \x01(\x0b\x32\x11.fedui.v1.Machine\x12\"\n\x05\x63\x61rds\x18\x0b \x01(\x0b\x32\x13.fedui.v1.DataCards\x1a\x43\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"_\n\x07Machine\x12\r\n\x05\x63ores\x18\x01 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\x12\x1b\n\x04gpus\x18\x04 \x03(\x0b\x32\r.fedui.v1.Gpu\")\n\x03Gpu\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\"\xc1\x01\n\x08\x44\x61taCard\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x13\n\x0b\x61pp_version\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61ta_set\x18\x03 \x01(\t\x12\x15\n\x08\x65xamples\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08\x66\x65\x61tures\x18\x05 \x01(\rH\x01\x88\x01\x01\x12$\n\x06labels\x18\x06 \x03(\x0b\x32\x14.fedui.v1.LabelCount\x12\x13\n\x0blabel_floor\x18\x07 \x01(\rB\x0b\n\t_examplesB\x0b\n\t_features\"-\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\".\n\tDataCards\x12!\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x12.fedui.v1.DataCard\"|\n\x07Welcome\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x03 \x01(\x01\x12\x16\n\x0eprotocol_major\x18\x04 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x05 \x01(\r\"\xcb\x04\n\tHeartbeat\x12\x14\n\x0c\x63pu_fraction\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07sent_at\x18\x03 \x01(\x01\x12\x1f\n\x12round_trip_seconds\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12!\n\x14machine_cpu_fraction\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12&\n\x19machine_memory_used_bytes\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x1c\n\x0f\x64isk_free_bytes\x18\x07 \x01(\x04H\x03\x88\x01\x01\x12\x19\n\x0cgpu_fraction\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\"\n\x15gpu_memory_used_bytes\x18\t \x01(\x04H\x05\x88\x01\x01\x12 \n\x13up_bytes_per_second\x18\n \x01(\x01H\x06\x88\x01\x01\x12\"\n\x15\x64own_bytes_per_second\x18\x0b \x01(\x01H\x07\x88\x01\x01\x12\"\n\x05\x63\x61rds\x18\x0c \x01(\x0b\x32\x13.fedui.v1.DataCards\x12\x0f\n\x07leaving\x18\r \x01(\x08\x42\x15\n\x13_round_trip_secondsB\x17\n\x15_machine_cpu_fractionB\x1c\n\x1a_machine_memory_used_bytesB\x12\n\x10_disk_free_bytesB\x0f\n\r_gpu_fractionB\x18\n\x16_gpu_memory_used_bytesB\x16\n\x14_up_bytes_per_secondB\x18\n\x16_down_bytes_per_second\"L\n\x0cHeartbeatAck\x12\x13\n\x0breceived_at\x18\x01 \x01(\x01\x12\x13\n\x0b\x61nswered_at\x18\x02 \x01(\x01\x12\x12\n\nheartbeats\x18\x03 \x01(\r\"#\n\x0c\x41vailability\x12\x13\n\x0bunavailable\x18\x01 \x01(\t\"=\n\nCancelTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x66inish\x18\x03 \x01(\x08\":\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1f\n\x17reconnect_after_seconds\x18\x02 \x01(\x01\"\xe2\x01\n\x0c\x41gentMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.fedui.v1.HelloH\x00\x12(\n\theartbeat\x18\x02 \x01(\x0b\x32\x13.fedui.v1.HeartbeatH\x00\x12&\n\x08progress\x18\x03 \x01(\x0b\x32\x12.fedui.v1.ProgressH\x00\x12&\n\x06result\x18\x04 \x01(\x0b\x32\x14.fedui.v1.TaskResultH\x00\x12.\n\x0c\x61vailability\x18\x05 \x01(\x0b\x32\x16.fedui.v1.AvailabilityH\x00\x42\x06\n\x04\x62ody\"\xdc\x01\n\rServerMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.fedui.v1.WelcomeH\x00\x12/\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x16.fedui.v1.HeartbeatAckH\x00\x12\x1e\n\x04task\x18\x03 \x01(\x0b\x32\x0e.fedui.v1.TaskH\x00\x12&\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x14.fedui.v1.CancelTaskH\x00\x12$\n\x07goodbye\x18\x05 \x01(\x0b\x32\x11.fedui.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody2G\n\x05\x46leet\x12>\n\x07\x43onnect\x12\x16.fedui.v1.AgentMessage\x1a\x17.fedui.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/fedui/v1/fleet.proto\x12\x08\x66\x65\x64ui.v1\x1a\x1aprotos/fedui/v1/task.proto\x1a\x1cprotos/fedui/v1/tensor.proto\"z\n\x08\x41ppOffer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tframework\x18\x03 \x01(\t\x12+\n\tsignature\x18\x04 \x01(\x0b\x32\x18.fedui.v1.ModelSignature\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\"\x96\x03\n\x05Hello\x12\x16\n\x0eprotocol_major\x18\x01 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x02 \x01(\r\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x12 \n\x04\x61pps\x18\x05 \x03(\x0b\x32\x12.fedui.v1.AppOffer\x12\x33\n\nproperties\x18\x06 \x03(\x0b\x32\x1f.fedui.v1.Hello.PropertiesEntry\x12\x15\n\rtasks_in_hand\x18\x07 \x03(\t\x12\x13\n\x0bunavailable\x18\x08 \x01(\t\x12\x11\n\tmax_tasks\x18\t \x01(\r\x12\"\n\x07machine\x18\n \x01(\x0b\x32\x11.fedui.v1.Machine\x12\"\n\x05\x63\x61rds\x18\x0b \x01(\x0b\x32\x13.fedui.v1.DataCards\x12\x11\n\tkept_runs\x18\x0c \x03(\t\x1a\x43\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"C\n\x07Settled\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rthrough_round\x18\x02 \x01(\r\x12\x11\n\twhole_run\x18\x03 \x01(\x08\"\x1c\n\x07Servers\x12\x11\n\taddresses\x18\x01 \x03(\t\"_\n\x07Machine\x12\r\n\x05\x63ores\x18\x01 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\x12\x1b\n\x04gpus\x18\x04 \x03(\x0b\x32\r.fedui.v1.Gpu\")\n\x03Gpu\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\"\xc1\x01\n\x08\x44\x61taCard\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x13\n\x0b\x61pp_version\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61ta_set\x18\x03 \x01(\t\x12\x15\n\x08\x65xamples\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08\x66\x65\x61tures\x18\x05 \x01(\rH\x01\x88\x01\x01\x12$\n\x06labels\x18\x06 \x03(\x0b\x32\x14.fedui.v1.LabelCount\x12\x13\n\x0blabel_floor\x18\x07 \x01(\rB\x0b\n\t_examplesB\x0b\n\t_features\"-\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\".\n\tDataCards\x12!\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x12.fedui.v1.DataCard\"|\n\x07Welcome\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x03 \x01(\x01\x12\x16\n\x0eprotocol_major\x18\x04 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x05 \x01(\r\"\xcb\x04\n\tHeartbeat\x12\x14\n\x0c\x63pu_fraction\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07sent_at\x18\x03 \x01(\x01\x12\x1f\n\x12round_trip_seconds\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12!\n\x14machine_cpu_fraction\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12&\n\x19machine_memory_used_bytes\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x1c\n\x0f\x64isk_free_bytes\x18\x07 \x01(\x04H\x03\x88\x01\x01\x12\x19\n\x0cgpu_fraction\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\"\n\x15gpu_memory_used_bytes\x18\t \x01(\x04H\x05\x88\x01\x01\x12 \n\x13up_bytes_per_second\x18\n \x01(\x01H\x06\x88\x01\x01\x12\"\n\x15\x64own_bytes_per_second\x18\x0b \x01(\x01H\x07\x88\x01\x01\x12\"\n\x05\x63\x61rds\x18\x0c \x01(\x0b\x32\x13.fedui.v1.DataCards\x12\x0f\n\x07leaving\x18\r \x01(\x08\x42\x15\n\x13_round_trip_secondsB\x17\n\x15_machine_cpu_fractionB\x1c\n\x1a_machine_memory_used_bytesB\x12\n\x10_disk_free_bytesB\x0f\n\r_gpu_fractionB\x18\n\x16_gpu_memory_used_bytesB\x16\n\x14_up_bytes_per_secondB\x18\n\x16_down_bytes_per_second\"L\n\x0cHeartbeatAck\x12\x13\n\x0breceived_at\x18\x01 \x01(\x01\x12\x13\n\x0b\x61nswered_at\x18\x02 \x01(\x01\x12\x12\n\nheartbeats\x18\x03 \x01(\r\"#\n\x0c\x41vailability\x12\x13\n\x0bunavailable\x18\x01 \x01(\t\"=\n\nCancelTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x66inish\x18\x03 \x01(\x08\":\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1f\n\x17reconnect_after_seconds\x18\x02 \x01(\x01\"\xe2\x01\n\x0c\x41gentMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.fedui.v1.HelloH\x00\x12(\n\theartbeat\x18\x02 \x01(\x0b\x32\x13.fedui.v1.HeartbeatH\x00\x12&\n\x08progress\x18\x03 \x01(\x0b\x32\x12.fedui.v1.ProgressH\x00\x12&\n\x06result\x18\x04 \x01(\x0b\x32\x14.fedui.v1.TaskResultH\x00\x12.\n\x0c\x61vailability\x18\x05 \x01(\x0b\x32\x16.fedui.v1.AvailabilityH\x00\x42\x06\n\x04\x62ody\"\xa8\x02\n\rServerMessage\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.fedui.v1.WelcomeH\x00\x12/\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x16.fedui.v1.HeartbeatAckH\x00\x12\x1e\n\x04task\x18\x03 \x01(\x0b\x32\x0e.fedui.v1.TaskH\x00\x12&\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x14.fedui.v1.CancelTaskH\x00\x12$\n\x07goodbye\x18\x05 \x01(\x0b\x32\x11.fedui.v1.GoodbyeH\x00\x12$\n\x07servers\x18\x06 \x01(\x0b\x32\x11.fedui.v1.ServersH\x00\x12$\n\x07settled\x18\x07 \x01(\x0b\x32\x11.fedui.v1.SettledH\x00\x42\x06\n\x04\x62ody2G\n\x05\x46leet\x12>\n\x07\x43onnect\x12\x16.fedui.v1.AgentMessage\x1a\x17.fedui.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,35 +38,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPOFFER']._serialized_start=99
   _globals['_APPOFFER']._serialized_end=221
   _globals['_HELLO']._serialized_start=224
-  _globals['_HELLO']._serialized_end=611
-  _globals['_HELLO_PROPERTIESENTRY']._serialized_start=544
-  _globals['_HELLO_PROPERTIESENTRY']._serialized_end=611
-  _globals['_MACHINE']._serialized_start=613
-  _globals['_MACHINE']._serialized_end=708
-  _globals['_GPU']._serialized_start=710
-  _globals['_GPU']._serialized_end=751
-  _globals['_DATACARD']._serialized_start=754
-  _globals['_DATACARD']._serialized_end=947
-  _globals['_LABELCOUNT']._serialized_start=949
-  _globals['_LABELCOUNT']._serialized_end=994
-  _globals['_DATACARDS']._serialized_start=996
-  _globals['_DATACARDS']._serialized_end=1042
-  _globals['_WELCOME']._serialized_start=1044
-  _globals['_WELCOME']._serialized_end=1168
-  _globals['_HEARTBEAT']._serialized_start=1171
-  _globals['_HEARTBEAT']._serialized_end=1758
-  _globals['_HEARTBEATACK']._serialized_start=1760
-  _globals['_HEARTBEATACK']._serialized_end=1836
-  _globals['_AVAILABILITY']._serialized_start=1838
-  _globals['_AVAILABILITY']._serialized_end=1873
-  _globals['_CANCELTASK']._serialized_start=1875
-  _globals['_CANCELTASK']._serialized_end=1936
-  _globals['_GOODBYE']._serialized_start=1938
-  _globals['_GOODBYE']._serialized_end=1996
-  _globals['_AGENTMESSAGE']._serialized_start=1999
-  _globals['_AGENTMESSAGE']._serialized_end=2225
-  _globals['_SERVERMESSAGE']._serialized_start=2228
-  _globals['_SERVERMESSAGE']._serialized_end=2448
-  _globals['_FLEET']._serialized_start=2450
-  _globals['_FLEET']._serialized_end=2521
+  _globals['_HELLO']._serialized_end=630
+  _globals['_HELLO_PROPERTIESENTRY']._serialized_start=563
+  _globals['_HELLO_PROPERTIESENTRY']._serialized_end=630
+  _globals['_SETTLED']._serialized_start=632
+  _globals['_SETTLED']._serialized_end=699
+  _globals['_SERVERS']._serialized_start=701
+  _globals['_SERVERS']._serialized_end=729
+  _globals['_MACHINE']._serialized_start=731
+  _globals['_MACHINE']._serialized_end=826
+  _globals['_GPU']._serialized_start=828
+  _globals['_GPU']._serialized_end=869
+  _globals['_DATACARD']._serialized_start=872
+  _globals['_DATACARD']._serialized_end=1065
+  _globals['_LABELCOUNT']._serialized_start=1067
+  _globals['_LABELCOUNT']._serialized_end=1112
+  _globals['_DATACARDS']._serialized_start=1114
+  _globals['_DATACARDS']._serialized_end=1160
+  _globals['_WELCOME']._serialized_start=1162
+  _globals['_WELCOME']._serialized_end=1286
+  _globals['_HEARTBEAT']._serialized_start=1289
+  _globals['_HEARTBEAT']._serialized_end=1876
+  _globals['_HEARTBEATACK']._serialized_start=1878
+  _globals['_HEARTBEATACK']._serialized_end=1954
+  _globals['_AVAILABILITY']._serialized_start=1956
+  _globals['_AVAILABILITY']._serialized_end=1991
+  _globals['_CANCELTASK']._serialized_start=1993
+  _globals['_CANCELTASK']._serialized_end=2054
+  _globals['_GOODBYE']._serialized_start=2056
+  _globals['_GOODBYE']._serialized_end=2114
+  _globals['_AGENTMESSAGE']._serialized_start=2117
+  _globals['_AGENTMESSAGE']._serialized_end=2343
+  _globals['_SERVERMESSAGE']._serialized_start=2346
+  _globals['_SERVERMESSAGE']._serialized_end=2642
+  _globals['_FLEET']._serialized_start=2644
+  _globals['_FLEET']._serialized_end=2715
 # @@protoc_insertion_point(module_scope)

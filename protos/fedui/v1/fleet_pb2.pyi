@@ -93,6 +93,7 @@ class Hello(_message.Message):
     MAX_TASKS_FIELD_NUMBER: _builtins.int
     MACHINE_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
+    KEPT_RUNS_FIELD_NUMBER: _builtins.int
     protocol_major: _builtins.int
     protocol_minor: _builtins.int
     agent_version: _builtins.str
@@ -113,6 +114,10 @@ class Hello(_message.Message):
     def machine(self) -> Global___Machine: ...
     @_builtins.property
     def cards(self) -> Global___DataCards: ...
+    @_builtins.property
+    def kept_runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of which the agent has updates on its disk; at most MAX_KEPT_RUNS"""
+
     def __init__(
         self,
         *,
@@ -127,14 +132,69 @@ class Hello(_message.Message):
         max_tasks: _builtins.int = ...,
         machine: Global___Machine | None = ...,
         cards: Global___DataCards | None = ...,
+        kept_runs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "cards", b"cards", "machine", b"machine", "max_tasks", b"max_tasks", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apps", b"apps", "cards", b"cards", "kept_runs", b"kept_runs", "machine", b"machine", "max_tasks", b"max_tasks", "platform", b"platform", "properties", b"properties", "protocol_major", b"protocol_major", "protocol_minor", b"protocol_minor", "tasks_in_hand", b"tasks_in_hand", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Settled(_message.Message):
+    """What the client was asked for in the run is settled, up to a round: nobody will ask for those updates again. Sent after the
+    commit that settles it, and after the welcome of the runs that the hello names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    THROUGH_ROUND_FIELD_NUMBER: _builtins.int
+    WHOLE_RUN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    through_round: _builtins.int
+    whole_run: _builtins.bool
+    """the run is over, or there is none"""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        through_round: _builtins.int = ...,
+        whole_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "through_round", b"through_round", "whole_run", b"whole_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settled: _TypeAlias = Settled  # noqa: Y015
+
+@_typing.final
+class Servers(_message.Message):
+    """Where servers of this installation are, as host:port: one serves, the others stand by. At most MAX_SERVERS. Sent after the
+    welcome and when they change; the agent goes to the next of them when the one that it is connected to has gone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Servers: _TypeAlias = Servers  # noqa: Y015
 
 @_typing.final
 class Machine(_message.Message):
@@ -567,6 +627,8 @@ class ServerMessage(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    SERVERS_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -577,6 +639,10 @@ class ServerMessage(_message.Message):
     def cancel(self) -> Global___CancelTask: ...
     @_builtins.property
     def goodbye(self) -> Global___Goodbye: ...
+    @_builtins.property
+    def servers(self) -> Global___Servers: ...
+    @_builtins.property
+    def settled(self) -> Global___Settled: ...
     def __init__(
         self,
         *,
@@ -585,12 +651,14 @@ class ServerMessage(_message.Message):
         task: _task_pb2.Task | None = ...,
         cancel: Global___CancelTask | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        servers: Global___Servers | None = ...,
+        settled: Global___Settled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "task", b"task", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "servers", b"servers", "settled", b"settled", "task", b"task", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "task", b"task", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "servers", b"servers", "settled", b"settled", "task", b"task", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "task", "cancel", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "task", "cancel", "goodbye", "servers", "settled"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -2,7 +2,7 @@
 import { $, announce, icon, setText } from "../dom.js";
 import { clock } from "../format.js";
 
-const WORDS = { connecting: "Connecting", live: "Live", paused: "Paused", reconnecting: "Reconnecting" };
+const WORDS = { connecting: "Connecting", live: "Live", paused: "Paused", reconnecting: "Reconnecting", delayed: "Delayed" };
 let asOf = Date.now();
 let shown = "";
 let act = () => {};
@@ -36,6 +36,7 @@ export function showState(state) {
   pill.setAttribute("aria-label", `Live updates: ${WORDS[state].toLowerCase()}. ${state === "paused" ? "Resume" : "Pause"}`);
   drawNotice(state);
   if (state === "reconnecting") announce("Connection lost. Reconnecting.");
+  else if (state === "delayed") announce("Live updates are delayed by some seconds.");
   else if (state === "live" && shown === "reconnecting") announce("Connected again.");
   shown = state;
 }

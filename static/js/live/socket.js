@@ -3,12 +3,13 @@ import { onPillAct, showState } from "./pill.js";
 
 const BACK_OFF_SECONDS = [1, 2, 4, 8, 15];
 const FAILURES_BEFORE_POLLING = 3;
+const POLL_MS = 5_000;
 const SIGNED_OUT = 4401;
 const GONE = 4404;
 
 export class LiveSocket {
   #path; #onFrame; #catchUp; #show;
-  #socket = null; #timer = 0; #failures = 0; #paused = false; #ended = false;
+  #socket = null; #timer = 0; #failures = 0; #paused = false; #ended = false; #polling = 0;
 
   /** `catchUp` fetches what was missed: after a resume, and in place of the socket while that keeps failing. A quiet one shows no state. */
   constructor(path, { onFrame, catchUp, quiet = false }) {
@@ -32,7 +33,7 @@ export class LiveSocket {
     if (this.#paused) this.#show("paused");
     else if (wasLost) this.#retryNow();
     else {
-      this.#show("live");
+      this.#show(this.#polling ? "delayed" : "live");
       this.#catchUp();
     }
   }
@@ -40,6 +41,7 @@ export class LiveSocket {
   end() {
     this.#ended = true;
     clearTimeout(this.#timer);
+    this.#poll(false);
     this.#socket?.close();
   }
 
@@ -54,7 +56,7 @@ export class LiveSocket {
     const socket = new WebSocket(`${scheme}//${location.host}${this.#path}`);
     this.#socket = socket;
     socket.addEventListener("open", () => this.#opened());
-    socket.addEventListener("message", (event) => { if (!this.#paused) this.#onFrame(JSON.parse(event.data)); });
+    socket.addEventListener("message", (event) => { if (this.#socket === socket) this.#received(JSON.parse(event.data)); });
     socket.addEventListener("close", (event) => { if (this.#socket === socket) this.#closed(event.code); });
   }
 
@@ -65,8 +67,27 @@ export class LiveSocket {
     this.#catchUp();
   }
 
+  #received(frame) {
+    if (frame.type === "delayed") this.#delay(frame.delayed);
+    else if (!this.#paused) this.#onFrame(frame);
+  }
+
+  /** The server can't push for now: ask. When it can again, ask once for what came in between. */
+  #delay(delayed) {
+    this.#poll(delayed);
+    if (this.#paused) return;
+    this.#show(delayed ? "delayed" : "live");
+    this.#catchUp();
+  }
+
+  #poll(on) {
+    clearInterval(this.#polling);
+    this.#polling = on ? setInterval(() => { if (!this.#paused) this.#catchUp(); }, POLL_MS) : 0;
+  }
+
   #closed(code) {
     if (this.#ended) return;
+    this.#poll(false);
     if (code === SIGNED_OUT) location.reload();
     if (code === GONE) this.end();
     if (code === SIGNED_OUT || code === GONE) return;

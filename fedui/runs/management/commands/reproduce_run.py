@@ -7,9 +7,8 @@ from django.core.management import BaseCommand, CommandError
 
 from fedui.accounts.models import User
 from fedui.errors import DomainError
-from fedui.runs.commands import Order
+from fedui.runs.commands import Order, reproduce
 from fedui.runs.models import Run
-from fedui.runs.reproduction import reproduce
 
 
 class Command(BaseCommand):
