@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from django.contrib import messages
@@ -9,6 +10,7 @@ from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
 
 from fedui.errors import DomainError
 from fedui.federations.models import Act, Federation
@@ -153,7 +155,13 @@ def command(request: MemberRequest, run_id: int, kind: str) -> HttpResponse:
         raise Http404
     if refusal := _refusal(run, CommandKind(kind), request):
         messages.error(request, refusal)
-    return redirect("federation:run", request.federation.slug, run.pk)
+    return redirect(_as_it_was_seen(request, reverse("federation:run", args=[request.federation.slug, run.pk])))
+
+
+def _as_it_was_seen(request: MemberRequest, address: str) -> str:
+    """What a page shows, scripts write into its query: it is kept for who comes from that page."""
+    came_from = urlsplit(request.headers.get("Referer", ""))
+    return f"{address}?{came_from.query}" if came_from.path == address and came_from.query else address
 
 
 def _refusal(run: Run, kind: CommandKind, request: MemberRequest) -> str:

@@ -282,8 +282,12 @@ def test_the_page_wants_the_name_of_who_is_excluded(run: Run, owner: User, site:
     path = f"/f/{run.federation.slug}/runs/{run.pk}/do/weigh/"
     client.post(path, {"client": str(site.pk), "percent": "0", "confirm": "site-d"})
     assert not RunCommand.objects.exists()
-    client.post(path, {"client": str(site.pk), "percent": "0", "confirm": "site-c"})
+    page = f"/f/{run.federation.slug}/runs/{run.pk}/"
+    wanted = {"client": str(site.pk), "percent": "0", "confirm": "site-c"}
+    seen = client.post(path, wanted, headers={"Referer": f"http://testserver{page}?heat=loss&z=1"})
     assert RunCommand.objects.get().data["percent"] == 0
+    assert seen["Location"] == f"{page}?heat=loss&z=1", "what was shown is shown again"
+    assert client.post(path, wanted, headers={"Referer": "http://testserver/other/?x=1"})["Location"] == page
 
 
 def test_a_run_is_reproduced_with_the_weights_it_had(run: Run, order: Order, site: Client, capsys: Any) -> None:
