@@ -280,7 +280,7 @@ STATICFILES_FINDERS = [
 _static_storage = (
     "django.contrib.staticfiles.storage.StaticFilesStorage"
     if DEBUG
-    else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    else "fedui.staticstorage.ModuleStorage"
 )
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 STORAGES = {

@@ -58,19 +58,32 @@ export function roundAxis(rounds) {
   return { range: [0, rounds], tick0: 0, dtick };
 }
 
+/** How far below the screen a chart is drawn already. */
+const NEAR = "0px 0px 400px 0px";
+
 /** Draw into the .plot of a <figure class="chart">. `build()` gives { data, x, y, layout, revision }, x and y being axis
  * titles with their unit; it is called again for each update and each change of theme. A new `revision` resets the zoom. */
 export class Chart {
-  #plot; #build;
+  #plot; #build; #near = false; #due = false;
 
   constructor(figure, build) {
     this.#plot = $(".plot", figure);
     this.#build = build;
     addEventListener("themechange", () => requestAnimationFrame(() => this.draw()));
     new ResizeObserver(() => this.#resize()).observe(this.#plot);
+    addEventListener("beforeprint", () => this.#approach(true));
+    new IntersectionObserver((entries) => this.#approach(entries.at(-1).isIntersecting), { rootMargin: NEAR }).observe(figure);
   }
 
+  #approach(near) {
+    this.#near = near;
+    if (near && this.#due) this.draw();
+  }
+
+  /** Of a chart that is far from the screen nothing is drawn until it is near. */
   draw() {
+    this.#due = !this.#near;
+    if (this.#due) return;
     if (!window.Plotly) {
       this.#plot.innerHTML = `<p class="nochart">The chart library could not be loaded. The figures are in the table view.</p>`;
       return;

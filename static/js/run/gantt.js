@@ -74,7 +74,9 @@ function criticalWords(state, paths) {
   return times > 1 ? `${now} ${name(most)} held ${times} of the ${paths.length} rounds shown.` : now;
 }
 
+/** Null if they are more than have a row each. */
 function clientRows(state, rounds, now) {
+  if (new Set(rounds.flatMap(({ parts }) => [...parts.keys()])).size > MOST_ROWS) return null;
   const rows = new Map();
   for (const round of rounds) {
     for (const [id, part] of round.parts) {
@@ -88,9 +90,20 @@ function clientRows(state, rounds, now) {
     .sort((a, b) => a.client.name.localeCompare(b.client.name, "en", { numeric: true }));
 }
 
+/** By round that has ended, what doesn't change any more. */
+const known = new WeakMap();
+function once(round, name, make) {
+  if (!round.endedAt) return make();
+  if (!known.has(round)) known.set(round, {});
+  const kept = known.get(round);
+  return (kept[name] ??= { value: make() }).value;
+}
+
+const byDuration = (round, now) => [...round.parts.values()].map((part) => bar(part, round, now)).sort((a, b) => total(a.seconds) - total(b.seconds));
+
 /** Too many clients for a row each: the distribution of their times instead. */
 function quantileRows(rounds, now) {
-  const sorted = rounds.map((round) => [...round.parts.values()].map((part) => bar(part, round, now)).sort((a, b) => total(a.seconds) - total(b.seconds)));
+  const sorted = rounds.map((round) => once(round, "bars", () => byDuration(round, now)));
   return QUANTILES.map(([name, q]) => ({
     name,
     bars: sorted.filter((bars) => bars.length).map((bars) => bars[Math.round((bars.length - 1) * q)]),
@@ -177,10 +190,10 @@ export class Timeline {
     if (!rounds.length) return;
     const now = hasEnded(state) ? end(current, state.run.endedAt) : Date.now();
     const rows = clientRows(state, rounds, now);
-    const paths = rounds.map(criticalPath).filter(Boolean);
+    const paths = rounds.map((round) => once(round, "path", () => criticalPath(round))).filter(Boolean);
     setText($("[data-critical]", this.#panel), criticalWords(state, paths) ?? "Who held a round longest is told when it has ended.");
     this.#paths = new Map(paths.map((path) => [path.round, path]));
-    this.#render(rows.length > MOST_ROWS ? quantileRows(rounds, now) : rows, rounds, now, !hasEnded(state));
+    this.#render(rows ?? quantileRows(rounds, now), rounds, now, !hasEnded(state));
   }
 
   #paths = new Map();

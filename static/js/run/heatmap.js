@@ -8,6 +8,8 @@ import { clientOf, latestCommitted, weightOf } from "./state.js";
 
 const COLUMNS = 60;
 const AGAIN_MS = 5000;
+/** What comes of a round in progress is laid over many clients at most so often. */
+const MANY_MS = 1000;
 const HINT = "Point at a cell, or use the arrow keys. Enter opens the client.";
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 const QUANTILE_ROWS = [[1, "highest"], [0.95, "95 %"], [0.75, "75 %"], [0.5, "median"], [0.25, "25 %"], [0.05, "5 %"], [0, "lowest"]];
@@ -93,7 +95,7 @@ function clientCell(client, column, cell, value, scale) {
 
 export class Heatmap {
   #panel; #box; #api; #open; #buttons; #name; #z = false; #state = null; #at = null; #window = null; #told = new Map();
-  #page = 0; #find = ""; #wanted = "";
+  #page = 0; #find = ""; #wanted = ""; #later; #asked = false;
 
   /** `open(client, opener)` shows a client. */
   constructor(panel, api, open) {
@@ -108,6 +110,7 @@ export class Heatmap {
     this.#page = Math.max(0, Number.parseInt(query.get("page") ?? "0", 10) || 0);
     this.#find = $("[data-find]", panel).value = query.get("find") ?? "";
     this.fetch = onceQuiet(() => this.#fetch(), AGAIN_MS);
+    this.#later = onceQuiet(async () => this.#draw(), MANY_MS);
     this.#bind();
   }
 
@@ -164,15 +167,19 @@ export class Heatmap {
     const before = this.#state;
     this.#state = state;
     const wanted = `${state.past ?? ""} ${state.past === undefined ? state.run.roundsDone : ""}`;
-    if (!this.#window || state.past !== before?.past) this.fetch.now();
+    const settled = state.past === before?.past && wanted === this.#wanted;
+    if (!this.#asked || state.past !== before?.past) this.fetch.now();
     else if (wanted !== this.#wanted) this.fetch.soon();
     this.#wanted = wanted;
-    this.#draw();
+    if (settled && this.#window?.total > COLUMNS) this.#later.soon();
+    else this.#draw();
   }
 
+  /** May be asked for before there is a state to draw. */
   async #fetch() {
+    this.#asked = true;
     const query = new URLSearchParams({ page: this.#page, find: this.#find });
-    if (this.#state.past !== undefined) query.set("until", this.#state.past);
+    if (this.#state?.past !== undefined) query.set("until", this.#state.past);
     try {
       const told = await getJson(`${this.#api}/heat?${query}`);
       this.#window = told;

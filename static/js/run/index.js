@@ -148,4 +148,5 @@ function sayFailed(error) {
   page.prepend(box);
 }
 
+if (travel.round === null) heatmap.fetch.now();
 feed.start(socket).then(() => { if (travel.round !== null) lookAt(travel.round); }, sayFailed);

@@ -32,13 +32,16 @@ function words(part) {
   return part.steps ? `Done, ${part.steps}` : `Done, ${duration(seconds)}`;
 }
 
+const { compare: compareNames } = new Intl.Collator("en", { numeric: true });
 const progressed = ([, part]) => fill(part).reduce((a, b) => a + b, 0);
 
 function rowsOf(state, parts) {
   const name = (id) => clientOf(state, id).name;
-  const rows = [...parts].sort(([a], [b]) => name(a).localeCompare(name(b), "en", { numeric: true }));
-  if (rows.length <= MOST_ROWS) return rows;
-  return rows.filter(([, part]) => group(part) !== "done").sort((a, b) => progressed(a) - progressed(b)).slice(0, SLOWEST_SHOWN);
+  const byName = ([a], [b]) => compareNames(name(a), name(b));
+  const rows = [...parts];
+  if (rows.length <= MOST_ROWS) return rows.sort(byName);
+  const progress = new Map(rows.filter(([, part]) => group(part) !== "done").map((row) => [row, progressed(row)]));
+  return [...progress.keys()].sort((a, b) => progress.get(a) - progress.get(b) || byName(a, b)).slice(0, SLOWEST_SHOWN);
 }
 
 function build(list, state, rows, clientUrl) {
