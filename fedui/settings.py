@@ -278,9 +278,7 @@ STATICFILES_FINDERS = [
     "fedui.staticfiles.PlotlyFinder",
 ]
 _static_storage = (
-    "django.contrib.staticfiles.storage.StaticFilesStorage"
-    if DEBUG
-    else "fedui.staticstorage.ModuleStorage"
+    "django.contrib.staticfiles.storage.StaticFilesStorage" if DEBUG else "fedui.staticstorage.ModuleStorage"
 )
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 STORAGES = {

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db.models import Max
 
-from fedui.clients.models import Client
 from fedui.runs import digests
 from fedui.runs.models import Metric, Participation, Round, Run
 from fedui.runs.serialize import (
@@ -25,6 +24,8 @@ CHANGING = (
     "status", "reason", "rounds_done", "num_rounds", "started_at", "ended_at", "lease_expires_at", "pause_at_once", "priority",
     "start_at", "retries",
 )  # fmt: skip
+MODEL_FIELDS = ("round_number", "sha256", "size", "removed_at")
+METRIC_FIELDS = ("round_number", "source", "name", "value", "num_examples")
 DETAILED_ROUNDS = 60
 """Participations are told of at most this many rounds, the latest,"""
 MOST_PARTICIPATIONS = 1_500
@@ -50,9 +51,9 @@ def snapshot_of(run: Run) -> dict[str, Any]:
         "rounds": _shown_rounds(rounds, {metric.round_number for metric in metrics}),
         "metrics": [metric_payload(metric) for metric in metrics],
         "participations": [participation_payload(one) for one in _participations(rounds)],
-        "models": [model_payload(model) for model in run.models.all()],
+        "models": [model_payload(model) for model in run.models.only(*MODEL_FIELDS)],
         "commands": [command_payload(command) for command in run.commands.all()],
-        "clients": [client_payload(client) for client in Client.objects.filter(federation=run.federation_id)],
+        "clients": [client_payload(client) for client in run.federation.clients.only("name", "number")],
     }
 
 
@@ -84,7 +85,7 @@ def _participations(rounds: list[Round]) -> list[Participation]:
 def _shown_metrics(run: Run) -> list[Metric]:
     """Curves of more points than a screen has columns are thinned; what stands out stays."""
     curves: dict[tuple[str, str], list[Metric]] = defaultdict(list)
-    for metric in run.metrics.all():
+    for metric in run.metrics.only(*METRIC_FIELDS):
         curves[metric.source, metric.name].append(metric)
     shown = [metric for curve in curves.values() for metric in thinned(curve, lambda one: one.value)]
     return sorted(shown, key=lambda one: (one.round_number, one.source, one.name))

@@ -398,7 +398,7 @@ CHANGES = [
 ]
 WITHOUT_EFFECT = {"ValidateStrategy.POST", "Verification.POST", "Enrol.POST"}
 """Nothing is saved; the log is read again; agents are told apart by token and key (test_enrolment.py)."""
-TESTED_ELSEWHERE = ("fedui.alerts.", "fedui.registry.", "fedui.reports.")
+TESTED_ELSEWHERE = ("fedui.registry.", "fedui.reports.")
 """Have tests of their own, and no rows here yet."""
 every_change = pytest.mark.parametrize("change", CHANGES, ids=str)
 
