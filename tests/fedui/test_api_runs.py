@@ -171,7 +171,7 @@ def test_the_number_of_queries_does_not_grow(
 
     with django_assert_num_queries(13):  # with those of the orders and of the place in the queue
         browser.get(f"/api/v1/runs/{run.pk}/snapshot")
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         browser.get(f"/api/v1/runs/{run.pk}/events")
 
 
