@@ -6,21 +6,23 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
-
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING, cast
 
 from client_agent.errors import ConfigurationError
 from client_agent.speed import Speed
 from client_agent.state import AgentState
 from protos.fedui.v1 import task_pb2
 
-Family = GaugeMetricFamily | CounterMetricFamily
+if TYPE_CHECKING:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector
+
 LOOPBACK = "127.0.0.1"
 
 
-class AgentMetrics(Collector):
+class AgentMetrics:
+    """A collector of Prometheus' library, which is loaded only where somebody asks: an idle agent is to be small."""
+
     def __init__(self, state: Callable[[], AgentState], speed: Speed, expires_at: Callable[[], str]) -> None:
         """`expires_at`: of the certificate, ISO 8601."""
         self._state, self._speed, self._expires_at = state, speed, expires_at
@@ -33,7 +35,9 @@ class AgentMetrics(Collector):
             self._last = task.task_id
             self._begun[task_pb2.TaskKind.Name(task.kind).removeprefix("TASK_KIND_").lower()] += 1
 
-    def collect(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
         yield GaugeMetricFamily("fedagent_connected", "Whether a stream is open.", value=self._state().connected)
         expires = datetime.fromisoformat(self._expires_at()).timestamp()
         name = "fedagent_certificate_expires_timestamp_seconds"
@@ -56,8 +60,10 @@ def served(metrics: AgentMetrics, port: int) -> Iterator[None]:
     if not port:
         yield
         return
+    from prometheus_client import CollectorRegistry, start_http_server
+
     registry = CollectorRegistry()
-    registry.register(metrics)
+    registry.register(cast("Collector", metrics))
     try:
         server, thread = start_http_server(port, addr=LOOPBACK, registry=registry)
     except OSError as error:

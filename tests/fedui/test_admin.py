@@ -14,6 +14,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from fedui.accounts.models import User
+from fedui.alerts.models import Alert, Delivery
+from fedui.alerts.webhooks import create_webhook
 from fedui.analytics.models import Query
 from fedui.api.models import StoredAnswer
 from fedui.audit.services import check_log
@@ -28,6 +30,7 @@ from fedui.reports.shares import share
 from fedui.runs import commands
 from fedui.runs.commands import Order
 from fedui.runs.models import ModelVersion, RunRules
+from fedui.workers.models import Worker
 from tests.support.domain import a_client, a_federation, a_run, with_rounds
 from tests.support.population import World, populate
 
@@ -106,6 +109,20 @@ def _two_of_each(world: World) -> None:
         ApiKey.objects.create(
             federation=federation, user=world.owner, name="ci", key_id=federation.slug, scopes=["read"], expires_at=ends
         )
+        webhook, _ = create_webhook(federation, world.owner, name="ops", url="https://example.org/hook")
+        Delivery.objects.create(federation=federation, webhook=webhook, subject="s", body="{}")
+        rule = federation.alert_rules.first()
+        assert rule
+        Alert.objects.create(
+            federation=federation,
+            rule=rule,
+            kind=rule.kind,
+            severity=rule.severity,
+            subject="s",
+            title="t",
+            fired_at=ends,
+        )
+        Worker.objects.create(key=federation.slug, host="h", pid=1, bind="b", address="a", expires_at=ends)
         StoredAnswer.objects.create(actor="1", key_hash=federation.slug, request_hash="b", expires_at=ends)
         with_rounds(a_run(federation, world.owner, "more"), [client], 1)
 
