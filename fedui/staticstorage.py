@@ -11,4 +11,7 @@ class ModuleStorage(Hashed):
     Those of other packages are left alone: a comment in one of them reads like an import.
     """
 
-    patterns = (*Hashed.patterns, ("js/*.js", Hashed._js_module_import_aggregation_patterns[1]))
+    patterns = (
+        *Hashed.patterns,
+        ("js/*.js", Hashed._js_module_import_aggregation_patterns[1]),  # noqa: SLF001  # the switch for it takes all files
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from fedui.clients.models import Client
 from fedui.runs.models import Outcome, Participation, Run, RunCommand, RunStatus
 from tests.browser.conftest import Open
+from tests.browser.test_every_page import WCAG
 from tests.support.population import ROUNDS, World
 from tests.support.run_world import Shape, with_history
 
@@ -71,6 +73,36 @@ def test_of_many_clients_the_unusual_are_named_and_one_is_excluded(
     expect(page.locator("[data-commands]")).to_contain_text("site-0042 is excluded from round 13 on")
     assert RunCommand.objects.get().data["client"] == str(Client.objects.get(name="site-0042").pk)
     assert complaints == []
+
+
+RIGHT_TO_LEFT = "מרכז רפואי ירושלים – מחלקת אונקולוגיה, התחנה השנייה"
+
+
+def test_in_every_state_it_shuts_nobody_out_and_fits_a_phone(
+    sign_in: Open, world: World, complaints: list[str]
+) -> None:
+    Client.objects.filter(pk=world.client.pk).update(name=RIGHT_TO_LEFT)
+    page = sign_in(world.owner)
+    barriers = {}
+    for status in set(RunStatus) - {RunStatus.PAUSING, RunStatus.STOPPING}:  # which look like running
+        Run.objects.filter(pk=world.run.pk).update(name=f"{RIGHT_TO_LEFT} 7", status=status)
+        page.goto(f"{world.root}runs/{world.run.pk}/")
+        expect(page.locator("#metrics .main-svg").first).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        for scheme, width in (("light", 1440), ("dark", 390)):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            found = Axe().run(page, options={"runOnly": WCAG, "resultTypes": ["violations"]})
+            if found.violations_count:
+                barriers[status, scheme] = found.generate_report()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, status
+        page.set_viewport_size({"width": 1440, "height": 900})
+    assert not barriers, "\n".join(f"{where}: {report}" for where, report in barriers.items())
+    page.locator("#by-round td[data-client]").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    found = Axe().run(page, context="#client-drawer", options={"runOnly": WCAG, "resultTypes": ["violations"]})
+    assert not found.violations_count, found.generate_report()
+    assert [one for one in complaints if "/diff/" not in one] == []
 
 
 @pytest.mark.parametrize("width", [1440, 390])
