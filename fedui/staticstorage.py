@@ -5,7 +5,7 @@ from __future__ import annotations
 from whitenoise.storage import CompressedManifestStaticFilesStorage as Hashed
 
 
-class ModuleStorage(Hashed):
+class ModuleStorage(Hashed):  # type: ignore[misc]  # the package has no types
     """FedUI's modules import one another by these names too: what a page preloads is what its modules then ask for.
 
     Those of other packages are left alone: a comment in one of them reads like an import.
