@@ -20,7 +20,11 @@ MAY: dict[str, tuple[str, ...]] = {
     "manage_tokens": ("owner", "operator"),
     "manage_strategies": ("owner", "operator", "researcher"),
     "manage_runs": ("owner", "operator", "researcher"),
+    "promote_models": ("owner", "operator", "researcher"),
+    "share_reports": ("owner", "operator"),
     "manage_settings": ("owner", "operator"),
+    "manage_alerts": ("owner", "operator"),
+    "manage_webhooks": ("owner",),
     "read_audit": ("owner", "operator", "auditor"),
     "manage_members": ("owner",),
     "have_keys": ROLES,
@@ -35,7 +39,11 @@ SCOPES: dict[str, str] = {
     "manage_tokens": "tokens",
     "manage_strategies": "strategies",
     "manage_runs": "runs",
+    "promote_models": "models",
+    "share_reports": "reports",
     "manage_settings": "settings",
+    "manage_alerts": "alerts",
+    "manage_webhooks": "alerts",
     "read_audit": "audit",
     "manage_members": "members",
     "have_keys": "keys",
@@ -47,8 +55,9 @@ ELSEWHERE: dict[str, str] = {
     "anybody": "Everybody, without a sign-in.",
     "signed_in": "Every account.",
     "account": "Every account, by a session alone.",
+    "scraper": "Addresses and tokens that the installation names for Prometheus; for others there is nothing.",
     "with_factor": "Accounts that have a second factor; for others there is no such page.",
-    "underway": "Who is in the middle of it: has given a password, follows a link, comes from a provider. Others are sent to sign in, or find nothing.",
+    "underway": "Who has given a password, follows a link or comes from a provider. Others are sent to sign in, or find nothing.",
     "installation": "Installation administrators; for others there is no such page.",
     "admin": "Installation administrators; others are asked to sign in, or refused.",
 }
@@ -74,8 +83,8 @@ federations/<slug>/invitations                        GET manage_members, POST m
 federations/<slug>/invitations/<invitation_id>        GET manage_members
 federations/<slug>/invitations/<invitation_id>/revoke POST manage_members
 federations/<slug>/keys                               GET have_keys, POST have_keys
-federations/<slug>/keys/<key_id>                      GET have_keys own_key
-federations/<slug>/keys/<key_id>/revoke               POST have_keys own_key
+federations/<slug>/keys/<key_id>                      GET have_keys own
+federations/<slug>/keys/<key_id>/revoke               POST have_keys own
 federations/<slug>/admissions                         GET manage_clients
 federations/<slug>/admissions/<admission_id>          GET manage_clients
 federations/<slug>/admissions/<admission_id>/admit    POST manage_clients
@@ -107,6 +116,30 @@ federations/<slug>/rules/preview                      GET manage_settings
 federations/<slug>/comparison                         GET read
 federations/<slug>/readiness                          GET read
 federations/<slug>/queries                            GET read, POST manage_runs
+federations/<slug>/models                             GET read
+federations/<slug>/models/<name>                      GET read, PATCH promote_models
+federations/<slug>/models/<name>/versions             GET read, POST promote_models
+federations/<slug>/models/<name>/versions/<number>    GET read, PATCH promote_models
+federations/<slug>/models/<name>/versions/<number>/lineage GET read
+federations/<slug>/models/<name>/versions/<number>/stage POST promote_models
+federations/<slug>/models/<name>/versions/<number>/check POST promote_models
+federations/<slug>/models/<name>/versions/<number>/file GET read
+federations/<slug>/models/<name>/versions/<number>/manifest GET read
+federations/<slug>/alerts                             GET see_clients
+federations/<slug>/alerts/<alert_id>                  GET see_clients
+federations/<slug>/alerts/<alert_id>/acknowledge      POST manage_alerts
+federations/<slug>/alerts/<alert_id>/mute             POST manage_alerts
+federations/<slug>/alert-rules                        GET read, POST manage_alerts
+federations/<slug>/alert-rules/preview                POST manage_alerts
+federations/<slug>/alert-rules/<rule_id>              GET read, PUT manage_alerts, DELETE manage_alerts
+federations/<slug>/alert-rules/<rule_id>/mute         POST manage_alerts
+federations/<slug>/webhooks                           GET manage_webhooks, POST manage_webhooks
+federations/<slug>/webhooks/<webhook_id>              GET manage_webhooks, PUT manage_webhooks, DELETE manage_webhooks
+federations/<slug>/webhooks/<webhook_id>/rotate       POST manage_webhooks
+federations/<slug>/webhooks/<webhook_id>/test         POST manage_webhooks
+federations/<slug>/deliveries                         GET manage_webhooks
+federations/<slug>/deliveries/<delivery_id>           GET manage_webhooks
+federations/<slug>/deliveries/<delivery_id>/redeliver POST manage_webhooks
 federations/<slug>/audit                              GET read_audit
 federations/<slug>/audit/<number>                     GET read_audit
 federations/<slug>/audit/export                       GET read_audit
@@ -123,6 +156,9 @@ runs/<run_id>/metrics                                 GET read
 runs/<run_id>/models                                  GET read
 runs/<run_id>/models/<round_number>                   GET read
 runs/<run_id>/models/<round_number>/manifest          GET read
+runs/<run_id>/report                                  GET read
+runs/<run_id>/shares                                  GET read, POST share_reports
+runs/<run_id>/shares/<share_id>/revoke                POST share_reports
 queries/<query_id>                                    GET read
 queries/<query_id>/cancel                             POST manage_runs
 """
@@ -149,6 +185,28 @@ strategies/new/                              GET manage_strategies, POST manage_
 strategies/<name>/                           GET read, POST manage_strategies
 apps/                                        GET read
 models/                                      GET read
+models/<name>/                               GET read
+models/<name>/describe/                      POST promote_models
+models/<name>/<number>/                      GET read
+models/<name>/<number>/change/               POST promote_models
+models/<name>/<number>/stage/                POST promote_models
+models/<name>/<number>/check/                POST read
+models/<name>/<number>/manifest/             GET read
+models/<name>/<number>/file/                 GET read
+runs/<run_id>/promote/                       GET promote_models, POST promote_models
+runs/<run_id>/report/                        GET read
+runs/<run_id>/shares/                        GET read
+runs/<run_id>/shares/new/                    POST share_reports
+runs/<run_id>/shares/<share_id>/revoke/      POST share_reports
+alerts/                                      GET see_clients
+alerts/count/                                GET see_clients
+alerts/acknowledge/                          POST manage_alerts
+alerts/<alert_id>/acknowledge/               POST manage_alerts
+alerts/<alert_id>/mute/                      POST manage_alerts
+search/                                      GET see_clients
+views/                                       GET see_clients, POST see_clients
+views/<view_id>/change/                      POST see_clients own
+views/<view_id>/delete/                      POST see_clients own
 queries/                                     GET read
 queries/new/                                 GET manage_runs, POST manage_runs
 queries/<query_id>/                          GET read
@@ -164,11 +222,23 @@ audit/export/                                POST read_audit
 settings/                                    GET read
 settings/keys/                               GET have_keys
 settings/keys/new/                           POST have_keys
-settings/keys/<key_id>/revoke/               POST have_keys own_key
+settings/keys/<key_id>/revoke/               POST have_keys own
 settings/runs/                               POST manage_settings
 settings/retention/                          GET manage_settings
 settings/general/                            POST manage_members
-settings/members/<member_id>/                POST manage_members
+settings/rules/new/                          GET manage_alerts, POST manage_alerts
+settings/rules/preview/                      POST manage_alerts
+settings/rules/<rule_id>/                    GET manage_alerts, POST manage_alerts
+settings/rules/<rule_id>/switch/             POST manage_alerts
+settings/rules/<rule_id>/mute/               POST manage_alerts
+settings/rules/<rule_id>/remove/             POST manage_alerts
+settings/webhooks/new/                       POST manage_webhooks
+settings/webhooks/<webhook_id>/              GET manage_webhooks, POST manage_webhooks
+settings/webhooks/<webhook_id>/test/         POST manage_webhooks
+settings/webhooks/<webhook_id>/rotate/       POST manage_webhooks
+settings/webhooks/<webhook_id>/remove/       POST manage_webhooks
+settings/webhooks/<webhook_id>/deliveries/<delivery_id>/again/ POST manage_webhooks
+settings/members/<member_id>/                GET manage_members, POST manage_members
 settings/members/<member_id>/remove/         POST manage_members
 settings/invitations/new/                    POST manage_members
 settings/invitations/<invitation_id>/revoke/ POST manage_members
@@ -180,13 +250,15 @@ federations/new/                               GET signed_in, POST signed_in
 account/                                       GET signed_in
 account/email/                                 POST signed_in
 account/sessions/end/                          POST signed_in
-invitations/<secret>/                          GET anybody, POST anybody
+invitations/<secret>/                          GET anybody, POST underway
 installation/                                  GET installation
 installation/accounts/<user_id>/<act>/         POST installation
 installation/audit/                            GET installation
 installation/audit/<number>/                   GET installation
 installation/audit/verify/                     POST installation
 installation/audit/export/                     POST installation
+reports/<secret>/                              GET anybody
+metrics                                        GET scraper
 install.sh                                     GET anybody
 install.ps1                                    GET anybody
 install/<filename>                             GET anybody
@@ -246,8 +318,8 @@ class Row:
     address: str
     method: str
     right: str
-    own_key: bool = False
-    """Of API keys a member finds their own alone; an owner all."""
+    own_object: bool = False
+    """Members find their own of these alone; of API keys an owner all."""
 
     @property
     def place(self) -> str:
@@ -275,14 +347,18 @@ SOCKET_ROWS: tuple[Row, ...] = tuple(_rows(SOCKETS))
 
 HEAD = """# Who may call what
 
-Made of the table in [tests/security/authorisation.py](../tests/security/authorisation.py) (`make api` writes it anew), each row of which the tests try: by everybody
-named here, in their own federation and in a foreign one, with foreign objects in their own, and by API keys of each scope. An address without a row fails them.
+Made of the table in [tests/security/authorisation.py](../tests/security/authorisation.py); `make api` writes it. The tests try each row
+by everybody named here, in their own federation and in a foreign one, with foreign objects in their own, and by API keys of each scope. An
+address without a row fails them.
 
-- Who isn't a member of a federation finds nothing of it: 404. So does a member with the objects of another federation, and a site admin with other sites' clients.
-- A member whose role lacks the right is refused: 403. Who isn't signed in is asked to sign in: 401, or the sign-in page.
-- An installation administrator has accounts, the whole audit log and Django's admin, but is in a federation what a membership says; without one, nobody.
-- An API key opens what its scope says, in its federation, as far as its member's role goes: and no pages. Methods that aren't listed are closed.
-- Unsafe calls of a session need its CSRF token.
+- Who isn't a member of a federation finds nothing of it: 404. So does a member with objects of another federation, and a site admin with
+  other sites' clients.
+- A member whose role lacks the right is refused: 403. Runs and queries, which are asked for by number alone, aren't there for who may not
+  read: 404. Who isn't signed in is asked to: 401, or the sign-in page.
+- An installation administrator has accounts, the whole audit log and Django's admin. What they are in a federation their membership says;
+  without one they find nothing of it.
+- An API key opens what its scope says, in its federation, as far as its member's role goes; and no page.
+- Methods that aren't listed are closed. Unsafe calls of a session need its CSRF token.
 """
 
 
@@ -328,7 +404,7 @@ def _table(title: str, rows: tuple[Row, ...], prefix: str) -> Iterator[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         if row.address.startswith(prefix):
-            found.setdefault(row.address, []).append(f"{row.method} `{row.right}`{', own keys' * row.own_key}")
+            found.setdefault(row.address, []).append(f"{row.method} `{row.right}`{' (own)' * row.own_object}")
     for address, rights in found.items():
         yield f"| `/{address}` | {' · '.join(rights)} |"
     yield ""

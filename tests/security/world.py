@@ -14,8 +14,11 @@ from aggregator.checkpoints import files_of
 from aggregator.core.analytics import QueryConfig
 from aggregator.core.config import StrategyConfig
 from fedui.accounts.models import User
-from fedui.analytics.models import Query
+from fedui.alerts.kinds import Kind, Severity
+from fedui.alerts.webhooks import create_webhook, send_test
+from fedui.analytics.models import Query, QueryStatus
 from fedui.audit.models import AuditEvent
+from fedui.bookmarks.models import SavedView
 from fedui.clients.admission import Applicant, enrol
 from fedui.clients.agent_wheel import agent_wheel
 from fedui.clients.models import Client
@@ -25,11 +28,14 @@ from fedui.federations.models import Federation, Role
 from fedui.federations.services import add_member
 from fedui.keys.scopes import Scope
 from fedui.keys.services import create_key
+from fedui.registry.services import promote
+from fedui.reports.models import Naming
+from fedui.reports.shares import share
 from fedui.runs.models import ModelVersion, Run
 from fedui.runs.store import model_files
 from fedui.strategies.services import create_strategy
 from tests.support.api import as_user, with_key
-from tests.support.domain import a_client, a_csr, a_federation, a_run, a_user, an_app, with_rounds
+from tests.support.domain import NOW, a_client, a_csr, a_federation, a_run, a_user, an_app, with_rounds
 
 DAY = timedelta(1)
 
@@ -111,9 +117,36 @@ def a_place(slug: str, owner: User) -> Place:
         "uidb36": "1",
         "key": "k",
     }
+    named |= registered(run, owner) | watched(federation, clients[0], owner)
     invitation, link = invite(federation, owner, Role.AUDITOR)
     named |= {"invitation_id": str(invitation.pk), "secret": link.rstrip("/").rpartition("/")[2]}
-    return Place(federation, named, clients[1])
+    view = SavedView.objects.create(federation=federation, owner=owner, name="v", page="runs", path="runs/")
+    return Place(federation, named | {"view_id": str(view.pk)}, clients[1])
+
+
+def registered(run: Run, owner: User) -> dict[str, str]:
+    """The model under a name, and a shared report of the run."""
+    name = f"of-{run.federation.slug}"
+    promote(run.models.get(), owner, name)
+    made, link = share(run, owner, naming=Naming.NUMBERS, lifetime=DAY)
+    secret = link.rstrip("/").rpartition("/")[2]
+    return {"models/name": name, "number": "1", "share_id": str(made.pk), "reports/secret": secret}
+
+
+def watched(federation: Federation, client: Client, owner: User) -> dict[str, str]:
+    """An alert, its rule, and a webhook that was told."""
+    rule = federation.alert_rules.create(
+        name="watched", kind=Kind.CLIENT_OFFLINE, severity=Severity.WARNING, settings={"minutes": 15}
+    )
+    alert = federation.alerts.create(
+        rule=rule, kind=rule.kind, severity=rule.severity, subject=f"client:{client.pk}", title="t", client=client,
+        fired_at=NOW,
+    )  # fmt: skip
+    webhook, _ = create_webhook(federation, owner, name="w", url="https://receiver.example/hook")
+    delivery = send_test(webhook, owner)
+    return {
+        "rule_id": str(rule.pk), "alert_id": str(alert.pk), "webhook_id": str(webhook.pk), "delivery_id": str(delivery.pk),
+    }  # fmt: skip
 
 
 def a_model(run: Run, round_number: int) -> None:
@@ -127,7 +160,19 @@ def a_model(run: Run, round_number: int) -> None:
 
 def a_query(run: Run, owner: User) -> Query:
     said = QueryConfig(column="age", statistics=("mean",)).model_dump(mode="json")
-    return Query.objects.create(federation=run.federation, app=run.app, config=said, created_by=owner)
+    figures = {"edges": [0.0, 1.0], "counts": [20], "below": 0, "above": 0}
+    result = {
+        "clients": 2,
+        "values": 20,
+        "passes": 1,
+        "figures": {"mean": 0.5},
+        "histogram": figures,
+        "quantiles": [],
+        "left_out": [],
+    }
+    return Query.objects.create(
+        federation=run.federation, app=run.app, config=said, created_by=owner, status=QueryStatus.COMPLETED, result=result
+    )  # fmt: skip
 
 
 def someone_waiting(federation: Federation, owner: User) -> Any:
