@@ -33,6 +33,12 @@ BY_NUMBER = ("api/v1/runs/", "api/v1/queries/")
 SIGN_IN_PAGES = re.compile(r"^(/login/|/accounts/login/|/admin/login/)")
 
 
+@pytest.fixture(autouse=True)
+def _quietly(caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands of refusals, each with its line in the log, take longer to write than to try."""
+    caplog.set_level("ERROR", logger="django.request")
+
+
 # --- the table is whole ----------------------------------------------------------------------------------------------
 
 
