@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/fedui/v1/*.proto)
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt protos api lock screenshot chaos bench clean
+.PHONY: help setup demo up test lint fmt protos api lock screenshot chaos security api-fuzz bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,9 @@ fmt: setup ## Format the code and mend what can be mended
 protos: setup ## Generate the stubs of protos/
 	$(BIN)/python scripts/generate_stubs.py .
 
-api: setup ## Write docs/openapi.yaml and docs/errors.md anew, from the code
+api: setup ## Write docs/openapi.yaml, docs/errors.md and docs/authorisation.md anew
 	$(BIN)/python manage.py api_documents
+	$(BIN)/python -m tests.security.authorisation > docs/authorisation.md
 
 lock: ## Resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url --upgrade --quiet \
@@ -55,6 +56,12 @@ screenshot: setup ## Make docs/run.png anew, with the browser test
 
 chaos: setup ## Do harm to runs, 100 single faults and 20 double ones: one JSON object a line (ARGS="--single 5 --double 1")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+security: setup ## What tools, planted secrets and strangers find: one JSON object a line
+	@$(BIN)/python -m tests.security
+
+api-fuzz: setup ## Schemathesis against a running API, as owner and as stranger: one JSON object a line (ARGS="--cases 300 --minutes 1")
+	@$(BIN)/python -m tests.security.fuzz $(ARGS)
 
 bench: setup ## Measure: one JSON object a line
 	@for name in aggregation round_time progress_latency durability fleet; do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -70,6 +70,7 @@ class ErrorCode(StrEnum):
     API_KEY_REFUSED = "api_key_refused"
     THROTTLED = "throttled"
     GONE = "gone"
+    UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
 

@@ -18,9 +18,10 @@ _SECRETS = (
     (re.compile(r"\b(fle_[a-z0-9]+)\.[\w.-]+"), r"\1.…"),
     (re.compile(r"\b(fedk_[a-z0-9]+)_\w+"), r"\1_…"),
     (re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_…"),
+    (re.compile(r"(/(?:invitations|reports|accounts/password/reset/key|accounts/confirm-email)/)[^\s\"'/?]+"), r"\1…"),
     (re.compile(r"\b(Bearer|Basic) [^\s\"']+", re.IGNORECASE), r"\1 …"),
 )
-"""Enrolment tokens, API keys, secrets of webhooks, whatever is sent as authorization; and what is left of each."""
+"""Enrolment tokens, API keys, secrets of webhooks and of links, whatever is sent as authorization; and what is left of each."""
 
 
 def without_secrets(text: str) -> str:

@@ -244,6 +244,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "axes.middleware.AxesMiddleware",
+    "fedui.web.outage.OutageMiddleware",
 ]
 
 ROOT_URLCONF = "fedui.urls"

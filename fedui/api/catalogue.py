@@ -98,6 +98,11 @@ CATALOGUE: Mapping[ErrorCode, Meaning] = {
         HTTPStatus.TOO_MANY_REQUESTS, "Too many requests in this minute.", "Wait for the seconds of `Retry-After`."
     ),
     ErrorCode.GONE: Meaning(HTTPStatus.GONE, "It was here, and retention has removed it.", "Nothing brings it back."),
+    ErrorCode.UNAVAILABLE: Meaning(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Redis is away, so that attempts can't be counted: none is let in.",
+        "Try again after the seconds of `Retry-After`; `/api/v1/ready` tells what is away.",
+    ),
     ErrorCode.INTERNAL: Meaning(
         HTTPStatus.INTERNAL_SERVER_ERROR, "A fault of the server's.", "Try again; the server's log has the details."
     ),

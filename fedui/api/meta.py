@@ -144,12 +144,16 @@ def nowhere(request: HttpRequest) -> HttpResponse:
 class SchemaView(SpectacularAPIView):
     """The OpenAPI description. Public, like the source that it is made of."""
 
+    metadata_class = None
+
 
 @method_decorator(csp_update({"worker-src": ["'self'", "blob:"]}), name="dispatch")
 class Redoc(SpectacularRedocView):
     url_name = "api:schema"
     template_name = "api/redoc.html"
+    metadata_class = None
 
 
 class Swagger(SpectacularSwaggerSplitView):
     url_name = "api:schema"
+    metadata_class = None

@@ -9,10 +9,12 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
+from redis.exceptions import RedisError
 from rest_framework import exceptions
 
 from fedui.api.catalogue import STATUS
 from fedui.errors import DomainError, ErrorCode
+from fedui.web.outage import RETRY_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
             return _throttled(error)
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return _unauthenticated(error)
+        case RedisError():
+            return _unavailable(error)
         case Http404() | exceptions.NotFound():
             return problem(ErrorCode.NOT_FOUND, "There is no such thing here, or you may not see it.")
         case PermissionDenied() | exceptions.PermissionDenied():
@@ -66,6 +70,15 @@ def _unauthenticated(error: exceptions.APIException) -> HttpResponse:
     refused = isinstance(error, exceptions.AuthenticationFailed)
     response = problem(ErrorCode.UNAUTHENTICATED, str(error.detail) if refused else "You are not signed in.", hint=hint)
     response["WWW-Authenticate"] = 'Bearer realm="FedUI"'
+    return response
+
+
+def _unavailable(error: RedisError) -> HttpResponse:
+    """Attempts that can't be counted are refused: guessing would be free otherwise."""
+    logger.error("Redis is away: %s", error)
+    hint = f"Try again in {RETRY_SECONDS} s; /api/v1/ready tells what is away."
+    response = problem(ErrorCode.UNAVAILABLE, "Redis is away, so that attempts can't be counted.", hint=hint)
+    response["Retry-After"] = str(RETRY_SECONDS)
     return response
 
 

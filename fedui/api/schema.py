@@ -7,7 +7,7 @@ from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 
 from fedui.api import once
@@ -24,6 +24,11 @@ PROBLEM = "application/problem+json"
 _VERBS = {"GET": "get", "POST": "create", "PUT": "replace", "PATCH": "change", "DELETE": "delete"}
 
 
+@extend_schema_field({"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]})
+class _Faults(serializers.JSONField):
+    """What is wrong with a request."""
+
+
 class Problem(serializers.Serializer[Any]):
     """An error (RFC 9457), with a code from the catalogue in docs/errors.md."""
 
@@ -33,7 +38,7 @@ class Problem(serializers.Serializer[Any]):
     detail = serializers.CharField(help_text="What has happened.")
     code = serializers.ChoiceField(choices=[code.value for code in ErrorCode])
     hint = serializers.CharField(help_text="What to do; may be empty.")
-    errors = serializers.DictField(required=False, help_text="Messages by field, of an invalid request.")  # type: ignore[assignment]  # a field is no attribute
+    errors = _Faults(required=False, help_text="Messages by field; of a strategy a list with each one's place.")  # type: ignore[assignment]  # a field is no attribute
 
 
 class Schema(AutoSchema):
@@ -82,7 +87,8 @@ class Schema(AutoSchema):
 
     def _answer(self, given: Gives) -> Any:
         if given.serializer is None:
-            return OpenApiResponse(OpenApiTypes.BINARY, given.description)
+            content = OpenApiTypes.OBJECT if given.media_type == "application/yaml" else OpenApiTypes.BINARY
+            return OpenApiResponse(content, given.description)
         return OpenApiResponse(given.serializer(many=given.many), given.description)
 
     def _of_a_read(self) -> list[OpenApiParameter]:

@@ -96,7 +96,7 @@ class Enrol(AgentView):
     refusals = {
         "POST": (
             ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_SPENT, ErrorCode.TOKEN_REVOKED, ErrorCode.CSR_INVALID,
-            ErrorCode.ADMISSION_REFUSED, ErrorCode.NAME_TAKEN,
+            ErrorCode.ADMISSION_REFUSED, ErrorCode.NAME_TAKEN, ErrorCode.UNAVAILABLE,
         )
     }  # fmt: skip
     throttle_classes = (EnrolmentThrottle,)
@@ -120,7 +120,7 @@ class AdmissionState(AgentView):
     verbs = {"GET": "collect"}
     acts = {"GET": Access.PUBLIC}
     gives = {"GET": Gives(AdmittedOut, 201, sparse=False, also={202: "The machine waits for an operator."})}
-    refusals = {"GET": (ErrorCode.ADMISSION_REFUSED,)}
+    refusals = {"GET": (ErrorCode.ADMISSION_REFUSED, ErrorCode.UNAVAILABLE)}
     throttle_classes = (AdmissionThrottle,)
 
     def get(self, request: Request, admission_id: UUID) -> Response:
