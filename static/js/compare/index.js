@@ -148,8 +148,12 @@ $("[data-copy-link]").addEventListener("click", async () => {
   }
 });
 
+/** What the server is asked about; the rest of the address is how it is looked at. */
+const ASKED = ["runs", "metric", "target", "base"];
+const asked = new URLSearchParams([...query].filter(([name]) => ASKED.includes(name)));
+
 async function load() {
-  const response = await fetch(`${page.dataset.api}${location.search}`, { headers: { Accept: "application/json" } });
+  const response = await fetch(`${page.dataset.api}?${asked}`, { headers: { Accept: "application/json" } });
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   compared = await response.json();
   redraw();
