@@ -87,7 +87,7 @@ def test_a_run_that_is_complete_is_extended(sign_in: Open, world: World) -> None
     expect(page.locator("#run-state")).to_have_text("Queued (next)")
     expect(page.locator("#progress-title")).to_have_text(f"{ROUNDS} of 12 rounds")
     expect(page.locator("#metrics .annotation-text", has_text="Extended")).to_have_count(1)
-    page.get_by_role("button", name="Table").click()
+    page.locator("#metrics").get_by_role("button", name="Table").click()
     expect(page.locator("#metrics .datatable")).to_contain_text("Extended by owner")
 
 

@@ -137,7 +137,7 @@ def test_the_page_comes_through_a_restart_of_the_web_server(page: Page, platform
     expect(page.locator(".live")).to_have_attribute("data-state", "reconnecting", timeout=MILLISECONDS)
     has(page.locator("#run-head"), "Completed")
     has(page.locator("#progress-title"), f"{ROUNDS} of {ROUNDS} rounds")
-    page.get_by_role("button", name="Table").click()
+    page.locator("#metrics").get_by_role("button", name="Table").click()
     rounds = page.locator("#metrics .datatable tbody tr td:first-child, #metrics .datatable tbody tr th:first-child")
     assert sorted(int(text) for text in rounds.all_inner_texts()) == list(range(ROUNDS + 1))
 
