@@ -64,7 +64,7 @@ api-fuzz: setup ## Schemathesis against a running API, as owner and as stranger:
 	@$(BIN)/python -m tests.security.fuzz $(ARGS)
 
 bench: setup ## Measure: one JSON object a line
-	@for name in aggregation round_time progress_latency durability fleet; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in aggregation round_time progress_latency durability fleet dashboard; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## Remove what the commands above have made, but no data of `make up`
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var/demo
