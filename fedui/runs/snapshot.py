@@ -24,8 +24,8 @@ CHANGING = (
     "status", "reason", "rounds_done", "num_rounds", "started_at", "ended_at", "lease_expires_at", "pause_at_once", "priority",
     "start_at", "retries",
 )  # fmt: skip
-MODEL_FIELDS = ("round_number", "sha256", "size", "removed_at")
-METRIC_FIELDS = ("round_number", "source", "name", "value", "num_examples")
+MODEL_FIELDS = ("run", "round_number", "sha256", "size", "removed_at")
+METRIC_FIELDS = ("run", "round_number", "source", "name", "value", "num_examples")
 DETAILED_ROUNDS = 60
 """Participations are told of at most this many rounds, the latest,"""
 MOST_PARTICIPATIONS = 1_500
@@ -53,7 +53,7 @@ def snapshot_of(run: Run) -> dict[str, Any]:
         "participations": [participation_payload(one) for one in _participations(rounds)],
         "models": [model_payload(model) for model in run.models.only(*MODEL_FIELDS)],
         "commands": [command_payload(command) for command in run.commands.all()],
-        "clients": [client_payload(client) for client in run.federation.clients.only("name", "number")],
+        "clients": [client_payload(client) for client in run.federation.clients.only("federation", "name", "number")],
     }
 
 

@@ -27,7 +27,7 @@ from fedui.keys.models import ApiKey
 from fedui.registry.services import promote
 from fedui.reports.models import Naming
 from fedui.reports.shares import share
-from fedui.runs import commands
+from fedui.runs import commands, digests
 from fedui.runs.commands import Order
 from fedui.runs.models import ModelVersion, RunRules
 from fedui.workers.models import Worker
@@ -124,7 +124,9 @@ def _two_of_each(world: World) -> None:
         )
         Worker.objects.create(key=federation.slug, host="h", pid=1, bind="b", address="a", expires_at=ends)
         StoredAnswer.objects.create(actor="1", key_hash=federation.slug, request_hash="b", expires_at=ends)
-        with_rounds(a_run(federation, world.owner, "more"), [client], 1)
+        more = a_run(federation, world.owner, "more")
+        with_rounds(more, [client], 1)
+        digests.ensure(more)
 
 
 def _cost(browser: Browser, address: str) -> int:

@@ -132,7 +132,7 @@ def test_the_wheel_holds_the_agent_and_nothing_of_the_server(tmp_path: Path) -> 
     assert {name.split("/")[0] for name in names} == {"client_agent", "protos", info}
     assert "client_agent/apps/data/NOTICE.txt" in names
     assert "Requires-Dist: numpy" in metadata
-    assert 'Requires-Dist: typer>=0.20; extra == "agent"' in metadata
+    assert 'Requires-Dist: typer<0.29,>=0.20; extra == "agent"' in metadata
     assert "django" not in metadata
     assert "fedagent = client_agent.cli:main" in entry_points
     assert "supervisor" not in entry_points

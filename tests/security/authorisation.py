@@ -151,6 +151,11 @@ runs/<run_id>/events                                  GET read
 runs/<run_id>/events/stream                           GET read
 runs/<run_id>/rounds                                  GET read
 runs/<run_id>/rounds/<round_number>/similarity        GET read
+runs/<run_id>/rounds/<round_number>/participations    GET read
+runs/<run_id>/heat                                    GET read
+runs/<run_id>/outlook                                 GET read
+runs/<run_id>/clients/<client_id>                     GET read
+runs/<run_id>/diff/<before>/<after>                   GET read
 runs/<run_id>/participations                          GET read
 runs/<run_id>/metrics                                 GET read
 runs/<run_id>/models                                  GET read
