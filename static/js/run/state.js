@@ -294,10 +294,11 @@ const HANDLERS = {
     waiting: null,
     trainingOn: new Map(),
   }),
-  "model.initialised": (state, event) => ({
-    ...state,
-    models: new Map(state.models).set(0, { ...state.models.get(0), round: 0, sha256: event.data.sha256, size: event.data.size }),
-  }),
+  "model.initialised": (state, event) => {
+    const { sha256, size } = event.data;
+    const models = new Map(state.models).set(0, { ...state.models.get(0), round: 0, sha256, size });
+    return addMetrics({ ...state, models }, event);
+  },
   "round.started": beginRound,
   "round.closed": (state, event) =>
     patchRound({ ...state, waiting: null }, newest(state, event.round), {
