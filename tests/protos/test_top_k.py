@@ -51,6 +51,13 @@ def test_each_coordinate_is_either_sent_or_kept(arrays: tuple[NDArray[Any], ...]
     assert np.array_equal(np.sort(np.abs(on_the_way))[::-1][:count], largest[:count].astype("f8"))
 
 
+def test_a_tensor_that_would_not_get_smaller_travels_whole() -> None:
+    ones, residual = np.ones(4, Float), {"w": np.zeros(4, Float)}
+    content = encode({"w": ones}, top_k(0.3), {"w": np.zeros(4, Float)}, residual=residual)
+    assert sent(content, 4, 0.3).tolist() == ones.tolist()
+    assert not residual["w"].any()
+
+
 @given(vectors, fractions)
 def test_what_is_not_counted_gives_its_mass_back(arrays: tuple[NDArray[Any], ...], keep: float) -> None:
     """Over rounds of which one isn't counted: the residual that goes on is that of the last counted one."""
