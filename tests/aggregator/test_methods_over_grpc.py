@@ -211,9 +211,10 @@ async def test_an_app_that_does_not_serve_the_method_says_why(federation: Federa
     run = add_run(federation, 1, 1, method={"name": "scaffold"}, faults={"max_abandoned": 1})
     await drive(federation, run)
     assert run.outcome is RunOutcome.FAILED
-    (refused, _) = run.rounds[1, 1].participations
-    assert refused.outcome == "refused"
-    assert "can't train by the method 'scaffold'" in refused.reason
+    # The first refusal, whoever's it is, ends the round; the other client's may come too late to be kept.
+    refused = [taken for taken in run.rounds[1, 1].participations if taken.outcome == "refused"]
+    assert refused
+    assert all("can't train by the method 'scaffold'" in taken.reason for taken in refused)
 
 
 async def test_an_update_without_the_control_variates_is_refused(federation: Federation) -> None:
