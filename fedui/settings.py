@@ -162,6 +162,7 @@ TRANSFER_LIMITS = environment.transfer_limits(
     least_rate=env.float("FEDUI_TRANSFER_LEAST_BYTES_PER_SECOND", default=4096.0),
     most_rate=env.float("FEDUI_TRANSFER_MOST_BYTES_PER_SECOND", default=float("inf")),
     spool_bytes=env.int("FEDUI_UPLOAD_SPOOL_BYTES", default=64 * 1024**3),
+    keep_seconds=env.float("FEDUI_UPLOAD_KEEP_SECONDS", default=600.0),
 )
 MAX_RUNS = environment.not_negative("FEDUI_MAX_RUNS", env.int("FEDUI_MAX_RUNS", default=16))
 """That run at once; the others wait in the queue. 0: no limit."""

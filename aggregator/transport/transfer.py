@@ -72,6 +72,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         self._streams: dict[tuple[str, str, str], TransferStream] = {}
         self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
         self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._sweep_later()  # an earlier engine may have left something, and nobody upload for a long time
 
     async def Download(  # type: ignore[override]  # written with `context`, so that a reader who stops can be left
         self, request: transfer_pb2.DownloadRequest, context: Context

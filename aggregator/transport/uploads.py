@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 BATCH_BYTES = 4 * limits.CHUNK_BYTES
 """Written and hashed at a time, in a thread, while the next chunks arrive."""
 SUFFIX = ".part"
+LOCK = "lock"
 
 
 class SpoolFull(Exception):
@@ -48,13 +49,22 @@ def upload_folder(parent: Path | None) -> Iterator[Path]:
     for number in count():
         folder = parent / str(number)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            yield folder
-            return
+        with _locked(folder) as held:
+            if held:
+                yield folder
+                return
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether no other process has `folder`; none takes it meanwhile."""
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 class PartialUpload:
@@ -214,10 +224,25 @@ class Uploads:
             for task_id in record.keys() - open_tasks:
                 del record[task_id]
         wanted = {*self._names.values(), *(name for name, upload in self._partials.items() if upload.busy)}
-        for path in self._folder.glob(f"*{SUFFIX}"):
-            if path.name not in wanted and time.time() - path.stat().st_mtime > self._limits.keep_seconds:
+        for path in self._too_old(self._folder):
+            if path.name not in wanted:
                 self._forget(path.name)
-        return any(self._folder.glob(f"*{SUFFIX}"))
+        return any(self._folder.glob(f"*{SUFFIX}")) | self._sweep_abandoned()
+
+    def _sweep_abandoned(self) -> bool:
+        """The same in the folders of engines that have ended, which may never start again. True if something is left there."""
+        left = False
+        for lock in self._folder.parent.glob(f"*/{LOCK}"):
+            if lock.parent != self._folder and (self._folder / LOCK).exists():
+                with _locked(lock.parent) as held:
+                    for path in self._too_old(lock.parent) if held else ():
+                        path.unlink()
+                    left |= held and any(lock.parent.glob(f"*{SUFFIX}"))
+        return left
+
+    def _too_old(self, folder: Path) -> list[Path]:
+        now = time.time()
+        return [p for p in folder.glob(f"*{SUFFIX}") if now - p.stat().st_mtime > self._limits.keep_seconds]
 
     def _received(self, owner: str, request: transfer_pb2.GetUploadRequest) -> int:
         """Agents of protocol 1.1 don't tell which update they have."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -22,7 +22,7 @@ from aggregator.ports import RunOutcome, RunSpec
 from aggregator.transport.calls import OpenCalls
 from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import build_server
-from aggregator.transport.uploads import SpoolFull, Uploads, upload_folder
+from aggregator.transport.uploads import SUFFIX, SpoolFull, Uploads, upload_folder
 from protos.fedui.v1 import task_pb2, transfer_pb2
 from protos.tensors import Parameters, Signature, TensorSpec, encode
 from tests.aggregator.conftest import Federation
@@ -349,6 +349,18 @@ async def test_partial_uploads_go_when_their_round_is_over(tmp_path: Path) -> No
     assert list(tmp_path.glob("*.part"))
     assert not uploads.sweep(set())
     assert not list(tmp_path.glob("*.part"))
+
+
+async def test_what_ended_engines_have_left_goes_though_nobody_uploads(tmp_path: Path) -> None:
+    with ExitStack() as before, upload_folder(tmp_path) as in_use:
+        own, abandoned = (before.enter_context(upload_folder(tmp_path)) for _ in range(2))
+        left = {folder: folder / f"update{SUFFIX}" for folder in (in_use, own, abandoned)}
+        for path in left.values():
+            path.write_bytes(b"half of it")
+        before.close()
+        async with limited_federation(tmp_path, keep_seconds=0.1) as federation:
+            await federation.until(lambda: not left[own].exists() and not left[abandoned].exists())
+        assert left[in_use].exists()
 
 
 def test_limits_that_contradict_one_another_are_refused() -> None:

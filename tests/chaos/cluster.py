@@ -28,6 +28,7 @@ POSTGRES = os.environ.get("FEDUI_TEST_DATABASE_URL", "postgres://postgres@127.0.
 WORKERS = ("first worker", "second worker")
 """One serves, the other stands by."""
 CLIENTS = ("hosp-alder", "hosp-birch", "hosp-cedar")
+UPLOADS_KEPT_SECONDS = 20
 APP = "tests.chaos.counting_app:app"
 
 
@@ -49,16 +50,17 @@ class Cluster:
             one.mkdir(parents=True, exist_ok=True)
         self.disk = Disk(self.data / "models")
         self._sockets = Path(tempfile.mkdtemp(prefix="chaos-"))
-        self._web_port = free_port()
-        self._grpc_ports = {name: free_port() for name in WORKERS}
-        self.network = Network(self._grpc_ports.values())
+        self.web_port = free_port()
+        self.grpc_ports = {name: free_port() for name in WORKERS}
+        self.network = Network(self.grpc_ports.values())
         self._database = f"fedui_chaos_{secrets.token_hex(4)}" if database == "postgres" else None
         self.services: dict[str, Service] = {}
-        self.url = f"http://127.0.0.1:{self._web_port}"
+        self.url = f"http://127.0.0.1:{self.web_port}"
         self.environment = self._clean_environment() | {
             "FEDUI_DATA_DIR": str(self.data),
             "FEDUI_PUBLIC_URL": self.url,
             "FEDUI_GRPC_ADDRESS": self._address(WORKERS[0]),
+            "FEDUI_UPLOAD_KEEP_SECONDS": str(UPLOADS_KEPT_SECONDS),
             "FEDUI_FAILPOINTS": str(self.failpoints),
             "REDIS_URL": f"unix://{self._sockets}/redis.sock",
             "PYTHONPATH": str(ROOT),
@@ -76,10 +78,10 @@ class Cluster:
         self._start_redis()
         celery = [sys.executable, "-m", "celery", "-A", "fedui"]
         self._start("web", [sys.executable, "-m", "uvicorn", "fedui.asgi:application", "--ws", "wsproto",
-                            "--port", str(self._web_port), "--no-access-log"])  # fmt: skip
+                            "--port", str(self.web_port), "--no-access-log"])  # fmt: skip
         for name in WORKERS:
             place = {
-                "FEDUI_GRPC_BIND": f"127.0.0.1:{self._grpc_ports[name]}",
+                "FEDUI_GRPC_BIND": f"127.0.0.1:{self.grpc_ports[name]}",
                 "FEDUI_GRPC_ADDRESS": self._address(name),
             }
             self._start(name, self._worker_command(), self.environment | place)
@@ -134,7 +136,7 @@ class Cluster:
 
     def _address(self, worker: str) -> str:
         """Where agents find it: at the other end of the network."""
-        return f"127.0.0.1:{self.network.ports[self._grpc_ports[worker]]}"
+        return f"127.0.0.1:{self.network.ports[self.grpc_ports[worker]]}"
 
     def web_answers(self) -> bool:
         try:

@@ -32,6 +32,7 @@ from fedui.workers.models import Worker
 from tests.chaos.cluster import CLIENTS, Cluster
 from tests.chaos.faults import ROUNDS, Fault, Injector
 from tests.chaos.processes import Service, until
+from tests.chaos.remains import left_behind
 
 T = TypeVar("T")
 
@@ -241,7 +242,8 @@ class Experiment:
         return wrong
 
     def _left_behind(self) -> list[str]:
-        return [] if self._fresh().lease_expires_at is None else ["a lease is left"]
+        lease = [] if self._fresh().lease_expires_at is None else ["a lease is left"]
+        return lease + left_behind(self._laboratory.cluster)
 
     def _fresh(self) -> Run:
         return _again(lambda: Run.objects.get(pk=self._run.pk))
