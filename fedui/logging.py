@@ -65,7 +65,8 @@ def logging_config(*, log_format: str, level: str) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(log_format)],
             }
         },
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "default"}},
+        # The handler has the level too: loggers of Django and uvicorn bring levels of their own.
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "default", "level": level}},
         "root": {"handlers": ["console"], "level": level},
         # Uvicorn and Django bring handlers of their own; here everything goes through the root's.
         "loggers": {

@@ -333,7 +333,7 @@ METRICS_DIR = DATA_DIR / "metrics" / socket.gethostname()
 
 LOGGING = logging_config(
     log_format=environment.choice("FEDUI_LOG_FORMAT", env.text("FEDUI_LOG_FORMAT", "text"), ("text", "json")),
-    level=env.text("FEDUI_LOG_LEVEL", "INFO").upper(),
+    level=environment.choice("FEDUI_LOG_LEVEL", env.text("FEDUI_LOG_LEVEL", "INFO").upper(), environment.LOG_LEVELS),
 )
 
 # --- Redis: cache, live updates, task queue --------------------------------------------------------------------------

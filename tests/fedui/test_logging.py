@@ -6,6 +6,9 @@ import asyncio
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +46,25 @@ def test_one_line_an_entry_with_its_fields(log_format: str, logged: io.StringIO)
     for line, event in ((first, "Round committed"), (second, "Slow")):
         assert event in line
         assert json.loads(line)["run_id"] == 7 if log_format == "json" else "run_id=7" in line
+
+
+def test_the_level_holds_for_the_loggers_of_libraries_too() -> None:
+    program = """
+import django; django.setup()
+import logging
+for name in ("fedui", "django.request", "uvicorn.error"):
+    logging.getLogger(name).warning("quiet %s", name)
+    logging.getLogger(name).error("loud %s", name)
+"""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "fedui.settings", "FEDUI_LOG_LEVEL": "error"}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert [line.count("loud") for line in said.stderr.splitlines()] == [1, 1, 1]
+
+    environment["FEDUI_LOG_LEVEL"] = "loud"
+    refused = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "FEDUI_LOG_LEVEL is 'LOUD': it must be one of DEBUG" in refused.stderr
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
