@@ -81,7 +81,11 @@ def run_tests(session: Session, *, quick: bool) -> None:
     browser = session.has("Chromium", bool(CHROMIUM), "browser tests were left out (CHROMIUM names one)")
     if browser:
         session.run("browser", [*pytest, "-n", "2", "-m", "browser and not e2e"], **environment)
-    session.run("whole platform", [*pytest, "-m", "e2e" if browser else "e2e and not browser"], **environment)
+    session.run(
+        "whole platform",
+        [*pytest, "-n", "2", "--dist", "loadfile", "-m", "e2e" if browser else "e2e and not browser"],
+        **environment,
+    )
 
 
 def report(session: Session) -> int:

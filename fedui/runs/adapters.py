@@ -273,7 +273,8 @@ def _attendance_of(run: Run) -> dict[str, Attendance]:
 @transaction.atomic
 def _renew(lease: Lease) -> Directive:
     run = _fence(lease)
-    Run.objects.filter(pk=run.pk).update(lease_expires_at=timezone.now() + LEASE)
+    # A renewal that waited while the run was ended or given back must not keep the next owner from it.
+    Run.objects.filter(pk=run.pk, lease_owner=lease.owner).update(lease_expires_at=timezone.now() + LEASE)
     match run.status:
         case RunStatus.STOPPING:
             return Directive.STOP

@@ -180,6 +180,13 @@ async def test_an_expired_lease_is_taken_over_and_its_holder_can_write_nothing(h
     await harness.store.finish(new, RunOutcome.COMPLETED, "done")
 
 
+async def test_a_renewal_that_comes_after_the_release_keeps_nobody_from_the_run(harness: Harness) -> None:
+    lease = (await harness.take_up()).lease
+    await harness.store.release(lease)
+    await harness.store.renew(lease)
+    assert (await harness.take_up()).lease.fencing > lease.fencing
+
+
 async def test_the_operators_stop_is_read_with_the_lease(harness: Harness) -> None:
     lease = (await harness.take_up()).lease
     assert await harness.store.renew(lease) is Directive.GO_ON
