@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ TAKEOVER_BAR = 15.0
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: nothing is left behind
     folder = Path(tempfile.mkdtemp(prefix="fedui-chaos-"))
     with Cluster(folder, options.database) as cluster:
         os.environ.update(cluster.environment)
