@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
+from psycopg.errors import IdleInTransactionSessionTimeout
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,5 +32,9 @@ async def patiently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
             return result
         except (InterfaceError, OperationalError) as error:
             logger.warning("The database is away, trying again in %g s: %s", delay, error)
+        except InternalError as error:
+            if not isinstance(error.__cause__, IdleInTransactionSessionTimeout):
+                raise
+            logger.warning("The process stood still in a transaction, trying again in %g s: %s", delay, error)
         await asyncio.sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)

@@ -28,6 +28,8 @@ MODEL_STORE_ENDPOINT = env.text("FEDUI_MODEL_STORE_ENDPOINT", "")
 REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 DATABASES = {"default": environment.database(env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'fedui.sqlite3'}"))}
+IDLE_IN_TRANSACTION_SECONDS = 10.0
+"""After which PostgreSQL ends a connection that does nothing in an open transaction: a frozen worker loses its locks with its lease."""
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- who may reach it ------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ else:
     # A file and not memory, which the threads of a test would share one connection to.
     DATABASES["default"]["TEST"] = {"NAME": str(Path(_folder.name) / "test.sqlite3")}
 
+IDLE_IN_TRANSACTION_SECONDS = 600.0  # a test is one transaction, within which it may wait for others
+
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 CELERY_BROKER_URL = "memory://"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
