@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from channels.db import database_sync_to_async
-from django.db import InternalError, connection, transaction
+from django.db import InternalError, connection, connections, transaction
 
 from fedui.federations.models import Federation
 from fedui.patience import patiently
@@ -61,7 +61,7 @@ async def test_what_is_done_patiently_is_done_again(short: None) -> None:
     await database_sync_to_async(lambda: a_federation("hearts", a_user("owner")))()
     await patiently(rename)
     assert (await Federation.objects.aget()).name == "After try 2"
-    await database_sync_to_async(lambda: connection.close())()
+    await database_sync_to_async(connections.close_all)()
 
 
 def _await_the_end_of_this_connection() -> None:
