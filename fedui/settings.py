@@ -320,6 +320,8 @@ API_CALLS_PER_MINUTE: int = env.int("FEDUI_API_CALLS_PER_MINUTE", default=1200)
 """Of one account, or of one API key."""
 API_STRANGERS_PER_MINUTE: int = env.int("FEDUI_API_STRANGERS_PER_MINUTE", default=120)
 """Of one address, without a sign-in."""
+API_STREAMS = environment.at_least_one("FEDUI_API_STREAMS", env.int("FEDUI_API_STREAMS", default=20))
+"""Event streams that one account, or one API key, may have open at a time."""
 
 METRICS_TOKEN = env.text("FEDUI_METRICS_TOKEN", "")
 METRICS_NETWORKS = environment.networks("FEDUI_METRICS_NETWORKS", env.names("FEDUI_METRICS_NETWORKS", []))
