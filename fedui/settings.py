@@ -340,7 +340,13 @@ LOGGING = logging_config(
 # --- Redis: cache, live updates, task queue --------------------------------------------------------------------------
 
 CACHES: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "fedui"}
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "fedui",
+        # Each call of the API is counted there: a Redis that hangs must hold none up for long.
+        "OPTIONS": {"socket_connect_timeout": 1.0, "socket_timeout": 1.0},
+    }
 }
 
 _layers: dict[str, dict[str, Any]] = {
