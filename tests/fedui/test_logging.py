@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -123,10 +124,11 @@ async def test_sockets_say_what_they_are_about(
     cookie = (await sync_to_async(session_cookie)("owner")).encode()
     headers = [(b"cookie", cookie), (b"origin", b"http://testserver"), (b"host", b"testserver")]
     paths = {f"/ws/runs/{run.pk}/": b"from-the-proxy", "/ws/federations/hearts/": b"another\tline"}
-    sockets = []
+    sockets: list[Any] = []  # it has no types
     for path, sent in paths.items():
         scope = {"type": "websocket", "path": path, "headers": [*headers, (b"x-request-id", sent)], "query_string": b""}
-        sockets.append(socket := ApplicationCommunicator(application, scope))
+        socket: Any = ApplicationCommunicator(application, scope)
+        sockets.append(socket)
         await socket.send_input({"type": "websocket.connect"})
         assert (await socket.receive_output(10))["type"] == "websocket.accept"
         assert json.loads((await socket.receive_output(10))["text"])["type"] == "hello"
