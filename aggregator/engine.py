@@ -20,7 +20,7 @@ from aggregator.hub import Hub
 from aggregator.ports import ClientRegistry, Evaluator, EventSink, ModelStore, QueryStore, RunOutcome, RunStore
 from aggregator.query_driver import QueryDriver
 from aggregator.run_driver import RunDriver
-from aggregator.transport.calls import OpenCalls
+from aggregator.transport.calls import CallObserver, OpenCalls
 from aggregator.transport.connections import ConnectionLimits
 from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import TLSMaterial, TLSSource, build_server
@@ -76,6 +76,7 @@ class Engine:
         uploads: Path | None = None,
         transfer_limits: TransferLimits | None = None,
         connection_limits: ConnectionLimits | None = None,
+        observe_call: CallObserver | None = None,
     ) -> None:
         """`uploads` keeps what has arrived of an update for an engine that comes after this one; without it, nothing does."""
         self._owner = owner
@@ -90,7 +91,7 @@ class Engine:
             lost_after_seconds=lost_after_seconds,
             find_settled=store.settled,
         )
-        self._calls = OpenCalls(connection_limits)
+        self._calls = OpenCalls(connection_limits, observe_call)
         self._barring = Barring(registry, self._hub, self._calls)
         self._runs: dict[int, InHand[RunDriver]] = {}
         self._queries_in_hand: dict[int, InHand[QueryDriver]] = {}

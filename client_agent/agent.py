@@ -10,7 +10,7 @@ import signal
 from collections.abc import Coroutine
 
 import client_agent
-from client_agent import backoff, cards, scalars
+from client_agent import backoff, cards, log_context, scalars
 from client_agent.connection import Connection
 from client_agent.departures import Departures
 from client_agent.errors import ConfigurationError
@@ -77,6 +77,7 @@ async def serve(
     Raises `Dismissed`, `CertificateExpired`, and `ConfigurationError` when what leaves can't be listed, or `metrics_port` is taken.
     """
     federation = identity.enrolment.federation
+    log_context.bind(federation=federation, client_id=identity.enrolment.client_id)
     owner = owner or Owner(home, federation)
     state = StateFile(home.state_file)
     outbox = Outbox()

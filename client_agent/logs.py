@@ -8,10 +8,13 @@ import sys
 from datetime import UTC, datetime
 
 from client_agent.config import LogFormat
+from client_agent.log_context import about
+
+_FIELDS = ("federation", "client_id", "run_id", "round", "task_id")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line, with what it is about."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -19,6 +22,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **about(),
+            **{name: getattr(record, name) for name in _FIELDS if hasattr(record, name)},
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

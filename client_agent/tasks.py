@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from client_agent import execution
+from client_agent import execution, log_context
 from client_agent.errors import TaskRefused, TransferError, UpdateTooLate
 from client_agent.execution import Given, Update
 from client_agent.hosting import AppKey, HostedApp, HostedApps
@@ -123,10 +123,10 @@ class Tasks:
         if self._waiting.pop(task_id, None):
             self._outbox.put_result(_cancelled(task_id, reason))
         elif (job := self._jobs.get(task_id)) and finish:
-            log.info("Task %s is to send what it has: %s", task_id, reason)
+            log.info("Task %s is to send what it has: %s", task_id, reason, extra=log_context.names_of(job.task))
             job.progress.end_early()
         elif job:
-            log.info("Task %s cancelled by the server: %s", task_id, reason)
+            log.info("Task %s cancelled by the server: %s", task_id, reason, extra=log_context.names_of(job.task))
             job.called_off, job.called_off_at = reason, time.monotonic()
             job.work.cancel()
 
@@ -176,11 +176,13 @@ class Tasks:
 
     def _finish(self, task: task_pb2.Task, result: task_pb2.TaskResult) -> None:
         outcome = task_pb2.TaskOutcome.Name(result.outcome).removeprefix("TASK_OUTCOME_").lower()
-        log.info("Round %d, %s: %s%s", task.round, _kind(task), outcome, f" ({result.reason})" if result.reason else "")
+        reason = f" ({result.reason})" if result.reason else ""
+        log.info("Round %d, %s: %s%s", task.round, _kind(task), outcome, reason, extra=log_context.names_of(task))
         self._outbox.put_result(result)
 
     async def _perform(self, task: task_pb2.Task, progress: TaskProgress, transfer: Transfer) -> task_pb2.TaskResult:
         """Whatever goes wrong with one task is told to the server, and never ends the agent."""
+        log_context.bind(**log_context.names_of(task))
         forwarding = asyncio.create_task(progress.forward())
         try:
             return await self._complete(task, progress, transfer)

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 async def in_thread(function: Callable[[], T], stop: Callable[[], None]) -> T:
-    """Run `function` in a thread. When cancelled, call `stop` and wait for the thread's end: two trainings of
-    one client at a time would share its state.
+    """Run `function` in a thread, whose log lines are about what ours are about. When cancelled, call `stop` and wait for the
+    thread's end: two trainings of one client at a time would share its state.
 
     The thread is a daemon, unlike an executor's: training that doesn't listen must not keep a stopped agent alive.
     """
@@ -30,7 +31,7 @@ async def in_thread(function: Callable[[], T], stop: Callable[[], None]) -> T:
         with contextlib.suppress(RuntimeError):  # The agent may have stopped and closed its loop.
             loop.call_soon_threadsafe(ended.set)
 
-    threading.Thread(target=call, name="training", daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(call,), name="training", daemon=True).start()
     try:
         await ended.wait()
     except asyncio.CancelledError:

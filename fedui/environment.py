@@ -185,6 +185,13 @@ def not_negative(name: str, value: int) -> int:
     return value
 
 
+def at_least_one(name: str, value: int) -> int:
+    """`value` if it is 1 or more."""
+    if value < 1:
+        raise ImproperlyConfigured(f"{name} is {value}: it must be 1 or more.")
+    return value
+
+
 def positive(name: str, value: str) -> float:
     """`value` if it reads a number above 0."""
     try:

@@ -16,6 +16,7 @@ DomainError
 ├── PreconditionFailed      fedui.api.conditional
 ├── PreconditionRequired    fedui.api.conditional
 ├── KeyOfAnotherRequest     fedui.api.once
+├── TooManyStreams          fedui.api.places
 ├── RunRefused              fedui.runs.services
 ├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
@@ -80,6 +81,8 @@ class DomainError(Exception):
     code: ErrorCode = ErrorCode.INTERNAL
     extensions: Mapping[str, Any] = {}
     """More members of the problem document, for programs."""
+    retry_after: int | None = None
+    """Seconds, after which the same may be tried again."""
 
     def __init__(self, detail: str, *, hint: str = "") -> None:
         super().__init__(detail)

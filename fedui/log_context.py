@@ -1,4 +1,4 @@
-"""What the log lines of web and worker are about: a request with what its address names, or a task with what it was given."""
+"""What the log lines of web and worker are about: a request or a socket with what its address names, or a task with what it was given."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ class RequestContext:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        sent = request.headers.get("X-Request-ID", "")
-        request_id = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+        request_id = _request_id(request.headers.get("X-Request-ID", ""))
         _end_request()
         bind_contextvars(request_id=request_id)
         response = self.get_response(request)
@@ -49,7 +48,21 @@ class RequestContext:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]
     ) -> None:
-        bind_contextvars(**{word: str(named[name]) for name, word in NAMED.items() if name in named})
+        bind_contextvars(**_named(named))
+
+
+def begin_socket(scope: Mapping[str, Any]) -> None:
+    """A page's socket is a task of its own from beginning to end: nothing need be forgotten after it."""
+    sent = dict(scope["headers"]).get(b"x-request-id", b"")
+    bind_contextvars(request_id=_request_id(sent.decode("latin-1")), **_named(scope["url_route"]["kwargs"]))
+
+
+def _request_id(sent: str) -> str:
+    return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+
+
+def _named(parts: Mapping[str, Any]) -> dict[str, str]:
+    return {word: str(parts[name]) for name, word in NAMED.items() if name in parts}
 
 
 @receiver(request_finished)

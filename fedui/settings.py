@@ -323,6 +323,8 @@ API_CALLS_PER_MINUTE: int = env.int("FEDUI_API_CALLS_PER_MINUTE", default=1200)
 """Of one account, or of one API key."""
 API_STRANGERS_PER_MINUTE: int = env.int("FEDUI_API_STRANGERS_PER_MINUTE", default=120)
 """Of one address, without a sign-in."""
+API_STREAMS = environment.at_least_one("FEDUI_API_STREAMS", env.int("FEDUI_API_STREAMS", default=20))
+"""Event streams that one account, or one API key, may have open at a time."""
 
 METRICS_TOKEN = env.text("FEDUI_METRICS_TOKEN", "")
 METRICS_NETWORKS = environment.networks("FEDUI_METRICS_NETWORKS", env.names("FEDUI_METRICS_NETWORKS", []))
@@ -341,7 +343,13 @@ LOGGING = logging_config(
 # --- Redis: cache, live updates, task queue --------------------------------------------------------------------------
 
 CACHES: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "fedui"}
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "fedui",
+        # Each call of the API is counted there: a Redis that hangs must hold none up for long.
+        "OPTIONS": {"socket_connect_timeout": 1.0, "socket_timeout": 1.0},
+    }
 }
 
 _layers: dict[str, dict[str, Any]] = {

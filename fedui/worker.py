@@ -35,6 +35,7 @@ from fedui.analytics.models import Query
 from fedui.clients.registry import DatabaseClientRegistry
 from fedui.clients.server_tls import ServerTLS
 from fedui.metrics.counted import RUNS_DRIVEN
+from fedui.metrics.engine import call_ended
 from fedui.runs import live, queue
 from fedui.runs.adapters import DatabaseEventSink, DatabaseRunStore
 from fedui.runs.store import model_files
@@ -84,6 +85,7 @@ def build_engine(me: Me | None = None) -> Engine:
         queries=DatabaseQueryStore(),
         uploads=Path(settings.UPLOAD_DIR),
         transfer_limits=settings.TRANSFER_LIMITS,
+        observe_call=call_ended,
     )
 
 

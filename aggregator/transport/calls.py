@@ -1,9 +1,10 @@
-"""The calls that are under way, so that those of a client that is barred can be ended from outside."""
+"""The calls that are under way, so that those of a client that is barred can be ended from outside; and how each ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing, asynccontextmanager
@@ -24,6 +25,13 @@ logger = logging.getLogger(__name__)
 Context = aio.ServicerContext[Any, Any]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs alone
 
+CallObserver = Callable[[str, str, float], None]
+"""Told of each call that ended: its method, the name of its status code, and the seconds that it took."""
+UNKNOWN_METHOD = "other"
+"""Whatever else a peer asks for: names that peers invent are told to nobody."""
+_PACKAGE = "/fedui.v1."
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 COMPLAINT_SECONDS = 60.0
 """A client that asks too much is logged so often: a flood fills no log."""
 
@@ -40,8 +48,9 @@ class _Call:
 class OpenCalls(aio.ServerInterceptor):
     """Knows the calls of each client, refuses those beyond its share, and tells none of what goes wrong in here."""
 
-    def __init__(self, limits: ConnectionLimits | None = None) -> None:
+    def __init__(self, limits: ConnectionLimits | None = None, observe: CallObserver | None = None) -> None:
         self.limits = limits or ConnectionLimits()
+        self._observe = observe or (lambda method, code, seconds: None)
         self._calls: dict[str, set[_Call]] = {}
         self._complaints = Allowance(1, COMPLAINT_SECONDS)
 
@@ -60,8 +69,9 @@ class OpenCalls(aio.ServerInterceptor):
     ) -> _Handler | None:
         handler: Any = await continuation(handler_call_details)
         if handler is None:
+            self._observe(UNKNOWN_METHOD, grpc.StatusCode.UNIMPLEMENTED.name, 0.0)
             return None
-        method = handler_call_details.method.rpartition("/")[2]
+        method = handler_call_details.method.removeprefix(_PACKAGE)
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -80,24 +90,38 @@ class OpenCalls(aio.ServerInterceptor):
 
     def _streaming(self, behaviour: Callable[[Any, Context], Any], method: str) -> Any:
         async def stream(request: Any, context: Context) -> None:
-            async with self._noted(context, method):
+            async with self._observed(context, method), self._noted(context, method):
                 await _written(behaviour(request, context), context)
 
         return stream
 
     def _answering(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            async with self._noted(context, method):
+            async with self._observed(context, method), self._noted(context, method):
                 return await behaviour(request, context)
 
         return answer
+
+    @asynccontextmanager
+    async def _observed(self, context: Context, method: str) -> AsyncIterator[None]:
+        begun, code = time.perf_counter(), grpc.StatusCode.OK
+        try:
+            yield
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception:
+            code = _code(context)
+            raise
+        finally:
+            self._observe(method, code.name, time.perf_counter() - begun)
 
     @asynccontextmanager
     async def _noted(self, context: Context, method: str) -> AsyncIterator[None]:
         task, certificate = asyncio.current_task(), peer_certificate(context)
         assert task
         client_id, serial = (certificate.client_id, certificate.serial) if certificate else ("", "")
-        log_context.bind(rpc=method, client_id=client_id)
+        log_context.bind(rpc=method.rpartition("/")[2], client_id=client_id)
         call = _Call(task, datetime.now(UTC), serial)
         await self._refuse_beyond_share(client_id, context)
         self._calls.setdefault(client_id, set()).add(call)
@@ -129,6 +153,14 @@ class OpenCalls(aio.ServerInterceptor):
         if self._complaints.take(client_id):
             logger.warning("Calls refused: %s", reason, extra={"client_id": client_id})
         await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
+
+
+def _code(context: Context) -> grpc.StatusCode:
+    """With which a call was refused, or broken off by a peer that has gone."""
+    if context.cancelled():
+        return grpc.StatusCode.CANCELLED
+    code: Any = context.code()  # a number or gRPC's own, by how it was set
+    return _CODES.get(getattr(code, "value", (code,))[0], grpc.StatusCode.UNKNOWN)
 
 
 async def _written(answer: AsyncIterator[Any] | Awaitable[None], context: Context) -> None:

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import grpc
 from grpc import aio
 
+from aggregator import log_context
 from aggregator.failpoints import failpoint
 from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
 from aggregator.ports import ClientIdentity, ClientRegistry
@@ -275,6 +276,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             if late := self._hub.lateness(client.client_id, task_id):
                 await _refuse_late(context, late)
             await refuse(context, grpc.StatusCode.NOT_FOUND, "This client has no such task, or its round was closed.")
+        log_context.bind(run_id=assignment.task.run_id, round=assignment.task.round)
         return assignment
 
 

@@ -95,7 +95,9 @@ CATALOGUE: Mapping[ErrorCode, Meaning] = {
         HTTPStatus.UNPROCESSABLE_ENTITY, "An API key that may not be made so.", "Read the hint."
     ),
     ErrorCode.THROTTLED: Meaning(
-        HTTPStatus.TOO_MANY_REQUESTS, "Too many requests in this minute.", "Wait for the seconds of `Retry-After`."
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "Too many requests in this minute, or too many event streams open at a time.",
+        "Wait for the seconds of `Retry-After`.",
     ),
     ErrorCode.GONE: Meaning(HTTPStatus.GONE, "It was here, and retention has removed it.", "Nothing brings it back."),
     ErrorCode.UNAVAILABLE: Meaning(

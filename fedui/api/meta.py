@@ -48,12 +48,21 @@ class Health(ApiView):
 
 
 class ReadyOut(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(choices=["ready", "not ready"])
-    parts = serializers.DictField(child=serializers.BooleanField(), help_text="What it needs, and whether it is there.")
+    status = serializers.ChoiceField(choices=["ready", "degraded", "not ready"])
+    parts = serializers.DictField(
+        child=serializers.BooleanField(), help_text="What it works with, and whether it is there."
+    )
+    degraded = serializers.ListField(
+        child=serializers.CharField(), help_text="What it does without while parts are away that it can serve without."
+    )
 
 
 class Ready(ApiView):
-    """Whether the web process can do its work: 200, or 503 with what is away. For whoever decides where requests go."""
+    """Whether requests may be sent to the web process: 200, or 503 if it can serve none. For whoever decides where they go.
+
+    It needs the database, as this version has it. Without Redis it serves pages and the API, and `degraded` says what is not as usual:
+    taking it out of a balancer would mend nothing, since all others are without Redis too.
+    """
 
     noun = "health"
     verbs = {"GET": "ready"}
@@ -64,8 +73,10 @@ class Ready(ApiView):
 
     def get(self, request: Request) -> Response:
         parts = {name: _is_there(check) for name, check in PARTS.items()}
-        ready = all(parts.values())
-        return Response({"status": "ready" if ready else "not ready", "parts": parts}, 200 if ready else 503)
+        degraded = [WITHOUT[name] for name, there in parts.items() if name in WITHOUT and not there]
+        if not all(there for name, there in parts.items() if name not in WITHOUT):
+            return Response({"status": "not ready", "parts": parts, "degraded": degraded}, 503)
+        return Response({"status": "degraded" if degraded else "ready", "parts": parts, "degraded": degraded})
 
 
 def _database() -> bool:
@@ -83,12 +94,16 @@ def _migrations() -> bool:
     return True
 
 
-def _cache() -> bool:
+def _redis() -> bool:
     cache.get("ready")
     return True
 
 
-PARTS: Mapping[str, Callable[[], bool]] = {"database": _database, "migrations": _migrations, "cache": _cache}
+PARTS: Mapping[str, Callable[[], bool]] = {"database": _database, "migrations": _migrations, "redis": _redis}
+WITHOUT: Mapping[str, str] = {
+    "redis": "Redis is away: pages are told of changes late, nobody signs in or enrolls, and calls of the API aren't counted.",
+}
+"""Parts that requests are served without, and what is missing then."""
 
 
 def _is_there(check: Callable[[], bool]) -> bool:

@@ -44,7 +44,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     """The problem for whatever a view of the API raised. What nobody foresaw is logged, and told to nobody."""
     match error:
         case DomainError():
-            return problem(error.code, str(error), hint=error.hint, **error.extensions)
+            return _refused(error)
         case exceptions.ValidationError():
             return _invalid(error)
         case exceptions.Throttled():
@@ -63,6 +63,13 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     return problem(
         ErrorCode.INTERNAL, "Something went wrong on the server.", hint="Try again; the server's log has the details."
     )
+
+
+def _refused(error: DomainError) -> HttpResponse:
+    response = problem(error.code, str(error), hint=error.hint, **error.extensions)
+    if error.retry_after is not None:
+        response["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _unauthenticated(error: exceptions.APIException) -> HttpResponse:

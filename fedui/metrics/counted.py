@@ -22,6 +22,11 @@ BYTES = Counter("fedui_model_bytes", "Models and updates of rounds that ended.",
 EVENT_LAG = Histogram(
     "fedui_event_lag_seconds", "From an event to its row in the database.", buckets=(*_QUICK, 30.0, 120.0)
 )
+CALLS = Counter("fedui_grpc_calls", "Calls of agents that ended.", ("method", "code"))
+CALL_SECONDS = Histogram(
+    "fedui_grpc_call_seconds", "How long calls of agents took; streams, how long they were open.", ("method", "code"),
+    buckets=(0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 14_400.0),
+)  # fmt: skip
 STREAMS = Gauge("fedui_connected_clients", "Streams of agents that workers hold.", multiprocess_mode="livesum")
 RUNS_DRIVEN = Gauge("fedui_leases_held", "Runs that workers drive now.", multiprocess_mode="livesum")
 ATTEMPTS = Counter("fedui_delivery_attempts", "Attempts to deliver alerts.", ("channel", "outcome"))

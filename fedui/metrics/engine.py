@@ -1,4 +1,4 @@
-"""What rounds, participations and events add to the counts. The engine's stores call this once a thing is written."""
+"""What rounds, participations, events and calls add to the counts. The engine's stores call this once a thing is written."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def events_stored(events: Iterable[Event]) -> None:
     now = timezone.now()
     for event in events:
         counted.EVENT_LAG.observe(max(0.0, (now - event.at).total_seconds()))
+
+
+def call_ended(method: str, code: str, seconds: float) -> None:
+    """`method` is one of the engine's own, or `other`: peers can't invent labels."""
+    counted.CALLS.labels(method, code).inc()
+    counted.CALL_SECONDS.labels(method, code).observe(seconds)
 
 
 def _ended(record: RoundRecord, outcome: str) -> None:

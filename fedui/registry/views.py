@@ -151,7 +151,7 @@ def stage(request: MemberRequest, name: str, number: int) -> HttpResponse:
     return _to(request, version)
 
 
-@member_view("POST")
+@member_view("POST", act=Act.PROMOTE_MODELS)
 def check(request: MemberRequest, name: str, number: int) -> HttpResponse:
     version = _version(request, name, number)
     if ask_for_check(version, request.user, address=address_of(request)):

@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import Max
 
 from fedui.federations.models import Act, Federation, Membership
+from fedui.log_context import begin_socket
 from fedui.runs import live
 from fedui.runs.delay import delay_watch
 from fedui.runs.models import Event, Run
@@ -25,6 +26,7 @@ class _GroupConsumer(AsyncJsonWebsocketConsumer):
     group: str | None = None
 
     async def connect(self) -> None:
+        begin_socket(self.scope)
         await self.accept()
         user = self.scope["user"]
         if not user.is_authenticated:

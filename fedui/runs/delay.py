@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextvars import Context
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -32,7 +33,8 @@ class DelayWatch:
     def add(self, watcher: Watcher) -> None:
         self._watchers.add(watcher)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch(), name="delay watch")
+            # It outlives the socket that begins it, and its log lines aren't about that one's run.
+            self._task = asyncio.create_task(self._watch(), name="delay watch", context=Context())
 
     def remove(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)

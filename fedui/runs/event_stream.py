@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 
+from fedui.api.places import Place
 from fedui.runs import live
 from fedui.runs.models import Event, Run
 from fedui.runs.serialize import event_payload
@@ -20,8 +22,14 @@ ALIVE_EVERY = 15.0
 RETRY_MS = 3000
 
 
-async def event_stream(run_id: int, after: int, may_read: Callable[[], bool]) -> AsyncIterator[str]:
-    """Until the run has ended, or `may_read` says no."""
+async def event_stream(run_id: int, after: int, may_read: Callable[[], bool], place: Place) -> AsyncIterator[str]:
+    """Until the run has ended, or `may_read` says no, or the reader has gone: then the place is free again."""
+    async with place.held(), aclosing(_told(run_id, after, may_read)) as told:
+        async for text in told:
+            yield text
+
+
+async def _told(run_id: int, after: int, may_read: Callable[[], bool]) -> AsyncGenerator[str]:
     layer: Any = get_channel_layer()
     channel = await layer.new_channel()
     await layer.group_add(live.run_group(run_id), channel)

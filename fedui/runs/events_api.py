@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.db.models import Case, F, JSONField, QuerySet, Value, When
@@ -10,11 +11,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from fedui.api.once import actor_of
+from fedui.api.places import take_place
 from fedui.api.serializers import Body, Gives
 from fedui.federations.models import Act
+from fedui.keys.models import ApiKey
 from fedui.runs.api import RunView
 from fedui.runs.event_stream import event_stream
-from fedui.runs.models import Event
+from fedui.runs.models import Event, Run
 from fedui.runs.outs import EventOut
 from fedui.runs.serialize import event_payload
 from fedui.runs.services import MAX_ROUNDS
@@ -85,7 +89,8 @@ class RunEventStream(RunView):
     """The events that follow `Last-Event-ID`, or number `after`, and then each as it comes, until the run has ended.
 
     Server-sent events: `id` is the number, `event` is `run`, `data` is one event as JSON. Who loses the connection comes back with
-    `Last-Event-ID`, as browsers do, and misses nothing. The last one is `event: end`: come back no more.
+    `Last-Event-ID`, as browsers do, and misses nothing. The last one is `event: end`: come back no more. One caller may have so
+    many open at a time (`FEDUI_API_STREAMS`).
     """
 
     noun = "events"
@@ -97,9 +102,18 @@ class RunEventStream(RunView):
     def get(self, request: Request, run_id: int) -> HttpResponseBase:
         after = self._after(request)
         run = self.run()
-        stream = event_stream(run.pk, after, lambda: self.memberships().filter(federation=run.federation_id).exists())
+        stream = event_stream(run.pk, after, partial(self._may_still_read, run), take_place(actor_of(request)))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingHttpResponse(stream, content_type="text/event-stream", headers=headers)
+
+    def _may_still_read(self, run: Run) -> bool:
+        """Asked of the database again and again: role, account, session and key may end while the stream is open."""
+        if not self.memberships().filter(federation=run.federation_id, user__is_active=True).exists():
+            return False
+        if self.api_key:
+            return ApiKey.objects.usable().filter(pk=self.api_key.pk).exists()
+        session = self.request._request.session  # noqa: SLF001  # Django's own request
+        return bool(session.exists(session.session_key or ""))
 
     def _after(self, request: Request) -> int:
         last: int = self.query()["after"]

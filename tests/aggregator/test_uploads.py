@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from grpc import aio
 
+from aggregator import log_context
 from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
 from aggregator.hub import Assignment, Hub
 from aggregator.memory import MemoryClientRegistry
@@ -215,6 +217,28 @@ async def test_an_upload_that_trickles_is_ended(bite: bytes, caplog: pytest.LogC
         # A write that meets the end is told of as gRPC's own failure, and hides the server's word.
         assert (await ending).code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL)
         assert ("less than 1,000,000,000 bytes a second" if bite else "Nothing has moved") in caplog.text
+
+
+async def test_log_lines_of_a_transfer_say_whose_it_is() -> None:
+    lines: list[tuple[str, dict[str, object]]] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append((record.getMessage(), dict(log_context.about())))
+
+    handler = Lines()
+    logging.getLogger("aggregator.transport").addHandler(handler)
+    try:
+        async with limited_federation(idle_seconds=0.2) as federation:
+            _, work = await fit_tasks(federation, "a")
+            _, task, *_ = work["a"]
+            await ended(await begin_upload(*work["a"]))
+    finally:
+        logging.getLogger("aggregator.transport").removeHandler(handler)
+    [about] = [about for line, about in lines if "Nothing has moved" in line]
+    assert about["client_id"] == "a"
+    assert about["rpc"] == "Upload"
+    assert (about["run_id"], about["round"]) == (task.run_id, task.round)
 
 
 async def test_a_download_that_nobody_reads_is_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

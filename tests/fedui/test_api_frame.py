@@ -157,7 +157,7 @@ def test_alive_is_not_ready(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError
 
     assert Browser().get("/api/v1/ready").json() == {
-        "status": "ready", "parts": {"database": True, "migrations": True, "cache": True},
+        "status": "ready", "parts": {"database": True, "migrations": True, "redis": True}, "degraded": [],
     }  # fmt: skip
     monkeypatch.setattr("fedui.api.meta.PARTS", {"database": away})
     assert Browser().get("/api/v1/ready").status_code == 503

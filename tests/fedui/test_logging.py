@@ -10,17 +10,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
 from celery.signals import task_postrun, task_prerun
+from channels.layers import InMemoryChannelLayer
 from django.test import Client as Browser
 
 from aggregator import log_context
 from fedui.accounts.models import User
+from fedui.asgi import application
 from fedui.clients.tokens import TokenText
 from fedui.federations.models import Federation
 from fedui.logging import RedactingFormatter, logging_config, without_secrets
+from tests.support.domain import a_run
+from tests.support.web_server import session_cookie
 
 TEXT = TokenText.new("f" * 43)
 
@@ -127,6 +134,40 @@ def test_requests_and_tasks_say_what_they_are_about(logged: io.StringIO, owner: 
     work, rest = (json.loads(line) for line in logged.getvalue().splitlines()[-2:])
     assert (work["run_id"], work["task"], work["task_id"]) == (5, "aggregation.host_run", "t")
     assert not rest.keys() & {"run_id", "task", "request_id", "federation"}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("log_format", ["json"])
+async def test_sockets_say_what_they_are_about(
+    logged: io.StringIO, monkeypatch: pytest.MonkeyPatch, federation: Federation, owner: User
+) -> None:
+    """Of two pages side by side each its own: the layer goes away, and each says so as it leaves."""
+    run = await sync_to_async(a_run)(federation, owner)
+    cookie = (await sync_to_async(session_cookie)("owner")).encode()
+    headers = [(b"cookie", cookie), (b"origin", b"http://testserver"), (b"host", b"testserver")]
+    paths = {f"/ws/runs/{run.pk}/": b"from-the-proxy", "/ws/federations/hearts/": b"another\tline"}
+    sockets: list[Any] = []  # it has no types
+    for path, sent in paths.items():
+        scope = {"type": "websocket", "path": path, "headers": [*headers, (b"x-request-id", sent)], "query_string": b""}
+        socket: Any = ApplicationCommunicator(application, scope)
+        sockets.append(socket)
+        await socket.send_input({"type": "websocket.connect"})
+        assert (await socket.receive_output(10))["type"] == "websocket.accept"
+        assert json.loads((await socket.receive_output(10))["text"])["type"] == "hello"
+
+    async def away(*_: object) -> None:
+        raise ConnectionError("no Redis")
+
+    monkeypatch.setattr(InMemoryChannelLayer, "group_discard", away)
+    for socket in sockets:
+        await socket.send_input({"type": "websocket.disconnect", "code": 1000})
+        await socket.wait(10)
+    lines = [json.loads(line) for line in logged.getvalue().splitlines() if "layer is away" in line]
+    of_run = [line for line in lines if line["request_id"] == "from-the-proxy"]
+    others = [line for line in lines if line not in of_run]
+    assert {line.get("run_id") for line in of_run} == {str(run.pk)}
+    assert {(line.get("run_id"), line["federation"]) for line in others} == {(None, "hearts")}
+    assert len(of_run) == len(others) == 2  # the page's group, and the reader's
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

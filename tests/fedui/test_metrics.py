@@ -114,6 +114,14 @@ def test_a_round_is_counted_with_its_parts() -> None:
     assert value("fedui_round_seconds_sum", phase="collect") >= 8
 
 
+def test_a_call_of_an_agent_is_counted_by_method_and_code() -> None:
+    labels = {"method": "Transfer/Upload", "code": "ABORTED"}
+    before = value("fedui_grpc_calls_total", **labels)
+    engine.call_ended("Transfer/Upload", "ABORTED", 0.5)
+    assert value("fedui_grpc_calls_total", **labels) == before + 1
+    assert value("fedui_grpc_call_seconds_bucket", le="0.5", **labels) >= 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no shared folder there")
 def test_processes_of_a_kind_count_together_and_a_first_one_begins_anew(tmp_path: Path) -> None:
     def start() -> subprocess.Popen[str]:

@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.contrib.auth import SESSION_KEY
-from django.test import Client as Browser
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from aggregator.ports import Event, Level
 from fedui.accounts.models import User
-from fedui.asgi import application
 from fedui.federations.models import Federation, Membership, Role
 from fedui.runs import delay, live
 from fedui.runs.adapters import DatabaseEventSink
@@ -27,6 +22,7 @@ from fedui.runs.consumers import NOT_FOUND, NOT_SIGNED_IN
 from fedui.supervisor.children import Children
 from fedui.supervisor.embedded_redis import EmbeddedRedis
 from tests.contracts.test_run_store import NOW, Harness, in_database
+from tests.support.web_server import session_cookie, web_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -54,13 +50,6 @@ def _add_member() -> None:
     User.objects.create_user("stranger")
 
 
-def _cookie(username: str) -> str:
-    browser = Browser()
-    browser.force_login(User.objects.get(username=username))
-    assert SESSION_KEY in browser.session
-    return f"{settings.SESSION_COOKIE_NAME}={browser.cookies[settings.SESSION_COOKIE_NAME].value}"
-
-
 class Site:
     """The web server, and how a browser opens its sockets."""
 
@@ -68,7 +57,7 @@ class Site:
         self._port = port
 
     async def open(self, path: str, username: str | None, origin: str = "http://127.0.0.1") -> ClientConnection:
-        headers = {"Cookie": await sync_to_async(_cookie)(username)} if username else {}
+        headers = {"Cookie": await sync_to_async(session_cookie)(username)} if username else {}
         return await connect(f"ws://127.0.0.1:{self._port}{path}", additional_headers=headers, origin=origin)  # type: ignore[arg-type]
 
 
@@ -79,13 +68,8 @@ async def receive(socket: ClientConnection) -> dict[str, Any]:
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    server = uvicorn.Server(uvicorn.Config(application, port=0, ws="wsproto", lifespan="off", log_config=None))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield Site(server.servers[0].sockets[0].getsockname()[1])
-    server.should_exit = True
-    await serving
+    async with web_server() as port:
+        yield Site(port)
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ models/<name>/describe/                      POST promote_models
 models/<name>/<number>/                      GET read
 models/<name>/<number>/change/               POST promote_models
 models/<name>/<number>/stage/                POST promote_models
-models/<name>/<number>/check/                POST read
+models/<name>/<number>/check/                POST promote_models
 models/<name>/<number>/manifest/             GET read
 models/<name>/<number>/file/                 GET read
 runs/<run_id>/promote/                       GET promote_models, POST promote_models
@@ -363,6 +363,8 @@ address without a row fails them.
 - An installation administrator has accounts, the whole audit log and Django's admin. What they are in a federation their membership says;
   without one they find nothing of it.
 - An API key opens what its scope says, in its federation, as far as its member's role goes; and no page.
+- Verifying a model's file (`check`) has a worker read it and writes what was found beside the version and into the audit log: it takes
+  `promote_models`, on the page as over REST. Who may only read downloads the file and holds it against its SHA-256.
 - Methods that aren't listed are closed. Unsafe calls of a session need its CSRF token.
 """
 

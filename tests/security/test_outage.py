@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import Any
 
 import pytest
 from django.test import Client as Browser
 
 from fedui.clients.models import EnrolmentToken
+from fedui.settings import CACHES
 from tests.security.world import World
 from tests.support.api import Caller
 from tests.support.domain import a_csr
@@ -34,7 +37,26 @@ def test_nobody_enrols_or_signs_in_uncounted(world: World) -> None:
 
 def test_what_is_away_is_told_and_the_rest_goes_on(world: World) -> None:
     ready = Browser().get("/api/v1/ready")
-    assert (ready.status_code, ready.json()["parts"]["cache"], ready.json()["parts"]["database"]) == (503, False, True)
+    told = ready.json()
+    assert (ready.status_code, told["status"]) == (
+        200,
+        "degraded",
+    )  # pages work, so a balancer goes on sending people here
+    assert told["parts"] == {"database": True, "migrations": True, "redis": False}
+    assert "nobody signs in" in told["degraded"][0]
     assert Browser().get("/api/v1/health").status_code == 200
     assert world.browsers["owner"].get("/api/v1/federations/hearts/runs").status_code == 200
     assert world.browsers["owner"].get("/f/hearts/runs/").status_code == 200
+
+
+def test_a_redis_that_hangs_holds_nobody_up(world: World, settings: Any) -> None:
+    """It takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        settings.CACHES = {"default": CACHES["default"] | {"LOCATION": address}}
+        began = time.monotonic()
+        ready = Browser().get("/api/v1/ready")
+        assert world.browsers["owner"].get("/f/hearts/runs/").status_code == 200
+        assert world.browsers["owner"].get("/api/v1/federations/hearts/runs").status_code == 200
+        assert time.monotonic() - began < 20
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
