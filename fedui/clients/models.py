@@ -3,12 +3,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Func, Q, TextField, Value
+from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from aggregator.ports import VITALS
@@ -39,6 +40,20 @@ class ClientStatus(models.TextChoices):
     REVOKED = "revoked", "Revoked"
 
 
+class LabelValue(Func):
+    """The text of one of the `labels`. Django's key transforms take a name of digits for a place in a list."""
+
+    function = "jsonb_extract_path_text"
+    output_field = TextField()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(F("labels"), Value(name))
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template, joined = "(SELECT value FROM json_each(%(expressions)s))", ") WHERE (key = "
+        return self.as_sql(compiler, connection, template=template, arg_joiner=joined, **context)
+
+
 class ClientQuerySet(models.QuerySet["Client"]):
     def online(self) -> ClientQuerySet:
         return self.filter(status=ClientStatus.ACTIVE, connected=True, last_seen_at__gte=timezone.now() - LATE_AFTER)
@@ -54,6 +69,9 @@ class ClientQuerySet(models.QuerySet["Client"]):
         leased = active.filter(lease_expires_at__gt=now, last_seen_at__isnull=False)
         online = Q(connected=True, last_seen_at__gt=now - LATE_AFTER)
         return leased.filter(online) if presence == Presence.ONLINE else leased.exclude(online)
+
+    def labelled(self, name: str, value: str) -> ClientQuerySet:
+        return self.filter(Exact(LabelValue(name), Value(value)))
 
     def visible_to(self, membership: Membership) -> ClientQuerySet:
         """The clients of its federation that a member sees: a site admin their own, others all."""

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from django.db.models.fields.json import KeyTextTransform
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from rest_framework import serializers
@@ -75,11 +74,11 @@ class ClientFilters(filters.Filters):
     def in_presence(self, found: ClientQuerySet, _: str, value: str) -> ClientQuerySet:
         return found.in_presence(Presence(value))
 
-    def with_label(self, found: QuerySet[Client], _: str, value: str) -> QuerySet[Client]:
+    def with_label(self, found: ClientQuerySet, _: str, value: str) -> ClientQuerySet:
         name, separator, wanted = value.partition(":")
         if not separator:
             raise serializers.ValidationError({"label": ["Write name:value."]})
-        return found.annotate(label_value=KeyTextTransform(name, "labels")).filter(label_value=wanted)
+        return found.labelled(name, wanted)
 
 
 class ClientView(ApiView):

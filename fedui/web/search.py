@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
-from django.db.models.fields.json import KeyTransform
 from django.urls import reverse
 
 from fedui.bookmarks.models import SavedView
@@ -49,7 +48,7 @@ COMMANDS = (
     Command("Start a run", "run-new", "", "play", Act.MANAGE_RUNS),
     Command("New strategy", "strategy-new", "", "strategies", Act.MANAGE_STRATEGIES),
     Command("Ask a query", "query-new", "", "queries", Act.MANAGE_RUNS),
-    Command("Create an enrollment token", "tokens", "?dialog=create", "tokens", Act.MANAGE_CLIENTS),
+    Command("Create an enrollment token", "tokens", "?dialog=create", "tokens", Act.MANAGE_TOKENS),
     Command("Who would take part in a run", "readiness", "", "clients", Act.READ),
 )
 
@@ -93,10 +92,10 @@ def _clients(membership: Membership, words: list[str]) -> Iterator[Hit]:
     if not words:
         return
     found = Client.objects.visible_to(membership)
-    for index, word in enumerate(words):
+    for word in words:
         key, separator, value = word.partition(":")
         if separator and key and value:
-            found = found.alias(**{f"label_{index}": KeyTransform(key, "labels")}).filter(**{f"label_{index}": value})
+            found = found.labelled(key, value)
         else:
             found = found.filter(name__icontains=word)
     for client in _best(found, words, "name"):
