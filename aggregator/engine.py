@@ -138,26 +138,37 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def run(self, run_id: int) -> bool:
-        """Drive a run to its end. False if there was nothing to do: it has ended, or another engine drives it."""
-        return await self._drive(self._runs, run_id, self._drive_run)
+        """Drive a run to its end. False if it isn't driven to one: it has ended, another engine drives it, or this one failed."""
+        return await self._drive("Run", self._runs, run_id, self._drive_run)
 
     async def query(self, query_id: int) -> bool:
         """Drive a query to its end. False if there was nothing to do, as with `run`."""
-        return await self._drive(self._queries_in_hand, query_id, self._drive_query)
+        return await self._drive("Query", self._queries_in_hand, query_id, self._drive_query)
 
     async def _drive(
-        self, in_hand: dict[int, InHand[D]], key: int, drive: Callable[[int, InHand[D]], Coroutine[Any, Any, bool]]
+        self,
+        kind: str,
+        in_hand: dict[int, InHand[D]],
+        key: int,
+        drive: Callable[[int, InHand[D]], Coroutine[Any, Any, bool]],
     ) -> bool:
         """It counts as in hand before it is: a drain that comes meanwhile must find what it has to give back."""
         if self._draining or key in in_hand:
             return False
         one = in_hand[key] = InHand()
-        one.task = asyncio.create_task(drive(key, one), name=f"drive {key}")
+        one.task = asyncio.create_task(drive(key, one), name=f"{kind} {key}")
         try:
             await asyncio.wait([one.task])
         finally:
             del in_hand[key]
-        return not one.task.cancelled() and one.task.exception() is None and one.task.result()
+        if one.task.cancelled():
+            return False
+        if error := one.task.exception():
+            logger.error(
+                "%s broke off; its lease runs out, and it is taken up again", one.task.get_name(), exc_info=error
+            )
+            return False
+        return one.task.result()
 
     async def _drive_run(self, run_id: int, one: InHand[RunDriver]) -> bool:
         log_context.bind(run_id=run_id)

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 FULL = 100
 """Per cent that a client counts for, unless an operator has ordered otherwise."""
+INTERRUPTED = "The round was interrupted."
 EXCLUDED = "An operator has excluded the client from this run."
 
 
@@ -153,7 +154,10 @@ class RoundDriver(RoundListener):
 
     async def _take(self, item: machine.RoundEvent | Delivery) -> None:
         if isinstance(item, Delivery):
-            await self._take_delivery(item)
+            try:
+                await self._take_delivery(item)
+            finally:
+                item.refuse(INTERRUPTED)  # unless it has its answer: an upload without one would wait for ever
             return
         if self._reserve and isinstance(item, machine.ClientEnded | machine.OwnDeadlinePassed):
             self._see_who_could_replace()
@@ -422,7 +426,7 @@ class RoundDriver(RoundListener):
             self._deadline.cancel()
         for timer in self._own_timers.values():
             timer.cancel()
-        self._cancel(self._machine.pending, "The round was interrupted.")
+        self._cancel(self._machine.pending, INTERRUPTED)
         for assignment in self._sent:
             self._context.hub.withdraw(assignment)
         while not self._inbox.empty():

@@ -426,8 +426,10 @@ class RunDriver:
         try:
             while not task.done():
                 interrupted = asyncio.create_task(self._interrupted.wait())
-                await asyncio.wait((task, interrupted), return_when=asyncio.FIRST_COMPLETED)
-                interrupted.cancel()
+                try:
+                    await asyncio.wait((task, interrupted), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    interrupted.cancel()
                 self._raise_if_interrupted()
             return task.result()
         finally:

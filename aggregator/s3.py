@@ -32,7 +32,7 @@ class S3Files:
         )
 
     def write(self, key: str, *parts: Buffer) -> None:
-        with self._available():
+        with self._available(may_be_missing=False):
             self._system.pipe_file(self._path(key), b"".join(parts), chunksize=PART_BYTES)
 
     def read(self, key: str) -> bytes:
@@ -60,10 +60,13 @@ class S3Files:
         return f"{self._root}/{key}"
 
     @contextmanager
-    def _available(self) -> Iterator[None]:
+    def _available(self, *, may_be_missing: bool = True) -> Iterator[None]:
+        """`may_be_missing`: the file. Else it is the bucket, which somebody may have removed."""
         try:
             yield
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            if may_be_missing:
+                raise
+            raise StoreUnavailable(f"The model store s3://{self._root} fails: {error}.") from error
         except Exception as error:  # botocore's and aiohttp's own, and OSError
             raise StoreUnavailable(f"The model store s3://{self._root} fails: {error}.") from error

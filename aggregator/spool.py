@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ class FileSpool:
         # Sparse: rows that don't come take no room on the disk.
         self._file = tempfile.TemporaryFile(dir=folder, prefix="fedui-spool-")  # noqa: SIM115  # closed by `close`
         self._filled = 0
+        self._closing = threading.Lock()
         self._matrix: NDArray[Any] = (
             np.memmap(self._file, dtype, "w+", shape=(most_rows, length))
             if length and most_rows
@@ -24,7 +27,15 @@ class FileSpool:
         )
 
     def append(self, row: NDArray[Any]) -> None:
-        self._matrix[self._filled] = row
+        """Raises `OSError` on a full disk. Not by the mapping: where that finds no room, the system ends the process."""
+        if self._filled >= len(self._matrix):
+            raise IndexError("The spool is full, or closed.")
+        content = np.ascontiguousarray(row, self._matrix.dtype).view(np.uint8)
+        place, rest = self._filled * content.size, content.data
+        with self._closing:  # what takes too long is closed while it works
+            while rest:
+                written = os.pwrite(self._file.fileno(), rest, place)
+                place, rest = place + written, rest[written:]
         self._filled += 1
 
     def __len__(self) -> int:
@@ -36,4 +47,5 @@ class FileSpool:
 
     def close(self) -> None:
         self._matrix = np.empty((0, 0))
-        self._file.close()
+        with self._closing:
+            self._file.close()

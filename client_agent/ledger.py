@@ -61,7 +61,9 @@ def _append(file: BinaryIO, entries: Sequence[Mapping[str, Any]]) -> Entry:
     for entry in entries:
         last = _chained(entry, last)
         lines.append(_line(last) + b"\n")
-    file.write(b"".join(lines))
+    rest = memoryview(b"".join(lines))
+    while rest:  # a disk that is filling up takes the first part and tells no error before the second
+        rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
     assert last is not None  # one was given
     return last

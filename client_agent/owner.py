@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from client_agent.errors import ConfigurationError, TaskRefused
+from client_agent.flower.names import strategys_name
 from client_agent.hosting import HostedApp
 from client_agent.identity import Home, replace_private
 from client_agent.methods import METHODS, Setting
@@ -131,7 +132,7 @@ class Owner:
         _check_app(policy, task, hosted)
         if task.kind == task_pb2.TASK_KIND_FIT:
             _check_protection(policy, task.protection)
-            _check_limits(policy, scalars_from_proto(task.config))
+        _check_limits(policy, scalars_from_proto(task.config))
         if task.kind == task_pb2.TASK_KIND_EVALUATE and not policy.leave.allows_metric("loss"):
             raise _refusal("lets no loss leave, which every evaluation tells")
         if task.kind == task_pb2.TASK_KIND_QUERY:
@@ -226,18 +227,21 @@ def _told(number: int) -> str:
 
 
 def _check_limits(policy: Policy, config: Scalars) -> None:
+    """Of a value by each of the names under which an app may read it."""
     limits = policy.limits
-    if limits.epochs is not None and "epochs" in config and not _total_epochs(config) <= limits.epochs:
-        raise _refusal(f"limits epochs to {limits.epochs:,} a round; this one would have {_total_epochs(config):g}")
-    for name, most in limits.config.items():
-        value = config.get(name)
-        if value is not None and not _as_number(name, value) <= most:
-            raise _refusal(f"allows {name} up to {most:g}, not {value!r}")
+    for told, value in config.items():
+        name = strategys_name(told)
+        if limits.epochs is not None and name == "epochs":
+            total = _total_epochs(_as_number(told, value), config)
+            if not total <= limits.epochs:
+                raise _refusal(f"limits epochs to {limits.epochs:,} a round; this one would have {total:g}")
+        for limited, most in limits.config.items():
+            if strategys_name(limited) == name and not _as_number(told, value) <= most:
+                raise _refusal(f"allows {told} up to {most:g}, not {value!r}")
 
 
-def _total_epochs(config: Scalars) -> float:
+def _total_epochs(epochs: float, config: Scalars) -> float:
     """Of all phases of the run's method, and never fewer than its epochs."""
-    epochs = _as_number("epochs", config["epochs"])
     method = METHODS.get(str(config.get("method", "none")))
     if method is None or not math.isfinite(epochs):
         return epochs

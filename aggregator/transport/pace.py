@@ -48,7 +48,6 @@ class TransferStream:
     """One transfer under way: ended when it stands still, when it is too slow, and when another takes its place."""
 
     def __init__(self, limits: TransferLimits) -> None:
-        self.over = asyncio.Event()
         self.delivery: asyncio.Task[None] | None = None
         """Brings the whole update into its round, whatever becomes of the connection."""
         self._limits = limits

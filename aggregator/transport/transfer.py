@@ -71,6 +71,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         self._turns = asyncio.Semaphore(transfer_limits.uploads_at_once)
         self._sweep: asyncio.TimerHandle | None = None
         self._streams: dict[tuple[str, str, str], TransferStream] = {}
+        self._places: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
         self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._sweep_later()  # an earlier engine may have left something, and nobody upload for a long time
@@ -198,42 +199,48 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         metrics: Scalars,
     ) -> None:
         gate = self._gates.setdefault(assignment.task.run_id, asyncio.Semaphore(self._limits.updates_in_memory))
-        async with gate:
-            content, packed_size = await upload.whole(), None
-            if header.encoding.packing:
-                packed_size, size = len(content), encoded_size(signature, _encoding(header))
-                content = await asyncio.to_thread(self._uploads.unpacked, content, size)
-            update = Update(
-                content,
-                signature,
-                header.sha256,
-                header.num_examples,
-                metrics,
-                _encoding(header),
-                packed_size,
-                _work(header),
-            )
-            await assignment.listener.on_update(assignment, update)
+        try:
+            async with gate:
+                content, packed_size = await upload.whole(), None
+                if header.encoding.packing:
+                    packed_size, size = len(content), encoded_size(signature, _encoding(header))
+                    content = await asyncio.to_thread(self._uploads.unpacked, content, size)
+                update = Update(
+                    content,
+                    signature,
+                    header.sha256,
+                    header.num_examples,
+                    metrics,
+                    _encoding(header),
+                    packed_size,
+                    _work(header),
+                )
+                await assignment.listener.on_update(assignment, update)
+        except BaseException:
+            self._uploads.discard(
+                header.task_id
+            )  # its file has lost its name: whoever asks is told that nothing is here
+            raise
         self._uploads.complete(header.task_id, upload)
 
     @asynccontextmanager
     async def _stream_of(self, assignment: Assignment, direction: str) -> AsyncIterator[TransferStream]:
         """A client has one stream each way in a run: a connection that died without a word keeps no place from the next one."""
         key = assignment.client_id, assignment.task.run_id, direction
-        older, stream = self._streams.get(key), TransferStream(self._limits)
-        self._streams[key] = stream
+        if older := self._streams.get(key):
+            older.end(f"Another {direction} of this client has begun.")
+        stream = self._streams[key] = TransferStream(self._limits)
         try:
-            if older:
-                older.end(f"Another {direction} of this client has begun.")
-                await older.over.wait()
-            yield stream
+            async with self._places.setdefault(key, asyncio.Lock()):
+                try:
+                    yield stream
+                finally:
+                    if stream.delivery:
+                        await asyncio.wait({stream.delivery})
+                        stream.delivery.exception()  # whoever waits for it has hung up
         finally:
-            if stream.delivery:
-                await asyncio.wait({stream.delivery})
-                stream.delivery.exception()  # whoever waits for it has hung up
             if self._streams.get(key) is stream:
                 del self._streams[key]
-            stream.over.set()
 
     def _note_refusal(self, assignment: Assignment, reason: str) -> None:
         names = {"client_id": assignment.client_id, "task_id": assignment.task.task_id}

@@ -33,7 +33,7 @@ class SpoolFull(Exception):
 
 
 class Damaged(Exception):
-    """What was found in the folder was not what had been sent. It is gone, and the upload begins anew."""
+    """What is in the folder is not what had been sent. The upload begins anew."""
 
 
 @contextmanager
@@ -186,8 +186,10 @@ class Uploads:
             upload = await asyncio.to_thread(PartialUpload, path, header.size, header.sha256)
             self._partials[name] = upload
         self._names[header.task_id] = name
-        if header.offset > upload.received:
+        if header.offset > header.size:
             raise UpdateRefused(f"The upload goes on at byte {upload.received:,}, not {header.offset:,}.")
+        if header.offset > upload.received:  # it made room for others while its sender waited
+            raise Damaged("What had been kept of the update is gone: send it again.")
         upload.busy = True
         return upload
 

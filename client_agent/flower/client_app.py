@@ -15,6 +15,7 @@ import numpy as np
 
 from client_agent.errors import BrokenApp, TaskRefused
 from client_agent.flower.arrays import as_declared
+from client_agent.flower.names import with_flowers_names
 from client_agent.flower.offer import read_model
 from client_agent.flower.project import Project, Values
 from client_agent.sdk import App, Arrays, Config, Context, EvaluateResult, FitResult, Metrics
@@ -29,8 +30,6 @@ from flwr.app.message.message import make_message
 from flwr.clientapp import ClientApp
 
 NUM_EXAMPLES = "num-examples"
-FLOWERS_NAMES = {"round": "server-round", "epochs": "local-epochs", "learning_rate": "lr"}
-"""What Flower's own templates call some of the values that a strategy tells."""
 MAX_RUNS = 16
 """Of so many runs, the latest, the app's state is kept."""
 SECONDS_TO_LIVE = 7 * 24 * 3600.0
@@ -128,16 +127,6 @@ class FlowerAppClient:
             odd = sorted(record.keys() ^ self._initial.keys())
             raise CodecError(f"The Flower app's reply and the model don't have the same tensors: {', '.join(odd[:5])}.")
         return as_declared([record[name].numpy() for name in self._initial], self._signature)
-
-
-def with_flowers_names(config: Config) -> Values:
-    """Each value also with dashes in its name, and as Flower's templates call it. A name that the strategy uses is its own."""
-    told: Values = {}
-    for name, value in config.items():
-        told[name.replace("_", "-")] = value
-        if name in FLOWERS_NAMES:
-            told[FLOWERS_NAMES[name]] = value
-    return {**told, **config}
 
 
 def _message(kind: str, run: str, content: RecordDict) -> Message:

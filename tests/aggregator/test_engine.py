@@ -6,10 +6,13 @@ import asyncio
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from grpc import aio
 
+from aggregator import failpoints
 from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
 from aggregator.core.strategies.fedavg import Mean
 from aggregator.core.strategies.fedmedian import Median
@@ -234,6 +237,45 @@ async def test_an_engine_that_has_lost_its_lease_writes_nothing_more(federation:
     await agent.do(task)
     await asyncio.wait_for(running, 10)
     assert (run.outcome, sorted(run.models)) == (None, [0])
+
+
+async def test_an_upload_that_is_under_way_when_the_lease_is_lost_gets_its_answer(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, run = await federation.connect("a", automatic=False), federation.add_run(clients=1)
+    running = asyncio.create_task(federation.engine.run(1))
+    await agent.do(await asyncio.wait_for(agent.tasks.get(), 10))
+    task = await asyncio.wait_for(agent.tasks.get(), 10)
+    monkeypatch.setattr(failpoints, "_FOLDER", str(tmp_path))
+    (tmp_path / "collect.1").touch()
+    uploading = asyncio.create_task(agent.do(task))
+    await federation.until((tmp_path / "collect.1.reached").exists)
+    run.fencing += 1
+    federation.engine.nudge(1)
+    await asyncio.wait_for(running, 10)
+    with pytest.raises(aio.AioRpcError, match="The round was interrupted"):
+        await asyncio.wait_for(uploading, 10)
+
+
+async def test_what_breaks_a_run_off_is_in_the_log(federation: Federation, caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(run_id: int, owner: str) -> RunState | None:
+        raise RuntimeError("no such column")
+
+    federation.add_run(clients=1)
+    federation.store.take_up = failing  # type: ignore[method-assign]
+    assert await federation.engine.run(1) is False
+    assert "Run 1 broke off" in caplog.text
+    assert "no such column" in caplog.text
+
+
+async def test_a_run_that_is_given_back_while_it_waits_leaves_nothing_waiting(federation: Federation) -> None:
+    federation.add_run(clients=1)
+    before = asyncio.all_tasks()
+    running = asyncio.create_task(federation.engine.run(1))
+    await federation.until(lambda: any(event.kind == "run.waiting" for event in federation.sink.events))
+    await federation.engine.drain()
+    await running
+    await federation.until(lambda: asyncio.all_tasks() <= before)
 
 
 async def test_a_run_is_driven_once(federation: Federation) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from aggregator import log_context
+from aggregator import failpoints, log_context
 from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig, StrategyConfig
 from aggregator.hub import Assignment, Hub
 from aggregator.memory import MemoryClientRegistry
@@ -26,10 +27,11 @@ from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import build_server
 from aggregator.transport.uploads import SUFFIX, SpoolFull, Uploads, upload_folder
 from protos.fedui.v1 import task_pb2, transfer_pb2
+from protos.packing import pack, unpack
 from protos.tensors import Parameters, Signature, TensorSpec, encode
 from tests.aggregator.conftest import Federation
 from tests.support.authority import TestAuthority
-from tests.support.scripted_agent import ScriptedAgent
+from tests.support.scripted_agent import SIGNATURE, ScriptedAgent
 
 Upload = Any
 
@@ -172,6 +174,79 @@ async def test_a_new_stream_takes_the_place_of_one_that_died_without_a_word() ->
         assert not (await asyncio.wait_for(agent.send_upload(rest, data[64:]), 10)).duplicate
         assert (await ended(dead)).code() is grpc.StatusCode.ABORTED
         assert (await running).outcome is RunOutcome.COMPLETED
+
+
+async def test_streams_that_hang_up_while_they_wait_let_nobody_in_beside_the_one_that_is_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failpoints, "_FOLDER", str(tmp_path))
+    async with limited_federation() as federation:
+        running, work = await fit_tasks(federation, "a", evaluate=False)
+        agent, task, update, data = work["a"]
+        (tmp_path / "collect.1").touch()
+        first = await begin_upload(agent, task, update, data)
+        await send(first, data)
+        await first.done_writing()
+        await federation.until((tmp_path / "collect.1.reached").exists)
+        first.cancel()
+        second = await begin_upload(agent, task, update, data)
+        await wait_for_calls(federation, 3)
+        second.cancel()
+        await wait_for_calls(federation, 2)
+        third = await begin_upload(agent, task, update, data)
+        await third.done_writing()
+        await wait_for_calls(federation, 3)
+        (tmp_path / "collect.1.reached").unlink()
+        assert (await asyncio.wait_for(third, 10)).duplicate
+        assert (await running).outcome is RunOutcome.COMPLETED
+
+
+async def test_who_takes_more_for_kept_than_there_is_may_send_it_again() -> None:
+    async with limited_federation() as federation:
+        running, work = await fit_tasks(federation, "a", evaluate=False)
+        agent, task, update, data = work["a"]
+        header = agent.header(task, update, data)
+        header.offset = 10
+        call = agent.transfer.Upload()
+        await call.write(transfer_pb2.UploadMessage(header=header))
+        assert (await ended(call)).code() is grpc.StatusCode.ABORTED
+        await finish(await begin_upload(agent, task, update, data), data)
+        assert (await running).outcome is RunOutcome.COMPLETED
+
+
+async def wait_for_calls(federation: Federation, number: int) -> None:
+    """Until the server has so many open: streams of agents, and transfers."""
+    await federation.until(lambda: sum(map(len, federation.engine._calls._calls.values())) == number)
+
+
+async def test_an_update_that_the_disk_did_not_hold_unpacked_is_taken_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with limited_federation() as federation:
+        agent = await federation.connect("a", automatic=False)
+        raw = {"cohort": {"min_clients": 1}, "faults": {"quorum": 1}, "evaluation": {"federated": False}}
+        strategy = StrategyConfig.model_validate({**raw, "update": {"packing": "zstd"}})
+        federation.store.add(RunSpec(1, "test", "tests", "toy", "1", SIGNATURE, strategy, 7, 1))
+        running = asyncio.create_task(federation.engine.run(1))
+        task = await next_task(agent, task_pb2.TASK_KIND_FIT)
+        update = agent.trained(agent.initial())
+        packed = pack(encode(update))
+        assert packed
+        header = agent.header(task, update, bytes(packed))
+        header.encoding.packing = "zstd"
+
+        def full(packed: memoryview, size: int) -> Iterator[bytes]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        for unpacking, code in ((full, grpc.StatusCode.RESOURCE_EXHAUSTED), (unpack, grpc.StatusCode.OK)):
+            monkeypatch.setattr("aggregator.transport.uploads.unpack", unpacking)
+            assert (await status(agent, task, header.sha256)).received == 0
+            call = agent.transfer.Upload()
+            await call.write(transfer_pb2.UploadMessage(header=header))
+            await send(call, bytes(packed))
+            await call.done_writing()
+            assert await asyncio.wait_for(call.code(), 10) is code
+        assert await asyncio.wait_for(running, 10)
 
 
 async def test_an_upload_that_begins_before_what_is_there_leaves_out_what_is_known() -> None:

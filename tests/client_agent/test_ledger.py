@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from client_agent.departure_log import as_text
 from client_agent.errors import ConfigurationError
 from client_agent.ledger import BrokenChain, Ledger, entries, verify
+
+if sys.platform != "win32":
+    import resource
 
 
 @pytest.fixture
@@ -112,6 +116,21 @@ def test_a_log_that_cannot_be_added_to_says_so(file: Path) -> None:
     file.mkdir()
     with pytest.raises(ConfigurationError, match="nothing leaves this machine unlisted"):
         Ledger(file).append({"kind": "hello"})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size there")
+def test_an_entry_that_the_disk_takes_half_of_is_an_error_and_no_entry(file: Path) -> None:
+    filled(file)
+    size, usual = file.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, usual[1]))
+    try:
+        with pytest.raises(ConfigurationError, match="nothing leaves this machine unlisted"):
+            Ledger(file).append({"kind": "update"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert Ledger(file).append({"kind": "update"})["seq"] == 5
+    last = verify(file)
+    assert last and last["seq"] == 5
 
 
 @pytest.mark.parametrize("length", [1, 65_000, 65_536, 300_000])

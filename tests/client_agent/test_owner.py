@@ -87,7 +87,11 @@ FEW, MANY = protected(cohort=3, quorum=1), protected(cohort=5, quorum=4, secure_
         ("limits.epochs = 5", {"epochs": "1"}, {}, "limits epochs, and '1' is no number"),
         ("limits.epochs = 5", {"epochs": 3, "method": "ditto"}, {}, "this one would have 6"),
         ("limits.epochs = 5", {"epochs": 9, "method": "fedrep", "head_epochs": -9}, {}, "this one would have 9"),
+        ("limits.epochs = 5", {"epochs": 1, "local-epochs": 6}, {}, "this one would have 6"),
         ("limits.config.steps = 100", {"steps": 101}, {}, "allows steps up to 100, not 101"),
+        ("limits.config.batch_size = 9", {"batch-size": 10}, {}, "allows batch-size up to 9, not 10"),
+        ("limits.config.learning_rate = 0.1", {"lr": 5.0}, {}, "allows lr up to 0.1, not 5.0"),
+        ("limits.config.lr = 0.1", {"learning_rate": 5.0}, {}, "allows learning_rate up to 0.1, not 5.0"),
         ("require.cohort = 4", {}, {}, "asks for 4 clients in a round; the server doesn't tell"),
         ("require.cohort = 4", {}, FEW, "asks for 4 clients in a round; this run has 3"),
         ("require.quorum = 2", {}, FEW, "asks for 2 updates in every model; this run has 1 at least"),
@@ -124,6 +128,18 @@ async def test_what_the_policy_allows_is_done(
     launch()
     a_task(server, "t", config=config, **fields)
     assert (await server.result("t")).outcome == COMPLETED
+
+
+@pytest.mark.parametrize("kind", [task_pb2.TASK_KIND_INITIALISE, EVALUATE])
+async def test_what_the_server_may_set_is_limited_whatever_the_work_is(
+    server: ScriptedServer, launch: Launch, home: Home, kind: task_pb2.TaskKind.ValueType
+) -> None:
+    home.policy_file.write_text("limits.config.steps = 100")
+    launch()
+    a_task(server, "t", kind, {"steps": 101})
+    result = await server.result("t")
+    assert result.outcome == REFUSED
+    assert "allows steps up to 100, not 101" in result.reason
 
 
 async def test_columns_that_the_owner_keeps_are_not_even_named(

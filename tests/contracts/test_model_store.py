@@ -132,6 +132,14 @@ async def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pyte
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_bucket_that_is_gone_is_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises(StoreUnavailable, match="s3://removed fails"):
+        S3Files("removed", "", s3).write("a", b"b")
+
+
 async def test_a_server_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
