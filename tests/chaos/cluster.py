@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -122,6 +123,15 @@ class Cluster:
 
     def bring_database_back(self) -> None:
         self._on_database("ALTER DATABASE {} ALLOW_CONNECTIONS true")
+
+    def heal(self) -> None:
+        for service in self.services.values():
+            service.let_up()
+            service.signal(signal.SIGCONT)
+        self.network.mend()
+        self.disk.make_room()
+        self.bring_database_back()
+        until(self.redis_answers, "The return of Redis")
 
     def _on_database(self, statement: str) -> None:
         if self._database:

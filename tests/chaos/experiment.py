@@ -160,9 +160,9 @@ class Experiment:
     def resume(self) -> None:
         commands.resume(self._fresh(), Order(self._laboratory.owner))
 
-    def await_progress(self) -> None:
+    def await_progress(self, or_else: Callable[[], bool]) -> None:
         done = self._fresh().rounds_done
-        until(lambda: self._fresh().is_terminal or self._fresh().rounds_done > done, "The next round")
+        until(lambda: or_else() or self._fresh().is_terminal or self._fresh().rounds_done > done, "The next round")
 
     def serving_worker(self) -> Service:
         """Waits for one to serve."""

@@ -66,8 +66,8 @@ class RunUnderTest(Protocol):
 
     def resume(self) -> None: ...
 
-    def await_progress(self) -> None:
-        """Wait for the next round, or the end."""
+    def await_progress(self, or_else: Callable[[], bool]) -> None:
+        """Wait for the next round, the end, or what else may be."""
 
     def serving_worker(self) -> Service:
         """The worker that agents are connected to."""
@@ -96,8 +96,14 @@ class Injector:
         reached.unlink(missing_ok=True)
 
     def disarm(self) -> None:
+        """Whatever a fault that did not come to its end has left: the next run has a whole cluster."""
         for file in self._cluster.failpoints.iterdir():
             file.unlink(missing_ok=True)
+        self._cluster.heal()
+
+    def _holds(self) -> bool:
+        """Whether the run waits at the fault that follows."""
+        return any(self._cluster.failpoints.glob("*.reached"))
 
     def _armed(self, fault: Fault) -> Path:
         place = f"upload-{fault.client}" if fault.phase == "upload" else fault.phase
@@ -168,7 +174,7 @@ class Injector:
         redis = self._cluster.services["redis"]
         redis.hold_down()
         go_on()
-        self._run.await_progress()
+        self._run.await_progress(or_else=self._holds)
         redis.let_up()
         until(self._cluster.redis_answers, "The return of Redis")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,7 +56,9 @@ class Service:
         self._held.clear()
 
     def signal(self, number: signal.Signals) -> None:
-        os.killpg(self._process.pid, number)
+        """To the process and all that it has started. One that has ended takes none."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def stop(self) -> None:
         self._ended.set()
