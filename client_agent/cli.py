@@ -32,6 +32,7 @@ from client_agent.options import (
     SetOption,
 )
 from client_agent.proxy import go_through
+from client_agent.terminal import printable
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,7 +61,7 @@ def enroll(
 
     def tell(waiting: Waiting) -> None:
         typer.echo(
-            f"Waiting for an operator of {waiting.federation} to admit this client. Its key is\n"
+            f"Waiting for an operator of {printable(waiting.federation)} to admit this client. Its key is\n"
             f"  {waiting.key_fingerprint}\n"
             "Tell them, or compare it with what they see. Ctrl-C ends the wait; the same command takes it up again."
         )
@@ -80,7 +81,8 @@ def enroll(
         on_waiting=tell,
         leaving=lambda content: ledger.append(entry("enrolment", "", content, detail=f"to {url} as {name}")),
     )
-    typer.echo(f"Enrolled {identity.enrolment.client_name} in {identity.enrolment.federation}. Next: fedagent run")
+    enrolled = f"Enrolled {identity.enrolment.client_name} in {identity.enrolment.federation}"
+    typer.echo(f"{printable(enrolled)}. Next: fedagent run")
 
 
 @cli.command()
@@ -187,7 +189,7 @@ def doctor(
     healthy = True
     for finding in examine(place, settings):
         healthy &= finding.ok
-        typer.echo(f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.check}: {finding.detail}")
+        typer.echo(f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.check}: {printable(finding.detail)}")
         if not finding.ok:
             typer.echo(f"         {finding.cure}")
     raise typer.Exit(0 if healthy else 1)
@@ -207,7 +209,7 @@ def main() -> None:
     try:
         cli()
     except AgentError as error:
-        typer.echo(f"fedagent: {error}", err=True)
+        typer.echo(f"fedagent: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -210,7 +210,10 @@ def _leave(goodbye: fleet_pb2.Goodbye) -> None:
             f"The server said goodbye: {goodbye.reason} Ask the federation's operator before starting again."
         )
     # All agents hear this at the same moment, and must not all come back in the same one.
-    seconds = min(backoff.MAX_SECONDS, goodbye.reconnect_after_seconds)  # in this order: what is no number is the most
+    wished = max(
+        backoff.FIRST_SECONDS, goodbye.reconnect_after_seconds
+    )  # in this order: what is no number is the least
+    seconds = min(backoff.MAX_SECONDS, wished)
     raise _StreamEnded(goodbye.reason, pause=seconds * random.uniform(1, 1.5))
 
 

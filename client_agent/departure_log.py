@@ -11,6 +11,7 @@ from typing import Any
 from client_agent import ledger
 from client_agent.errors import ConfigurationError
 from client_agent.ledger import BrokenChain, Entry
+from client_agent.terminal import printable
 
 Verdict = tuple[bool, list[str]]
 """Whether all is as it should be, and lines that say so."""
@@ -40,8 +41,7 @@ def as_text(entry: Entry) -> str:
     about += [f"{entry['examples']} examples"] if entry.get("examples") else []
     about += [_pairs(entry["metrics"])] if entry.get("metrics") else []
     about += [str(entry["detail"])] if entry.get("detail") else []
-    # The server names runs and apps: nothing of that may give orders to the owner's terminal.
-    words = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in "  ".join(about))
+    words = printable("  ".join(about))  # the server names runs and apps
     return f"{entry['at']}  {entry['kind']:13}{entry['bytes']:>12,} B  {entry['sha256'][:12]}  {words}".rstrip()
 
 

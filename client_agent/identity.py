@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -196,12 +196,31 @@ def write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def replace_private(path: Path, content: bytes) -> None:
-    """As `write_private`; a crash leaves the old file or the new one."""
+@contextmanager
+def replaced_private_file(path: Path) -> Iterator[BinaryIO]:
+    """As `private_file`; it takes the place of `path` when it is whole. A crash leaves the old file or the new one."""
     fresh = path.with_suffix(".new")
-    write_private(fresh, content)
-    fresh.replace(path)
+    try:
+        with private_file(fresh) as file:
+            yield file
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    with replaced_private_file(path) as file:
+        file.write(content)
+
+
+def newest_first(paths: Iterable[Path]) -> list[tuple[Path, os.stat_result]]:
+    """With what the system says of each; what is gone by now is left out."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path, path.stat()))
+    return sorted(found, key=lambda one: one[1].st_mtime, reverse=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from client_agent.execution import Evaluation, Update
+from client_agent.identity import newest_first, replaced_private_file
 from protos import limits
 from protos.convert import (
     encoding_from_proto,
@@ -52,6 +52,8 @@ class Memory:
         self._folder = folder
         self._evaluations: dict[bytes, Evaluation] = {}
         self._unwritten: dict[Path, Update] = {}  # the latest, where the disk took it not
+        for path in folder.glob("*.new"):  # what a crash has left half written
+            path.unlink(missing_ok=True)
         self._clear()
 
     def recall(self, task: task_pb2.Task) -> Outcome | None:
@@ -99,12 +101,9 @@ class Memory:
         return self._folder / f"{run}_{task.round}_{digest[:32]}.update"
 
     def _clear(self) -> None:
-        """Remove what is old, what is too much, and what a crash has left half written."""
-        for path in self._folder.glob("*.new"):
-            path.unlink(missing_ok=True)
+        """Remove what is old and what is too much. Other tasks may be writing theirs, and the loop forget what is settled."""
         kept, size = 0, 0
-        for path in sorted(self._folder.glob("*.update"), key=lambda path: path.stat().st_mtime, reverse=True):
-            status = path.stat()
+        for path, status in newest_first(self._folder.glob("*.update")):
             kept, size = kept + 1, size + status.st_size
             too_much = kept > 1 and (kept > KEPT_UPDATES or size > KEPT_BYTES)
             if too_much or status.st_mtime < time.time() - KEPT_SECONDS:
@@ -112,7 +111,7 @@ class Memory:
 
 
 def _write(path: Path, update: Update) -> None:
-    """The length of the header, the header, the content: under another name first, so that half a file is never taken for an update."""
+    """The length of the header, the header, the content."""
     header = transfer_pb2.UploadHeader(
         size=len(update.content),
         sha256=update.sha256,
@@ -122,14 +121,10 @@ def _write(path: Path, update: Update) -> None:
         encoding=encoding_to_proto(update.encoding, update.packing),
         work=transfer_pb2.LocalWork(done=update.steps[0], planned=update.steps[1]) if update.steps else None,
     ).SerializeToString()
-    fresh = path.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with replaced_private_file(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         file.write(update.content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _read(path: Path) -> Update | None:

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from client_agent.errors import TaskRefused
-from client_agent.identity import private_file
+from client_agent.identity import newest_first, replaced_private_file
 from protos.tensors import Parameters
 
 log = logging.getLogger(__name__)
@@ -51,18 +51,15 @@ class MethodStates:
         """Keep the state after a round beside that of the last counted one. Raises `OSError` when the disk is full."""
         folder = self._run(run_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = folder / f"{round_number}.new"
-        with private_file(fresh) as file:
+        with replaced_private_file(folder / f"{round_number}.npz") as file:
             np.savez(file, **kept)  # type: ignore[arg-type]  # its own keyword comes after the arrays in the stubs
-        fresh.replace(folder / f"{round_number}.npz")
         for path in folder.glob("*.npz"):
             if path.stem not in (str(round_number), str(counted_round)):
                 path.unlink(missing_ok=True)
         self._forget_old_runs()
 
     def _forget_old_runs(self) -> None:
-        runs = sorted(self._folder.glob("run-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in runs[KEPT_RUNS:]:
+        for path, _ in newest_first(self._folder.glob("run-*"))[KEPT_RUNS:]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _run(self, run_id: str) -> Path:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 RENEW_AFTER = 2 / 3
 SPREAD = 0.05
 """Of a certificate's life: agents that were enrolled together don't renew in the same moment."""
+LEAST_PAUSE = 0.05
+"""Between two renewals, of a certificate's life."""
 LOOK_SECONDS = 60.0
 """A machine that sleeps stops the clock by which one waits: look at the calendar so often."""
 CALL_SECONDS = 30.0
@@ -54,6 +56,8 @@ class Renewal:
             await self._until(_due(self._identities.current))
             if not await self._renew():
                 return
+            # A clock that is ahead finds each new certificate due at once.
+            await self._sleep(LEAST_PAUSE * _life(self._identities.current)[1].total_seconds())
 
     async def _until(self, moment: datetime) -> None:
         while (left := (moment - self._clock()).total_seconds()) > 0:
@@ -105,10 +109,15 @@ async def _renewed(present: Identity, departures: Departures) -> Identity:
 
 
 def _due(identity: Identity) -> datetime:
+    begin, life = _life(identity)
+    return begin + life * (RENEW_AFTER + random.uniform(0, SPREAD))
+
+
+def _life(identity: Identity) -> tuple[datetime, timedelta]:
+    """When the certificate begins, and for how long it is."""
     end = datetime.fromisoformat(identity.enrolment.certificate_expires_at)
     begin = datetime.fromisoformat(identity.enrolment.certificate_valid_from or _begin_of(identity))
-    life: timedelta = end - begin
-    return begin + life * (RENEW_AFTER + random.uniform(0, SPREAD))
+    return begin, end - begin
 
 
 def _begin_of(identity: Identity) -> str:

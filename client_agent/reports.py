@@ -9,6 +9,7 @@ from client_agent.certificates import certificate_of
 from client_agent.identity import Home
 from client_agent.pause import paused
 from client_agent.state import AgentState
+from client_agent.terminal import printable
 
 
 def status(home: Home) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def as_text(report: dict[str, Any]) -> str:
         "last connected": state["last_connected_at"] or "never",
         "task": _task_line(state["task"]),
     }
-    return "\n".join(f"{name + ':':16}{value}" for name, value in lines.items())
+    return "\n".join(f"{name + ':':16}{printable(value)}" for name, value in lines.items())
 
 
 def _agent_line(state: dict[str, Any]) -> str:

@@ -31,8 +31,14 @@ class Resources:
     def hold(self, limits: Limits) -> None:
         """Raises `ConfigurationError` for what this system can't hold the agent to."""
         if sys.platform == "linux":
-            self._hold_processors(limits.cpus)
-            self._hold_memory(limits.memory_mb)
+            try:
+                self._hold_processors(limits.cpus)
+                self._hold_memory(limits.memory_mb)
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(
+                    f"The system doesn't let the agent hold limits.cpus and limits.memory_mb: {error}. Lower them, or lift "
+                    "the system's own limits on this service."
+                ) from error
         elif limits.cpus or limits.memory_mb:
             raise ConfigurationError("limits.cpus and limits.memory_mb need Linux: use the means of this system.")
 

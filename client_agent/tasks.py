@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_WAITING = 4 * limits.MAX_TASKS
+"""Tasks; a server hands out no more than are worked on at once."""
 GRACE_SECONDS = 5.0
 """How long a stopping agent waits for training to notice."""
 
@@ -96,7 +98,10 @@ class Tasks:
         """Take a task; one that is in hand already goes on undisturbed."""
         if task.task_id in self.in_hand():
             return
-        if reason := self._owner.unavailable():
+        reason = self._owner.unavailable()
+        if not reason and len(self._waiting) >= MOST_WAITING:
+            reason = f"{MOST_WAITING} tasks wait for this agent already."
+        if reason:
             self._outbox.put_result(_failure(task.task_id, task_pb2.TASK_OUTCOME_REFUSED, reason))
             return
         self._waiting[task.task_id] = (task, time.monotonic())

@@ -72,8 +72,8 @@ def scalars_from_proto(messages: Mapping[str, tensor_pb2.Scalar]) -> Scalars:
 def _checked_name(name: str) -> str:
     if not name or len(name) > limits.MAX_NAME_LENGTH:
         raise CodecError(f"A value's name has 1 to {limits.MAX_NAME_LENGTH} characters.")
-    if limits.NUL in name:
-        raise CodecError(f"The name of the value {name!r} holds the character NUL.")
+    if limits.NUL in name or not _is_unicode(name):
+        raise CodecError(f"The name of the value {name!r} holds the character NUL, or half of a surrogate pair.")
     return name
 
 
@@ -91,7 +91,7 @@ def _scalar_to_proto(name: str, value: ScalarValue) -> tensor_pb2.Scalar:
             return tensor_pb2.Scalar(bytes=value)
     raise CodecError(
         f"{name!r} is a {type(value).__name__} that can't be sent: use bool, int (64 bits), float, or str and bytes "
-        f"of at most {limits.MAX_SCALAR_BYTES} bytes, str without NUL."
+        f"of at most {limits.MAX_SCALAR_BYTES} bytes, str of Unicode without NUL."
     )
 
 
@@ -111,4 +111,13 @@ def _scalar_from_proto(name: str, message: tensor_pb2.Scalar) -> ScalarValue:
 
 
 def _can_travel(text: str) -> bool:
-    return len(text.encode()) <= limits.MAX_SCALAR_BYTES and limits.NUL not in text
+    return _is_unicode(text) and len(text.encode()) <= limits.MAX_SCALAR_BYTES and limits.NUL not in text
+
+
+def _is_unicode(text: str) -> bool:
+    """Not so where half of a surrogate pair stands for a byte, as Python writes the name of a file that it can't read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

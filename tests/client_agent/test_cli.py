@@ -146,6 +146,13 @@ async def test_a_refused_token_and_a_false_server(api: EnrolmentApi, fedagent: F
     assert not fedagent.home.is_enrolled
 
 
+async def test_a_refusal_gives_no_orders_to_the_terminal(api: EnrolmentApi, fedagent: Fedagent) -> None:
+    api.refusal = (403, {"code": "token_spent", "detail": "The token is spent.\x1b]0;owned\x07"})
+    spent = await fedagent("enroll", api.url, "--token", api.authority.token)
+    assert spent.errors.startswith("fedagent: The token is spent.")
+    assert spent.errors.rstrip("\n").isprintable()
+
+
 async def test_an_enrolment_is_replaced_only_by_force(api: EnrolmentApi, fedagent: Fedagent) -> None:
     enrol = ("enroll", api.url, "--token", api.authority.token, "--name", "site-1")
     await fedagent(*enrol)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -156,6 +157,16 @@ async def test_a_server_that_sends_agents_away_for_ever_is_called_again(
     launch()
     server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=seconds))
     await server.until(lambda: len(server.hellos) >= 2)
+
+
+async def test_a_server_that_calls_agents_back_at_once_is_given_a_moment(
+    server: ScriptedServer, launch: Launch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    launch()
+    server.push(goodbye=fleet_pb2.Goodbye(reason="Come!", reconnect_after_seconds=0.0))
+    await server.until(lambda: len(server.hellos) >= 2)
+    assert re.search(r"Come!\); next attempt in 1\.\d s", caplog.text)
 
 
 @pytest.mark.parametrize("seconds", [math.nan, 0.0, -1.0, math.inf])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import resource
 import stat
 import sys
 import time
@@ -109,6 +110,26 @@ def test_what_is_kept_is_bounded_and_ages(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "7_5_x.new").touch()
     Memory(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_other_tasks_are_writing_or_forgetting_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    mine = Memory(tmp_path)
+    (tmp_path / "8_5_x.new").touch()
+    (tmp_path / "8_4_x.update").symlink_to("gone")
+    mine.keep(a_task(), an_update())
+    assert (tmp_path / "8_5_x.new").exists()
+    assert Memory(tmp_path).recall(a_task()) == an_update()
+
+
+def test_an_update_for_which_the_disk_has_no_room_leaves_nothing_half_written(tmp_path: Path) -> None:
+    mine, usual = Memory(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, usual[1]))
+    try:
+        mine.keep(a_task(), an_update(size=1_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not list(tmp_path.iterdir())
+    assert mine.recall(a_task()) == an_update(size=1_000)
 
 
 def test_a_damaged_update_is_made_anew(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -198,3 +200,20 @@ def test_the_systems_proxy_counts_but_not_for_loopback_nor_beside_the_owners() -
 def test_an_address_that_is_no_proxy_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigurationError, match="http://proxy.example.org:3128"):
         load({"proxy": value}, {}, tmp_path / "agent.toml")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+def test_a_limit_beyond_that_of_the_system_is_told_with_what_to_do() -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**32, 2**32))\n"
+        "from client_agent.errors import ConfigurationError\n"
+        "from client_agent.policy import Limits\n"
+        "from client_agent.resources import Resources\n"
+        "try:\n"
+        "    Resources().hold(Limits(memory_mb=8192))\n"
+        "except ConfigurationError as error:\n"
+        "    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "limits.memory_mb" in said
+    assert "Lower them" in said

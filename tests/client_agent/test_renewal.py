@@ -86,6 +86,16 @@ async def test_it_renews_at_two_thirds_of_the_life_with_a_new_key(server: Script
     assert [entry["kind"] for entry in entries(home.log_file)] == ["renewal"]
 
 
+async def test_an_agent_whose_clock_is_far_ahead_does_not_renew_all_the_time(
+    server: ScriptedServer, home: Home
+) -> None:
+    identities, clock = enrolled(home, server, timedelta(hours=24)), Clock()
+    clock.now += timedelta(days=400)
+    renewal = Renewal(identities, departures(home), clock=clock, sleep=clock.sleep)
+    await run_until(server, renewal, lambda: len(server.renewed_by) >= 4)
+    assert sum(clock.slept) > 3 * timedelta(minutes=3).total_seconds()
+
+
 async def test_it_learns_which_authorities_to_trust(server: ScriptedServer, home: Home) -> None:
     server.renewal_bundle = server.authority.pem + Authority("Next CA").pem
     identities = enrolled(home, server, DUE)

@@ -10,6 +10,7 @@ import pytest
 from client_agent import transfer
 from client_agent.hosting import host
 from client_agent.sdk import App, Arrays, Config, Context, EvaluateResult, FitResult, Metrics
+from client_agent.tasks import MOST_WAITING
 from protos import encodings, tensors
 from protos.convert import encoding_from_proto, scalars_from_proto, signature_from_proto
 from protos.encodings import Compression, Encoding
@@ -260,6 +261,24 @@ async def test_tasks_wait_for_each_other_in_order(server: ScriptedServer, launch
         server.push_task(f"t{number}", task_pb2.TASK_KIND_FIT, toy_model(number))
     await server.result("t2")
     assert [result.task_id for result in server.results] == ["t0", "t1", "t2"]
+
+
+async def test_an_agent_that_is_sent_tasks_without_end_refuses_them(
+    server: ScriptedServer, launch: Launch, client: ToyClient
+) -> None:
+    server.heartbeat_seconds = (
+        10.0  # a busy machine is no reason to begin another stream, and to lose what was sent on this one
+    )
+    client.may_end.clear()
+    launch()
+    for number in range(MOST_WAITING + 2):
+        server.push_task(f"t{number}", task_pb2.TASK_KIND_FIT, toy_model())
+        await server.until(client.started.is_set)
+    refused = await server.result(f"t{MOST_WAITING + 1}")
+    assert refused.outcome == task_pb2.TASK_OUTCOME_REFUSED
+    assert "tasks wait for this agent already" in refused.reason
+    assert len(server.results) == 1
+    client.may_end.set()
 
 
 async def test_a_task_delivered_twice_is_trained_once(

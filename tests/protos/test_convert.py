@@ -37,11 +37,16 @@ def test_scalars_keep_value_and_type(values: dict[str, ScalarValue]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), "x\0", None]
+    "value", [2**63, "x" * (limits.MAX_SCALAR_BYTES + 1), b"x" * (limits.MAX_SCALAR_BYTES + 1), "x\0", "\udcff", None]
 )
 def test_what_cannot_be_sent_is_refused_by_name(value: ScalarValue) -> None:
     with pytest.raises(CodecError, match="'m' is a"):
         scalars_to_proto({"m": value})
+
+
+def test_a_name_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(CodecError, match="surrogate"):
+        scalars_to_proto({"\udcff": 1})
 
 
 @pytest.mark.parametrize(("value", "text"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
