@@ -9,6 +9,7 @@ DomainError
 ├── TokenThrottled          fedui.clients.tokens
 ├── AdmissionRefused        fedui.clients.admission
 ├── RenewalTooSoon          fedui.clients.renewal
+├── RenewalBarred           fedui.clients.renewal
 ├── RotationRefused         fedui.clients.authorities
 ├── SigningRequestRefused   fedui.clients.pki
 ├── BadStrategy             fedui.strategies.faults
@@ -17,6 +18,7 @@ DomainError
 ├── PreconditionRequired    fedui.api.conditional
 ├── KeyOfAnotherRequest     fedui.api.once
 ├── TooManyStreams          fedui.api.places
+├── ScopeMissing            fedui.api.access
 ├── RunRefused              fedui.runs.services
 ├── ModelGone               fedui.runs.retention
 ├── TooManyUpdates          fedui.runs.similarity
@@ -28,6 +30,7 @@ DomainError
 ├── ShareRefused            fedui.reports.shares
 ├── ViewRefused             fedui.bookmarks.services
 ├── LastOwner               fedui.federations.services
+├── LastAdministrator       fedui.accounts.administration
 ├── ClientsRefused          fedui.federations.services
 ├── InvitationRefused       fedui.federations.invitations
 ├── BadRule                 fedui.alerts.kinds

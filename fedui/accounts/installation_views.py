@@ -20,7 +20,7 @@ from fedui.audit.models import AuditEvent
 from fedui.audit.views import audit_context, export_response, verify_now
 from fedui.errors import DomainError
 from fedui.federations.models import Act, Federation
-from fedui.web.access import ask_to_sign_in
+from fedui.web.access import ask_to_sign_in, pass_over_nul
 
 PAGE_SIZE = 100
 View = Callable[..., HttpResponseBase]
@@ -39,6 +39,7 @@ def administrator_view(*methods: str) -> Callable[[View], View]:
                 raise Http404
             if administration.lacks_second_factor(request.user):
                 return render(request, "accounts/second_factor_needed.html", status=403)
+            pass_over_nul(request)
             return view(request, *args, **kwargs)
 
         return guarded

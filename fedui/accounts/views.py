@@ -93,9 +93,9 @@ def _change_email(user: User, address: str) -> None:
 def end_session(request: Any) -> HttpResponse:
     """One of one's sessions, or all but this one."""
     number = request.POST.get("session", "")
-    ended = end_sessions(
-        request.user, keep=request.session.session_key, only=int(number) if number.isdecimal() else None
-    )
+    is_number = number.isascii() and number.isdecimal() and len(number) < 19
+    one = int(number) if is_number else 0  # which none has
+    ended = end_sessions(request.user, keep=request.session.session_key, only=one if number else None)
     messages.success(request, f"{ended} session{'' if ended == 1 else 's'} ended.")
     return redirect("account")
 

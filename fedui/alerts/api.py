@@ -185,6 +185,7 @@ class RuleView(ApiView):
         return found.select_related("federation").prefetch_related("webhooks")
 
     def locked(self, rule_id: int) -> AlertRule:
+        services.lock(self.federation)
         get_object_or_404(AlertRule.objects.select_for_update(), pk=rule_id, federation=self.membership.federation_id)
         rule = self.rules().get(pk=rule_id)
         self.must_match(RuleOut(rule).data)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMessage
 from django.db import transaction
+from django.db.models import Count
 from django.utils import timezone
 
 from fedui.alerts import outbound, signatures
@@ -31,6 +32,8 @@ CLAIM = timedelta(seconds=60)
 """Longer than any attempt takes."""
 MOST_AT_ONCE = 4
 """Attempts under way, of all processes together: slow receivers leave threads to others."""
+MOST_OF_ONE = 3
+"""Of one federation: however slow its receivers and however many messages wait for them, those of others go out."""
 MOST_ATTEMPTS = 10
 FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=10), timedelta(hours=2)
 """Doubled each time: the last attempt comes after about four hours."""
@@ -69,7 +72,8 @@ def _candidates(now: datetime) -> list[tuple[UUID, UUID | None]]:
     if under_way.count() >= MOST_AT_ONCE:
         return []
     busy = under_way.exclude(webhook=None).values("webhook")
-    due = Delivery.objects.due(now).exclude(webhook__in=busy)
+    served = under_way.order_by().values("federation").annotate(number=Count("pk")).filter(number__gte=MOST_OF_ONE)
+    due = Delivery.objects.due(now).exclude(webhook__in=busy).exclude(federation__in=served.values("federation"))
     return list(due.order_by("next_at", "pk").values_list("pk", "webhook")[:50])
 
 

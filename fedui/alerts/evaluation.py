@@ -5,12 +5,13 @@ Searching takes no lock. What was found is written under the rule's lock, unless
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 
 from asgiref.sync import async_to_sync
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from fedui.alerts.kinds import Kind
@@ -20,6 +21,8 @@ from fedui.alerts.occurrences import LOOK_BACK, Occurrence
 from fedui.alerts.search import find
 from fedui.federations.models import Federation
 from fedui.runs import live
+
+logger = logging.getLogger(__name__)
 
 REOPENS_WITHIN = timedelta(minutes=15)
 """What comes back so soon is the same alert, of which nobody is told again."""
@@ -36,11 +39,21 @@ def evaluate(federation: Federation) -> None:
     """Bring the federation's alerts up to date, write the messages that are due, and tell the pages."""
     changed = False
     for rule in federation.alert_rules.filter(enabled=True):
-        now = timezone.now()
-        found = find(Kind(rule.kind), federation, rule.settings, now - LOOK_BACK, now)
-        changed |= _apply(rule, found, now)
+        try:
+            changed |= _look(rule, federation)
+        except (OperationalError, InterfaceError):  # the database is away: the next look is for all
+            raise
+        except Exception:  # the other rules, and other federations, are looked at all the same
+            logger.exception(
+                "An alert rule could not be looked at", extra={"rule": rule.pk, "federation": federation.slug}
+            )
     if changed:
         async_to_sync(live.alerts_changed)(str(federation.pk))
+
+
+def _look(rule: AlertRule, federation: Federation) -> bool:
+    now = timezone.now()
+    return _apply(rule, find(Kind(rule.kind), federation, rule.settings, now - LOOK_BACK, now), now)
 
 
 @transaction.atomic

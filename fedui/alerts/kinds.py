@@ -56,7 +56,7 @@ class Number:
     def clean(self, value: Any) -> float:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not self.least <= number <= self.most:
             raise BadRule(self.name, f"{self.label} is a number from {self.least:g} to {self.most:g}.")
@@ -76,10 +76,10 @@ class Choice:
         return self.choices[0][0]
 
     def clean(self, value: Any) -> str:
-        if value not in dict(self.choices):
+        if not isinstance(value, str) or value not in dict(self.choices):
             names = ", ".join(name for name, _ in self.choices)
             raise BadRule(self.name, f"{self.label} is one of {names}.")
-        return str(value)
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,10 @@ def is_allowed(address: Address) -> bool:
     inner = _inner(address)
     if any(inner.version == network.version and inner in network for network in settings.WEBHOOK_NETWORKS):
         return True
-    return inner.is_global and not inner.is_multicast and not inner.is_reserved
+    of_a_site = (
+        isinstance(inner, ipaddress.IPv6Address) and inner.is_site_local
+    )  # deprecated, and routed inside as before
+    return inner.is_global and not inner.is_multicast and not inner.is_reserved and not of_a_site
 
 
 def post(url: str, headers: Mapping[str, str], body: bytes) -> Answer:

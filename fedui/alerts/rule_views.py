@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import messages
@@ -94,8 +95,6 @@ def settings_context(request: MemberRequest) -> dict[str, Any]:
 
 
 def _with(content: services.RuleContent, **changes: Any) -> services.RuleContent:
-    from dataclasses import replace
-
     return replace(content, **changes)
 
 

@@ -69,7 +69,7 @@ def add_default_rules(federation: Federation) -> None:
 @transaction.atomic
 def create_rule(federation: Federation, actor: User, content: RuleContent, *, address: str | None = None) -> AlertRule:
     """Raises `BadRule` or `NameTaken`."""
-    _lock(federation)
+    lock(federation)
     if federation.alert_rules.count() >= MOST_RULES:
         raise BadRule("name", f"A federation has up to {MOST_RULES} rules.", hint="Change or remove one.")
     rule = AlertRule(federation=federation)
@@ -84,7 +84,7 @@ def create_rule(federation: Federation, actor: User, content: RuleContent, *, ad
 def change_rule(rule: AlertRule, actor: User, content: RuleContent, *, address: str | None = None) -> AlertRule:
     """Raises `BadRule` or `NameTaken`. With other settings it watches anew."""
     federation = rule.federation
-    _lock(federation)
+    lock(federation)
     rule = AlertRule.objects.select_for_update().get(pk=rule.pk)
     before, watched = _described(rule), (rule.kind, rule.settings, rule.enabled)
     webhooks = _fill(rule, content)
@@ -175,8 +175,8 @@ def _moment(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def _lock(federation: Federation) -> None:
-    """Changes of a federation's rules wait for each other."""
+def lock(federation: Federation) -> None:
+    """Changes of a federation's rules wait for each other. Before the row of a rule, if that is locked too."""
     Federation.objects.select_for_update(no_key=True).get(pk=federation.pk)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from fedui.accounts.models import User
@@ -18,7 +19,8 @@ from fedui.federations.models import Federation
 from fedui.sealing import seal
 
 MOST_WEBHOOKS = 20
-MOST_WAITING_TESTS = 20
+MOST_WAITING = 20
+"""Messages to one receiver, after which nobody adds another by hand."""
 
 
 class WebhookRefused(DomainError):
@@ -91,9 +93,7 @@ def remove_webhook(webhook: Webhook, actor: User, *, address: str | None = None)
 @transaction.atomic
 def send_test(webhook: Webhook, actor: User, *, address: str | None = None) -> Delivery:
     """Raises `WebhookRefused`."""
-    waiting = webhook.deliveries.filter(status=DeliveryStatus.PENDING)
-    if waiting.count() >= MOST_WAITING_TESTS:
-        raise WebhookRefused("Many messages wait for this webhook already.", hint="Look at its deliveries.")
+    _check_waiting(webhook.deliveries.all())
     federation = webhook.federation
     delivery = Delivery.objects.create(
         federation=federation, webhook=webhook, subject="Test", body=messages.test_document(federation)
@@ -105,9 +105,14 @@ def send_test(webhook: Webhook, actor: User, *, address: str | None = None) -> D
 
 @transaction.atomic
 def redeliver(delivery: Delivery, actor: User, *, address: str | None = None) -> Delivery:
-    """The same message under a new id. Raises `RedeliveryRefused`."""
+    """The same message under a new id. Raises `RedeliveryRefused` or `WebhookRefused`."""
     if delivery.status not in (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED):
         raise RedeliveryRefused("It is still on its way.", hint="Wait until it is delivered or given up.")
+    _check_waiting(
+        Delivery.objects.filter(
+            federation=delivery.federation_id, webhook=delivery.webhook_id, recipient=delivery.recipient_id
+        )
+    )
     again = Delivery.objects.create(
         federation=delivery.federation,
         rule=delivery.rule,
@@ -123,6 +128,14 @@ def redeliver(delivery: Delivery, actor: User, *, address: str | None = None) ->
     )  # fmt: skip
     transaction.on_commit(notify.hint, robust=True)
     return again
+
+
+def _check_waiting(to_receiver: QuerySet[Delivery]) -> None:
+    if to_receiver.filter(status=DeliveryStatus.PENDING).count() >= MOST_WAITING:
+        raise WebhookRefused(
+            f"{MOST_WAITING} messages or more wait for this receiver already.",
+            hint="Its deliveries say what holds them up.",
+        )
 
 
 def _free_name(federation: Federation, name: str, own: Webhook | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from rest_framework.exceptions import NotAuthenticated
+from rest_framework.exceptions import MethodNotAllowed, NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -49,9 +49,15 @@ class NamedAct(BasePermission):
             _check_scope(key, Scope.READ)
         elif access == Access.ACCOUNT:
             _refuse_key(key)
+        elif not _has_handler(view, request.method):
+            raise MethodNotAllowed(str(request.method))
         else:
             raise Forbidden("Nobody may do this.", hint="This is a fault of the server's: the view names no act.")
         return True
+
+
+def _has_handler(view: Any, method: str | None) -> bool:
+    return method != "OPTIONS" and hasattr(view, (method or "").lower())
 
 
 def _check_role(membership: Membership, act: Act) -> None:

@@ -7,10 +7,13 @@ from django_filters import (
     CharFilter,
     ChoiceFilter,
     FilterSet,
-    IsoDateTimeFilter,
     NumberFilter,
     UUIDFilter,
 )
+from django_filters import IsoDateTimeFilter as _IsoDateTimeFilter
+from django_filters.fields import IsoDateTimeField
+
+from fedui.web.forms import InUTC
 
 __all__ = [
     "BooleanFilter",
@@ -21,6 +24,14 @@ __all__ = [
     "NumberFilter",
     "UUIDFilter",
 ]
+
+
+class _MomentField(InUTC, IsoDateTimeField):
+    pass
+
+
+class IsoDateTimeFilter(_IsoDateTimeFilter):
+    field_class = _MomentField
 
 
 class Filters(FilterSet):

@@ -13,6 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -22,6 +23,7 @@ import fedui
 from fedui.api.access import Access
 from fedui.api.problems import problem
 from fedui.api.serializers import Gives
+from fedui.api.throttles import FairUse
 from fedui.api.views import ApiView
 from fedui.errors import ErrorCode
 from fedui.federations.models import Role
@@ -156,9 +158,23 @@ def nowhere(request: HttpRequest) -> HttpResponse:
     )
 
 
+@lru_cache
+def _schema() -> Any:
+    return SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+
+
+class _Made(SchemaGenerator):
+    """Once a process: it takes most of a second, and anybody may ask."""
+
+    def get_schema(self, request: Any = None, public: bool = False) -> Any:
+        return _schema()
+
+
 class SchemaView(SpectacularAPIView):
     """The OpenAPI description. Public, like the source that it is made of."""
 
+    generator_class = _Made
+    throttle_classes = (FairUse,)
     metadata_class = None
 
 

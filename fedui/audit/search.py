@@ -13,6 +13,7 @@ from fedui.audit.models import AuditEvent, Via
 KINDS = {
     "run": "Runs", "round": "Rounds", "query": "Queries", "client": "Clients", "certificate": "Certificates", "token": "Tokens",
     "key": "API keys", "app": "Apps", "strategy": "Strategies", "model": "Models", "share": "Shares", "view": "Saved views",
+    "alert": "Alerts", "alert_rule": "Alert rules", "webhook": "Webhooks", "delivery": "Deliveries",
     "member": "Members", "invitation": "Invitations", "account": "Accounts",
     "federation": "Federation", "authority": "Authority", "audit": "Audit log",
 }  # fmt: skip
@@ -43,7 +44,7 @@ class AuditSearch(forms.Form):
             entries = entries.filter(via=via)
         if since := wanted.get("since"):
             entries = entries.filter(at__gte=_midnight(since))
-        if until := wanted.get("until"):
+        if (until := wanted.get("until")) and until < date.max:
             entries = entries.filter(at__lt=_midnight(until + timedelta(days=1)))
         return entries
 

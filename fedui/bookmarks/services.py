@@ -15,7 +15,7 @@ from fedui.federations.models import Federation
 
 MOST_VIEWS = 100
 """Of one member."""
-MAX_QUERY = 2000
+MAX_QUERY, MAX_PATH = 2000, 200
 _OF_THE_MOMENT = frozenset({"page", "dialog"})
 """Parameters that belong to a visit, not to a view."""
 PAGES = frozenset(
@@ -83,7 +83,10 @@ def _save(view: SavedView) -> None:
 def checked_address(federation: Federation, address: str) -> tuple[str, str, str]:
     """Page, path within the federation and query of an address. Raises `ViewRefused`."""
     root = f"/f/{federation.slug}/"
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise ViewRefused("This is no address.", hint="Save the view on the page that it is of.") from error
     if not parts.path.startswith(root):
         raise ViewRefused("Only pages of this federation can be saved as views.")
     try:
@@ -93,6 +96,7 @@ def checked_address(federation: Federation, address: str) -> tuple[str, str, str
     if page not in PAGES:
         raise ViewRefused("This page has no view to save.")
     query = urlencode([(key, value) for key, value in parse_qsl(parts.query) if key not in _OF_THE_MOMENT])
-    if len(query) > MAX_QUERY:
+    path = parts.path.removeprefix(root)
+    if len(query) > MAX_QUERY or len(path) > MAX_PATH:
         raise ViewRefused("The view is too large to be saved.", hint="Select less.")
-    return page, parts.path.removeprefix(root), query
+    return page, path, query

@@ -7,14 +7,13 @@ Every attempt is audited; a refused one spends no use of its token.
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import transaction
@@ -220,7 +219,7 @@ def _proven_client(token: EnrolmentToken, new_key: ec.EllipticCurvePublicKey, pr
     try:
         old = x509.load_pem_x509_certificate(proof.certificate_pem.encode())
         old_key, signature = old.public_key(), base64.b64decode(proof.signature, validate=True)
-    except (ValueError, binascii.Error):
+    except (ValueError, UnsupportedAlgorithm):
         return None
     if not isinstance(old_key, ec.EllipticCurvePublicKey):
         return None

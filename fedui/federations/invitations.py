@@ -19,7 +19,7 @@ from fedui.accounts.models import User
 from fedui.audit.services import record
 from fedui.clients.models import Client
 from fedui.errors import DomainError, ErrorCode
-from fedui.federations.models import Federation, Invitation, Membership, Role
+from fedui.federations.models import Act, Federation, Invitation, Membership, Role
 from fedui.federations.services import checked_clients
 
 _IN_SESSION = "invitation"
@@ -84,11 +84,17 @@ def find(secret: str) -> Invitation:
     found = (
         Invitation.objects.open().select_related("federation", "created_by").filter(secret_sha256=_hash(secret)).first()
     )
-    if found is None or not found.created_by.is_active:
+    if found is None or not _may_invite(found):
         raise InvitationRefused(
             "This invitation is not valid: it was used, has expired or was taken back.", hint="Ask for a new one."
         )
     return found
+
+
+def _may_invite(invitation: Invitation) -> bool:
+    """Whether who made it still may: nobody comes back by a link that they made before they were removed."""
+    makers = Membership.objects.that_may(Act.MANAGE_MEMBERS).filter(user__is_active=True)
+    return makers.filter(federation=invitation.federation_id, user=invitation.created_by_id).exists()
 
 
 @transaction.atomic

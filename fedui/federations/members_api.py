@@ -17,7 +17,7 @@ from fedui.clients.models import Client
 from fedui.errors import ErrorCode
 from fedui.federations import invitations
 from fedui.federations.models import Act, Invitation, Membership, Role
-from fedui.federations.services import add_member, remove_member
+from fedui.federations.services import add_member, lock_members, remove_member
 
 _CLIENTS_HELP = "Of a site admin: ids of the clients that are theirs. Empty for other roles."
 
@@ -124,6 +124,7 @@ class MemberDetail(MemberView):
         return Response(status=204)
 
     def _locked(self, member_id: int) -> Membership:
+        lock_members(self.federation)
         member = get_object_or_404(self.members().select_for_update(of=("self",)), pk=member_id)
         self.must_match(MemberOut(member).data)
         return member

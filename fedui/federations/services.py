@@ -72,7 +72,7 @@ def add_member(
 ) -> Membership:
     """Make `user` a member with `role`, or give a member another role. Raises `LastOwner` or `ClientsRefused`."""
     own = checked_clients(federation, role, clients)
-    _lock(federation)
+    lock_members(federation)
     membership = Membership.objects.filter(federation=federation, user=user).first()
     before = _described(membership) if membership else None
     if membership is None:
@@ -94,7 +94,7 @@ def add_member(
 def remove_member(membership: Membership, actor: User, *, address: str | None = None) -> None:
     """What they made stays; what they have open is closed. Raises `LastOwner`."""
     federation, user = membership.federation, membership.user
-    _lock(federation)
+    lock_members(federation)
     _keep_an_owner(membership)
     before = _described(membership)
     membership.delete()
@@ -112,8 +112,8 @@ def checked_clients(federation: Federation, role: Role, clients: Iterable[Client
     return own
 
 
-def _lock(federation: Federation) -> None:
-    """Changes of a federation's members wait for each other: two owners can't remove one another at once."""
+def lock_members(federation: Federation) -> None:
+    """Changes of a federation's members wait for each other: two owners can't remove one another at once. Before the row of a member."""
     Federation.objects.select_for_update(no_key=True).get(pk=federation.pk)
 
 

@@ -183,7 +183,10 @@ def promotion(request: MemberRequest, run_id: int) -> HttpResponse:
     if not there:
         raise Http404("The run has no model to promote.")
     asked = request.GET.get("round", "")
-    initial = {"round": int(asked) if asked.isascii() and asked.isdecimal() else there[0], "name": run.app.name}
+    initial = {
+        "round": int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else there[0],
+        "name": run.app.name,
+    }
     form = PromoteForm(request.POST if request.method == "POST" else None, initial=initial)
     if form.is_valid() and (made := _promote(request, run_id, form)):
         return _to(request, made)

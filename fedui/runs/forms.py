@@ -8,7 +8,7 @@ from django.db.models import Max, QuerySet
 
 from fedui.catalog.models import App
 from fedui.federations.models import Federation
-from fedui.runs.models import KeepCheckpoints, ModelVersion, Run, RunRules
+from fedui.runs.models import MOST_DAYS, KeepCheckpoints, ModelVersion, Run, RunRules
 from fedui.runs.orders import PlanForm
 from fedui.strategies.models import StrategyVersion
 
@@ -72,6 +72,8 @@ class RunRulesForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in its
     """How a federation runs and what it keeps; an empty field leaves it to the installation."""
 
     checkpoints = forms.ChoiceField(choices=[("", "As the installation"), *KeepCheckpoints.choices], required=False)
+    progress_days = forms.IntegerField(min_value=0, max_value=MOST_DAYS, required=False)
+    log_days = forms.IntegerField(min_value=0, max_value=MOST_DAYS, required=False)
 
     class Meta:
         model = RunRules

@@ -384,6 +384,10 @@ class KeepCheckpoints(models.TextChoices):
     BEST_AND_LAST = "best_and_last", "The best and the last"
 
 
+MOST_DAYS = 36_500
+"""For which something may be kept for a time: a hundred years. Longer is for ever."""
+
+
 class RunRules(models.Model):
     """How a federation runs and what it keeps. Where a field is empty, the installation's settings say it."""
 

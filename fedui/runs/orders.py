@@ -10,8 +10,9 @@ from django import forms
 from fedui.runs import commands, weights
 from fedui.runs.commands import Order
 from fedui.runs.models import CommandKind, Priority, Run, RunCommand
-from fedui.runs.services import MAX_NAME_LENGTH, MAX_RETRIES, MAX_ROUNDS, MAX_SEED, Plan
+from fedui.runs.services import MAX_NAME_LENGTH, MAX_RETRIES, MAX_ROUNDS, MAX_SEED, Plan, RunRefused
 from fedui.strategies.models import StrategyVersion
+from fedui.web.forms import MomentField
 
 
 class NothingMore(forms.Form):
@@ -23,7 +24,7 @@ class PauseForm(forms.Form):
 
 
 class ScheduleForm(forms.Form):
-    start_at = forms.DateTimeField()
+    start_at = MomentField()
 
 
 class PriorityForm(forms.Form):
@@ -40,7 +41,7 @@ class PlanForm(forms.Form):
     priority = forms.TypedChoiceField(
         choices=Priority, coerce=int, required=False, empty_value=None, initial=Priority.NORMAL
     )
-    start_at = forms.DateTimeField(required=False)
+    start_at = MomentField(required=False)
     max_retries = forms.IntegerField(min_value=0, max_value=MAX_RETRIES, required=False)
 
     def clean(self) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class CloneForm(PlanForm):
 
 class ForkForm(CloneForm):
     round = forms.IntegerField(min_value=0)
-    strategy_version = forms.ModelChoiceField(StrategyVersion.objects.all(), required=False)
+    strategy_version = forms.IntegerField(min_value=1, max_value=2**62, required=False)
     num_rounds = forms.IntegerField(min_value=1, max_value=MAX_ROUNDS, required=False)
     seed = forms.IntegerField(min_value=0, max_value=MAX_SEED, required=False)
 
@@ -71,8 +72,20 @@ class WeighForm(forms.Form):
     why = forms.CharField(max_length=200, required=False)
 
 
-def _fork(run: Run, order: Order, *, round: int, **values: Any) -> Run:  # noqa: A002  # as the API calls it
-    return commands.fork(run, order, round_number=round, **values)
+def _fork(run: Run, order: Order, *, round: int, strategy_version: int | None, **values: Any) -> Run:  # noqa: A002  # as the API calls it
+    version = None if strategy_version is None else _version_of(run, strategy_version)
+    return commands.fork(run, order, round_number=round, strategy_version=version, **values)
+
+
+def _version_of(run: Run, version_id: int) -> StrategyVersion:
+    """Raises `RunRefused`, which tells nothing of the strategies of others."""
+    own = StrategyVersion.objects.filter(strategy__federation=run.federation_id).select_related("strategy")
+    if (version := own.filter(pk=version_id).first()) is None:
+        raise RunRefused(
+            "This federation has no such version of a strategy.",
+            hint="Give the id of one of its own strategies’ versions.",
+        )
+    return version
 
 
 def _weigh(run: Run, order: Order, *, client: str, **values: Any) -> RunCommand | None:

@@ -6,6 +6,7 @@ and one that was promoted.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from fedui.errors import DomainError, ErrorCode
 from fedui.federations.models import Federation
 from fedui.runs.models import (
     ENDED,
+    MOST_DAYS,
     Event,
     KeepCheckpoints,
     Metric,
@@ -35,6 +37,8 @@ PROGRESS = ("client.phase", "client.progress")
 """Kinds of events that say how far clients are: most of all there are, and of little use when the run is over."""
 ORPHAN_AGE = timedelta(hours=1)
 BATCH = 5_000
+
+logger = logging.getLogger(__name__)
 
 _OURS = re.compile(r"run-\d+/\.?round-\d+[^/]*")
 
@@ -156,7 +160,7 @@ def _give_up(model_pk: int, now: datetime) -> bool:
 
 def _ended_before(federation: Federation, days: int, now: datetime) -> QuerySet[Run]:
     ended = federation.runs.filter(status__in=ENDED)
-    return ended.filter(ended_at__lt=now - timedelta(days=days)) if days else ended.none()
+    return ended.filter(ended_at__lt=now - timedelta(days=days)) if 0 < days <= MOST_DAYS else ended.none()
 
 
 def _progress(federation: Federation, policy: Policy, now: datetime) -> QuerySet[Event]:
@@ -217,6 +221,10 @@ def _may_be_committed(file: StoredFile, rounds_done: Mapping[int, int]) -> bool:
 
 def apply_everywhere(files: Files, *, dry_run: bool = False) -> dict[str, Removal]:
     """By federation; what belongs to none is under the empty name."""
-    now = timezone.now()
-    removed = {f.slug: apply_policy(f, files, now, dry_run=dry_run) for f in Federation.objects.all()}
+    now, removed = timezone.now(), {}
+    for federation in Federation.objects.all():
+        try:
+            removed[federation.slug] = apply_policy(federation, files, now, dry_run=dry_run)
+        except Exception:  # the others' disks fill up meanwhile
+            logger.exception("Retention has failed", extra={"federation": federation.slug})
     return removed | {"": remove_orphans(files, now, dry_run=dry_run)}

@@ -14,7 +14,7 @@ from fedui.api.serializers import Body, Gives, messages_of
 from fedui.api.views import ApiView
 from fedui.federations.models import Act
 from fedui.runs.forms import RunRulesForm
-from fedui.runs.models import KeepCheckpoints, RunRules
+from fedui.runs.models import MOST_DAYS, KeepCheckpoints, RunRules
 from fedui.runs.retention import apply_policy
 from fedui.runs.rules import save_rules
 from fedui.runs.store import model_files
@@ -36,8 +36,8 @@ class RulesBody(Body):
     max_runs = serializers.IntegerField(min_value=0, max_value=MOST, allow_null=True, default=None)
     checkpoints = serializers.ChoiceField(choices=KeepCheckpoints.choices, allow_blank=True, default="")
     checkpoints_every = serializers.IntegerField(min_value=1, max_value=MOST, allow_null=True, default=None)
-    progress_days = serializers.IntegerField(min_value=0, max_value=MOST, allow_null=True, default=None)
-    log_days = serializers.IntegerField(min_value=0, max_value=MOST, allow_null=True, default=None)
+    progress_days = serializers.IntegerField(min_value=0, max_value=MOST_DAYS, allow_null=True, default=None)
+    log_days = serializers.IntegerField(min_value=0, max_value=MOST_DAYS, allow_null=True, default=None)
 
 
 class Rules(ApiView):

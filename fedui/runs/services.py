@@ -59,8 +59,15 @@ def create_run(
     federation: Federation, actor: User, *, key: str | None = None, address: str | None = None, **wanted: Unpack[Wanted]
 ) -> Run:
     """A queued run, as `make_run` makes it. Who asks a second time with the same `key` is given the run of the first."""
-    if key and (earlier := federation.runs.filter(key=key).first()):
-        return earlier
+    if key:
+        Federation.objects.select_for_update(no_key=True).get(
+            pk=federation.pk
+        )  # of two at once the second finds the first's
+        if earlier := federation.runs.filter(key=key).first():
+            return earlier
+    if origin := wanted.get("origin"):
+        # Engines lock a run before its models, and before the audit log's head: who is to note the fork there has it from the start.
+        Run.objects.select_for_update().get(pk=origin.run_id)
     run = make_run(federation, actor, key=key, **wanted)
     record_made(run, actor, address)
     return run

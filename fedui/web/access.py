@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import HttpResponseClientRedirect
@@ -48,6 +48,7 @@ def member_view(
             if found is None:
                 return ask_for_second_factor(request, get_object_or_404(memberships, user=request.user))
             request.membership, request.federation = found, found.federation
+            pass_over_nul(request)
             if not found.may(act):
                 return refuse(request, act)
             return view(request, *args, **kwargs)
@@ -55,6 +56,23 @@ def member_view(
         return guarded
 
     return decorate
+
+
+def pass_over_nul(request: Any) -> None:
+    """Nobody types the character, and no database takes it."""
+    request.GET = _without_nul(request.GET)
+    if request.method == "POST":
+        request.POST = _without_nul(request.POST)
+
+
+def _without_nul(values: QueryDict) -> QueryDict:
+    if not any("\0" in text for name, texts in values.lists() for text in (name, *texts)):
+        return values
+    clean = QueryDict(mutable=True)
+    for name, texts in values.lists():
+        clean.setlist(name.replace("\0", ""), [text.replace("\0", "") for text in texts])
+    clean._mutable = False  # noqa: SLF001  # as it was
+    return clean
 
 
 def ask_to_sign_in(request: Any) -> HttpResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from django import forms
@@ -14,6 +15,21 @@ from fedui.errors import DomainError
 def explain(form: forms.BaseForm, error: DomainError) -> None:
     """Show a domain error above the form's fields, with what to do about it."""
     form.add_error(None, f"{error} {error.hint}".strip())
+
+
+class InUTC(forms.Field):
+    """Before a field of moments: at the ends of the calendar there are some that are none in UTC, and that no database gives back."""
+
+    def to_python(self, value: Any) -> Any:
+        moment = super().to_python(value)
+        try:
+            return moment.astimezone(UTC) if moment else moment
+        except OverflowError as error:
+            raise ValidationError("Choose a time within the years 1 to 9999, in UTC.", code="invalid") from error
+
+
+class MomentField(InUTC, forms.DateTimeField):
+    """A time of a day."""
 
 
 class LabelsField(forms.CharField):

@@ -94,7 +94,8 @@ def _clients(membership: Membership, words: list[str]) -> Iterator[Hit]:
     found = Client.objects.visible_to(membership)
     for word in words:
         key, separator, value = word.partition(":")
-        found = found.labelled(key, value) if separator and key and value else found.filter(name__icontains=word)
+        is_label = separator and key and value
+        found = found.labelled(key, value) if is_label else found.filter(name__icontains=word)
     for client in _best(found, words, "name"):
         yield Hit("Clients", client.name, _address(membership, "client", client.pk), "clients", client.presence.label)
 

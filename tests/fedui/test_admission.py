@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.utils import timezone
 
@@ -195,6 +196,20 @@ def test_a_proof_is_good_for_one_key_one_token_and_one_new_key(
     with pytest.raises(AdmissionRefused, match="proof"):
         enrol(open_token, a_csr(new), applicant("hosp-2"), proof)
     assert Client.objects.count() == 1
+
+
+def test_a_certificate_with_a_key_that_nobody_knows_proves_nothing(
+    open_token: str, token: tuple[EnrolmentToken, str]
+) -> None:
+    old, new = new_key(), new_key()
+    client = enrol(open_token, a_csr(old), applicant()).client
+    assert client
+    proof = proof_by(old, client, token[1], new)
+    elliptic, unknown = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
+    der = x509.load_pem_x509_certificate(proof.certificate_pem.encode()).public_bytes(serialization.Encoding.DER)
+    forged = x509.load_der_x509_certificate(der.replace(elliptic, unknown)).public_bytes(serialization.Encoding.PEM)
+
+    assert not enrol(token[1], a_csr(new), applicant("hosp-2"), Proof(forged.decode(), proof.signature)).proven
 
 
 def test_a_key_that_was_replaced_proves_nothing(open_token: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from django.test import Client as Browser
 from django.urls import URLPattern, URLResolver, get_resolver
+from drf_spectacular.generators import SchemaGenerator
+from pytest_django import Settings
 
 from fedui.accounts.models import User
 from fedui.api.access import Access
@@ -150,6 +152,28 @@ def test_parameters_that_mean_nothing_are_refused(federation: Federation, owner:
 def test_an_address_that_is_none_is_a_problem(db: None, path: str) -> None:
     answer = Browser().get(f"/api/v1/{path}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE"])
+def test_a_method_that_an_address_has_not_is_no_fault_of_the_server_s(
+    federation: Federation, owner: User, client: Browser, method: str
+) -> None:
+    client.force_login(owner)
+    response = client.generic(method, "/api/v1/federations/hearts/runs")
+
+    assert response.status_code == 405
+    assert "fault" not in response.json()["hint"]
+
+
+def test_the_schema_is_made_once_however_often_anybody_asks(
+    db: None, client: Browser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.API_STRANGERS_PER_MINUTE = 2
+    first = client.get("/api/v1/schema")
+    monkeypatch.setattr(SchemaGenerator, "parse", None)
+
+    assert [client.get("/api/v1/schema").status_code for _ in range(2)] == [200, 429]
+    assert first.status_code == 200
 
 
 def test_alive_is_not_ready(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

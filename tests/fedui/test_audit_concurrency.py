@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from django.db import close_old_connections, connection, transaction
+from django.db import transaction
 
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
@@ -17,31 +16,10 @@ from fedui.clients.services import create_token, reinstate_client, suspend_clien
 from fedui.errors import DomainError
 from fedui.federations.models import Federation, Role
 from fedui.federations.services import add_member
+from tests.support.at_once import at_once
 from tests.support.domain import a_client, a_federation, a_user
 
 ROUNDS = 6
-
-
-def at_once(*acts: Callable[[], object]) -> None:
-    errors: list[BaseException] = []
-    start = threading.Barrier(len(acts))
-
-    def run(act: Callable[[], object]) -> None:
-        close_old_connections()
-        start.wait()
-        try:
-            act()
-        except BaseException as error:  # told of below
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=[act]) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
 
 
 @pytest.fixture

@@ -306,3 +306,25 @@ def test_a_run_is_reproduced_with_the_weights_it_had(run: Run, order: Order, sit
     assert reproduction.description(again) == reproduction.description(run)
     with pytest.raises(CommandError, match="no run 999"):
         call_command("reproduce_run", "999")
+
+
+def test_a_fork_over_rest_tells_nothing_of_another_federation_s_strategies(
+    run: Run, owner: User, client: Browser
+) -> None:
+    a_model(run, 7)
+    elsewhere = a_federation("lungs", a_user("somebody"))
+    secret = create_strategy(elsewhere, a_user("other"), name="top-secret-trial", config=StrategyConfig())
+    client.force_login(owner)
+    own = run.strategy_version.pk
+    answers = [
+        client.post(
+            f"/api/v1/runs/{run.pk}/commands",
+            {"command": "fork", "round": 7, "strategy_version": version},
+            content_type="application/json",
+        )
+        for version in (secret.latest.pk, 10**9, own)
+    ]
+
+    assert [answer.status_code for answer in answers] == [422, 422, 200]
+    assert answers[0].json() == answers[1].json()
+    assert b"top-secret-trial" not in answers[0].content

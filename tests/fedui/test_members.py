@@ -109,13 +109,21 @@ def test_a_member_is_not_changed_by_an_invitation(federation: Federation, owner:
     assert federation.memberships.get(user=owner).role == Role.OWNER
 
 
-@pytest.mark.parametrize("end", ["revoked", "expired", "inviter gone"])
+@pytest.mark.parametrize(
+    "end", ["revoked", "expired", "inviter deactivated", "inviter removed", "inviter of another role"]
+)
 def test_an_invitation_ends(federation: Federation, owner: User, stranger: User, end: str) -> None:
     invitation, link = invite(federation, owner, Role.OWNER)
     if end == "revoked":
         revoke(invitation, owner)
     elif end == "expired":
         Invitation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    elif end == "inviter removed":
+        remove_member(
+            federation.memberships.get(user=owner), add_member(federation, a_user("next"), Role.OWNER, owner).user
+        )
+    elif end == "inviter of another role":
+        add_member(federation, owner, Role.OPERATOR, add_member(federation, a_user("next"), Role.OWNER, owner).user)
     else:
         User.objects.filter(pk=owner.pk).update(is_active=False)
 

@@ -22,7 +22,8 @@ from fedui.runs.models import Event, Metric, ModelVersion, Run, RunRules, RunSta
 from fedui.runs.retention import Removal, apply_policy, remove_orphans
 from fedui.runs.services import RunRefused
 from fedui.runs.tasks import apply_retention
-from tests.support.domain import a_run
+from fedui.strategies.models import StrategyVersion
+from tests.support.domain import a_federation, a_run, a_user
 
 ROUNDS = range(8)
 
@@ -158,3 +159,17 @@ def test_the_command_says_what_would_go_and_beats_task_removes_it(run: Run, file
     assert kept(run) == list(ROUNDS)
     apply_retention()
     assert kept(run) == [5, 7]
+
+
+def test_what_one_federation_has_set_keeps_no_other_from_its_own(run: Run, files: FolderFiles) -> None:
+    other = a_federation("lungs", run.created_by or a_user("other"))
+    broken = a_run(other, a_user("broken"))
+    ModelVersion.objects.create(run=broken, round_number=0, key="x", sha256="a" * 64, size=100)
+    StrategyVersion.objects.filter(strategy__federation=other).update(config={"schema_version": 10**6})
+    rules(other, checkpoints="best_and_last")
+    rules(run.federation, checkpoints="best_and_last", progress_days=2_000_000_000, log_days=1)
+
+    apply_retention()
+
+    assert kept(run) == [5, 7]
+    assert run.events.count() == 1

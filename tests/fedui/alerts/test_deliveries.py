@@ -170,6 +170,33 @@ def test_several_workers_send_each_message_once_and_a_slow_receiver_holds_one_of
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 8
 
 
+def test_one_federation_leaves_room_for_the_messages_of_others(federation: Federation, owner: User) -> None:
+    other = a_federation("lungs", a_user("other"))
+    for number in range(2 * deliveries.MOST_AT_ONCE):
+        flood, _ = webhooks.create_webhook(federation, owner, name=f"flood {number}", url="https://hooks.example.org/")
+        webhooks.send_test(flood, owner)
+    alone, _ = webhooks.create_webhook(other, owner, name="ops", url="https://hooks.example.org/")
+    webhooks.send_test(alone, owner)
+
+    claimed = [found for _ in range(6) if (found := deliveries.claim(timezone.now()))]
+
+    assert len(claimed) == deliveries.MOST_AT_ONCE
+    assert claimed[-1].webhook == alone
+
+
+def test_no_more_wait_for_a_receiver_than_somebody_can_have_meant(federation: Federation, owner: User) -> None:
+    webhook, _ = webhooks.create_webhook(federation, owner, name="ops", url="https://hooks.example.org/")
+    delivery = webhooks.send_test(webhook, owner)
+    Delivery.objects.update(status=DeliveryStatus.FAILED)
+    delivery.refresh_from_db()
+    for _ in range(webhooks.MOST_WAITING):
+        webhooks.redeliver(delivery, owner)
+    with pytest.raises(webhooks.WebhookRefused, match="wait for this receiver"):
+        webhooks.redeliver(delivery, owner)
+    with pytest.raises(webhooks.WebhookRefused, match="wait for this receiver"):
+        webhooks.send_test(webhook, owner)
+
+
 def test_mail_goes_to_who_is_still_a_member(federation: Federation, owner: User) -> None:
     operator = a_member(federation, Role.OPERATOR)
     User.objects.filter(pk=operator.pk).update(email="op@example.org")

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from fedui.accounts.models import User
 from fedui.alerts import evaluation, search, services, webhooks
-from fedui.alerts.evaluation import evaluate
+from fedui.alerts.evaluation import evaluate, evaluate_all
 from fedui.alerts.kinds import Kind
 from fedui.alerts.models import Alert, AlertRule, AlertStatus, Delivery
 from fedui.alerts.retention import forget_old
@@ -200,6 +200,21 @@ def test_no_name_breaks_a_header(federation: Federation, rule: AlertRule) -> Non
     away(a_client(federation, "elm"))
     evaluate(Federation.objects.get(pk=federation.pk))
     assert not re.search(r"[\r\n]", Delivery.objects.get().subject)
+
+
+def test_a_rule_that_makes_no_sense_keeps_no_other_from_being_looked_at(
+    federation: Federation, owner: User, rule: AlertRule
+) -> None:
+    """One that a former release has stored, say."""
+    AlertRule.objects.filter(pk=rule.pk).update(settings={})
+    good = services.create_rule(federation, owner, services.RuleContent("Away too", Kind.CLIENT_OFFLINE))
+    broken = a_federation("a-first", a_user("somebody"))
+    broken.alert_rules.update(settings={"no": "longer"})
+    away(a_client(federation, "hosp-1"))
+
+    evaluate_all()
+
+    assert [alert.rule for alert in Alert.objects.all()] == [good]
 
 
 def test_changed_and_removed_rules_end_their_alerts(federation: Federation, owner: User, rule: AlertRule) -> None:
