@@ -28,6 +28,7 @@ DomainError
 ├── ShareRefused            fedui.reports.shares
 ├── ViewRefused             fedui.bookmarks.services
 ├── LastOwner               fedui.federations.services
+├── AppointmentRefused      fedui.federations.services
 ├── ClientsRefused          fedui.federations.services
 ├── InvitationRefused       fedui.federations.invitations
 ├── BadRule                 fedui.alerts.kinds

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from grpc import aio
@@ -54,7 +55,7 @@ async def test_methods_that_peers_invent_have_one_name(observed: tuple[Federatio
     federation.registry.add("a", "tests", None)
     async with aio.secure_channel(f"127.0.0.1:{federation.engine.port}", credentials) as channel:
         for number in range(50):
-            call = channel.unary_unary(f"/fedui.v1.Fleet/Invented{number}")
+            call: Any = channel.unary_unary(f"/fedui.v1.Fleet/Invented{number}")
             with pytest.raises(aio.AioRpcError):
                 await call(b"")
     await federation.until(lambda: len(seen) == 50)

@@ -127,7 +127,7 @@ async def test_sockets_say_what_they_are_about(
     sockets: list[Any] = []  # it has no types
     for path, sent in paths.items():
         scope = {"type": "websocket", "path": path, "headers": [*headers, (b"x-request-id", sent)], "query_string": b""}
-        socket: Any = ApplicationCommunicator(application, scope)
+        socket: Any = ApplicationCommunicator(application, scope)  # type: ignore[no-untyped-call]
         sockets.append(socket)
         await socket.send_input({"type": "websocket.connect"})
         assert (await socket.receive_output(10))["type"] == "websocket.accept"
