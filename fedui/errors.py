@@ -31,6 +31,7 @@ DomainError
 ├── ViewRefused             fedui.bookmarks.services
 ├── LastOwner               fedui.federations.services
 ├── LastAdministrator       fedui.accounts.administration
+├── AppointmentRefused      fedui.federations.services
 ├── ClientsRefused          fedui.federations.services
 ├── InvitationRefused       fedui.federations.invitations
 ├── BadRule                 fedui.alerts.kinds

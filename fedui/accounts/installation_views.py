@@ -19,8 +19,9 @@ from fedui.accounts.models import User, with_second_factor
 from fedui.audit.models import AuditEvent
 from fedui.audit.views import audit_context, export_response, verify_now
 from fedui.errors import DomainError
-from fedui.federations.models import Act, Federation
-from fedui.web.access import ask_to_sign_in, pass_over_nul
+from fedui.federations.models import Act, Federation, Membership, Role
+from fedui.federations.services import appoint_owner
+from fedui.web.access import address_of, ask_to_sign_in, pass_over_nul
 
 PAGE_SIZE = 100
 View = Callable[..., HttpResponseBase]
@@ -88,7 +89,45 @@ def change(request: Any, user_id: int, act: str) -> HttpResponse:
         messages.error(request, f"{error} {error.hint}")
     else:
         messages.success(request, done.format(user))
+        _warn_of_ownerless(request, user)
     return redirect("installation")
+
+
+def _warn_of_ownerless(request: Any, user: User) -> None:
+    """What somebody who is deactivated leaves behind."""
+    left = Federation.objects.with_owners().filter(
+        owned=False, memberships__user=user, memberships__role=Role.OWNER, memberships__user__is_active=False
+    )
+    if names := ", ".join(one.name for one in left):
+        messages.warning(request, f"Nobody can act for {names} any more. Appoint another owner under Federations.")
+
+
+@administrator_view()
+def federations(request: Any) -> HttpResponse:
+    """That they are there, and which have nobody left who can act: no more is told of them."""
+    found = Federation.objects.with_owners().annotate(member_count=Count("memberships")).order_by("owned", "name")
+    shown = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+    orphaned = [one.pk for one in shown if not one.owned]
+    members = Membership.objects.filter(federation__in=orphaned, user__is_active=True).select_related("user")
+    context = _frame(request, "federations", shown=shown, members=members.order_by("user__username"))
+    return render(request, "installation/federations.html", context)
+
+
+@administrator_view("POST")
+def appoint(request: Any, slug: str) -> HttpResponse:
+    federation = get_object_or_404(Federation, slug=slug)
+    name = request.POST.get("username", "").strip()
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        messages.error(request, f"There is no account named {name[:150]}. Choose one of those under Accounts.")
+        return redirect("installation-federations")
+    try:
+        appoint_owner(federation, user, request.user, address=address_of(request))
+    except DomainError as error:
+        messages.error(request, f"{error} {error.hint}")
+    else:
+        messages.success(request, f"{user} is an owner of {federation}.")
+    return redirect("installation-federations")
 
 
 @administrator_view()

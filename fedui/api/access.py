@@ -5,10 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from django.http import Http404
 from rest_framework.exceptions import MethodNotAllowed, NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from fedui.accounts.administration import lacks_second_factor
 from fedui.errors import DomainError, ErrorCode, Forbidden
 from fedui.federations.models import ALLOWED, Act, Membership
 from fedui.keys.models import ApiKey
@@ -24,6 +26,8 @@ class Access(StrEnum):
     """Any account; an API key with the scope `read`."""
     ACCOUNT = "account"
     """Any account, by a session: no API key."""
+    INSTALLATION = "installation"
+    """Installation administrators, by a session; for others there is no such address."""
 
 
 class ScopeMissing(DomainError):
@@ -49,6 +53,9 @@ class NamedAct(BasePermission):
             _check_scope(key, Scope.READ)
         elif access == Access.ACCOUNT:
             _refuse_key(key)
+        elif access == Access.INSTALLATION:
+            _refuse_key(key)
+            _check_administrator(request.user)
         elif not _has_handler(view, request.method):
             raise MethodNotAllowed(str(request.method))
         else:
@@ -74,6 +81,13 @@ def _check_scope(key: ApiKey | None, scope: Scope) -> None:
         raise ScopeMissing(
             f"This API key lacks the scope {scope.value}.", hint=f"Make a key with the scope {scope.value}."
         )
+
+
+def _check_administrator(user: Any) -> None:
+    if not user.is_superuser:
+        raise Http404
+    if lacks_second_factor(user):
+        raise Forbidden("This installation asks for a second factor.", hint="Set one up under Your account.")
 
 
 def _refuse_key(key: ApiKey | None) -> None:

@@ -136,6 +136,7 @@ class Schema(AutoSchema):
             Access.PUBLIC: "Takes no sign-in.",
             Access.SIGNED_IN: f"Takes any account; of an API key the scope `{Scope.READ.value}`.",
             Access.ACCOUNT: "Takes an account that is signed in; no API key will do.",
+            Access.INSTALLATION: "Takes an installation administrator who is signed in; no API key will do.",
         }.get(access, "Closed.")
 
 

@@ -14,6 +14,7 @@ from fedui.clients import operators_api as operators
 from fedui.clients import presence_api as clients
 from fedui.clients import tokens_api as tokens
 from fedui.clients.api import AdmissionState, CertificateAuthority, Enrol
+from fedui.federations import installation_api as installation
 from fedui.federations import members_api as members
 from fedui.federations.api import FederationDetail, FederationList
 from fedui.keys import api as keys
@@ -136,6 +137,10 @@ _run = [
 ]
 
 urlpatterns = [
+    path("installation/federations", installation.InstalledFederations.as_view(), name="installation-federations"),
+    path(
+        "installation/federations/<slug:slug>/owner", installation.AppointOwner.as_view(), name="installation-appoint"
+    ),
     path("schema", meta.SchemaView.as_view(), name="schema"),
     path("docs", meta.Swagger.as_view(), name="docs"),
     path("redoc", meta.Redoc.as_view(), name="redoc"),

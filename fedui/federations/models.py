@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allauth.mfa.models import Authenticator
 from django.conf import settings
@@ -72,6 +72,11 @@ class FederationQuerySet(models.QuerySet["Federation"]):
     def visible_to(self, user: User | AnonymousUser, act: Act = Act.READ) -> FederationQuerySet:
         """The federations in which `user` may `act`: the one rule of visibility, for pages, API and sockets."""
         return self.filter(pk__in=Membership.objects.effective(user).that_may(act).values("federation"))
+
+    def with_owners(self) -> models.QuerySet[Any]:
+        """Each with `owned`: whether somebody is there who can change its members. Accounts that are deactivated count nowhere."""
+        owners = Membership.objects.filter(federation=OuterRef("pk"), role=Role.OWNER, user__is_active=True)
+        return self.annotate(owned=Exists(owners))
 
 
 class Federation(models.Model):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from fedui.accounts.models import User
 from fedui.alerts.services import add_default_rules
@@ -23,6 +24,12 @@ class LastOwner(DomainError):
 
     def __init__(self, federation: Federation) -> None:
         super().__init__(f"This is the last owner of {federation}.", hint="Make somebody else an owner first.")
+
+
+class AppointmentRefused(DomainError):
+    """An owner is appointed from outside only where a federation has none, and only somebody who can act."""
+
+    code = ErrorCode.ILLEGAL_TRANSITION
 
 
 class ClientsRefused(DomainError):
@@ -102,6 +109,26 @@ def remove_member(membership: Membership, actor: User, *, address: str | None = 
     transaction.on_commit(lambda: live.access_changed(user.pk), robust=True)
 
 
+@transaction.atomic
+def appoint_owner(federation: Federation, user: User, actor: User, *, address: str | None = None) -> Membership:
+    """By an installation administrator, for a federation whose owners are all deactivated. Raises `AppointmentRefused`."""
+    _lock(federation)
+    if _owners(federation).exists():
+        raise AppointmentRefused(
+            f"{federation} has an owner.", hint="Owners appoint others themselves, under Settings, Members."
+        )
+    if not user.is_active:
+        raise AppointmentRefused(f"The account {user} is deactivated.", hint="Activate it first, or choose another.")
+    membership = Membership.objects.filter(federation=federation, user=user).first()
+    before = _described(membership) if membership else None
+    membership, _ = Membership.objects.update_or_create(federation=federation, user=user, defaults={"role": Role.OWNER})
+    membership.clients.clear()
+    after, subject = _described(membership), user.get_username()
+    record(federation, actor, "federation.owner_appointed", subject, address=address, before=before, after=after)
+    transaction.on_commit(lambda: live.access_changed(user.pk), robust=True)
+    return membership
+
+
 def checked_clients(federation: Federation, role: Role, clients: Iterable[Client]) -> list[Client]:
     """The clients that a member with `role` is to have. Raises `ClientsRefused`."""
     own = list(clients) if role == Role.SITE_ADMIN else []
@@ -118,10 +145,14 @@ def lock_members(federation: Federation) -> None:
 
 
 def _keep_an_owner(membership: Membership) -> None:
-    owners = Membership.objects.filter(federation=membership.federation_id, role=Role.OWNER, user__is_active=True)
     membership.refresh_from_db(fields=["role"])
-    if membership.role == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
+    if membership.role == Role.OWNER and not _owners(membership.federation).exclude(pk=membership.pk).exists():
         raise LastOwner(membership.federation)
+
+
+def _owners(federation: Federation) -> QuerySet[Membership]:
+    """Those who can act: an owner whose account is deactivated is none."""
+    return Membership.objects.filter(federation=federation, role=Role.OWNER, user__is_active=True)
 
 
 def _described(membership: Membership) -> dict[str, Any]:

@@ -460,10 +460,11 @@ CHANGES = [
     Change("post", "{run}/shares/{it}/revoke", {}, "share.revoked", Role.RESEARCHER, a_share),
 ]
 WITHOUT_EFFECT = {"ValidateStrategy.POST", "Verification.POST", "Enrol.POST", "RulePreview.POST"} | {
-    "RegisteredVersionList.POST"
+    "RegisteredVersionList.POST",
+    "AppointOwner.POST",
 }
 """Nothing is saved; the log is read again; agents are told apart by token and key (test_enrolment.py); a promotion names a run
-(test_api_registry.py)."""
+(test_api_registry.py); no member appoints an owner (test_ownerless.py)."""
 every_change = pytest.mark.parametrize("change", CHANGES, ids=str)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import timedelta
-from threading import Barrier, Thread
 from urllib.parse import urlsplit
 
 import pytest
 from django.core import mail
-from django.db import close_old_connections, connection
 from django.test import Client as Browser
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
@@ -17,11 +14,10 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from fedui.accounts.models import User
 from fedui.audit.models import AuditEvent
 from fedui.clients.models import Client
-from fedui.errors import DomainError
 from fedui.federations.invitations import InvitationRefused, accept, invite, revoke
-from fedui.federations.models import Act, Federation, Invitation, Membership, Role
+from fedui.federations.models import Act, Federation, Invitation, Role
 from fedui.federations.services import ClientsRefused, LastOwner, add_member, remove_member
-from tests.support.domain import a_client, a_federation, a_member, a_run, a_user, with_rounds
+from tests.support.domain import a_client, a_member, a_run, a_user, with_rounds
 
 PASSWORD = "a long enough password"
 
@@ -47,34 +43,6 @@ def test_the_last_owner_stays(federation: Federation, owner: User) -> None:
     remove_member(membership, owner)
     entry = AuditEvent.objects.get(action="member.removed")
     assert entry.before == {"role": "owner"}
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_owners_can_not_remove_each_other_at_once() -> None:
-    first, second = a_user("first"), a_user("second")
-    federation = a_federation("hearts", first)
-    add_member(federation, second, Role.OWNER, first)
-    start = Barrier(2)
-
-    def remove(membership: Membership, actor: User) -> None:
-        close_old_connections()
-        start.wait()
-        with suppress(DomainError):
-            remove_member(membership, actor)
-        connection.close()
-
-    pairs = [
-        (membership, other)
-        for membership in federation.memberships.all()
-        for other in (first, second)
-        if other != membership.user
-    ]
-    threads = [Thread(target=remove, args=pair) for pair in pairs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert federation.memberships.filter(role=Role.OWNER).count() == 1
 
 
 def test_an_invitation_is_good_once(federation: Federation, owner: User) -> None:

@@ -58,7 +58,7 @@ ELSEWHERE: dict[str, str] = {
     "scraper": "Addresses and tokens that the installation names for Prometheus; for others there is nothing.",
     "with_factor": "Accounts that have a second factor; for others there is no such page.",
     "underway": "Who has given a password, follows a link or comes from a provider. Others are sent to sign in, or find nothing.",
-    "installation": "Installation administrators; for others there is no such page.",
+    "installation": "Installation administrators, by a session alone; for others there is no such page.",
     "admin": "Installation administrators; others are asked to sign in, or refused.",
 }
 """What has nothing to do with a federation."""
@@ -73,6 +73,8 @@ ca                                                    GET anybody
 enroll                                                POST anybody
 enroll/<admission_id>                                 GET anybody
 me                                                    GET signed_in
+installation/federations                              GET installation
+installation/federations/<slug>/owner                 POST installation
 strategies/schema                                     GET signed_in
 strategies/validate                                   POST signed_in
 federations                                           GET signed_in, POST account
@@ -258,6 +260,8 @@ account/sessions/end/                          POST signed_in
 invitations/<secret>/                          GET anybody, POST underway
 installation/                                  GET installation
 installation/accounts/<user_id>/<act>/         POST installation
+installation/federations/                      GET installation
+installation/federations/<slug>/owner/         POST installation
 installation/audit/                            GET installation
 installation/audit/<number>/                   GET installation
 installation/audit/verify/                     POST installation
@@ -360,8 +364,8 @@ address without a row fails them.
   other sites' clients.
 - A member whose role lacks the right is refused: 403. Runs and queries, which are asked for by number alone, aren't there for who may not
   read: 404. Who isn't signed in is asked to: 401, or the sign-in page.
-- An installation administrator has accounts, the whole audit log and Django's admin. What they are in a federation their membership says;
-  without one they find nothing of it.
+- An installation administrator has accounts, the list of federations, the whole audit log and Django's admin. What they are in a federation
+  their membership says; without one they find nothing of it. In a federation whose owners are all deactivated they appoint another owner.
 - An API key opens what its scope says, in its federation, as far as its member's role goes; and no page.
 - Verifying a model's file (`check`) has a worker read it and writes what was found beside the version and into the audit log: it takes
   `promote_models`, on the page as over REST. Who may only read downloads the file and holds it against its SHA-256.
