@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/fedui/v1/*.proto)
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt protos api lock screenshot chaos security api-fuzz bench clean
+.PHONY: help setup demo up test browser screenshots lint fmt protos api lock screenshot chaos security api-fuzz bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ up: setup ## A server on this machine: web, worker, beat, embedded Redis, SQLite
 test: ## Linters, type checks, migrations check and all tests
 	@$(BOOTSTRAP) --torch-if-local
 	@$(BIN)/python scripts/test.py $(ARGS)
+
+browser: setup ## The browser tests alone: every page and act, both themes, desk and phone; screenshots go to var/browser
+	@$(BIN)/python scripts/test.py --browser
+
+screenshots: setup ## Make the pictures anew that the main pages are held against (tests/browser/looks)
+	FEDUI_RENEW_LOOKS=1 $(BIN)/python -m pytest -q tests/browser/test_looks.py
 
 lint: setup ## Linters and type checks
 	$(BIN)/ruff check .

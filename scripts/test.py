@@ -15,9 +15,14 @@ import redis
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+PICTURES = ROOT / "var" / "browser"
+"""What the browser tests leave: every page, and what looks otherwise than it did."""
 POSTGRES = os.environ.get("FEDUI_TEST_DATABASE_URL", "postgres://postgres@127.0.0.1:5432/postgres")
 REDIS = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/15")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+PYTEST = ["pytest", "-q"]
+TWO_FILES = ["-n", "2", "--dist", "loadfile"]
+"""At a time, the tests of each one after the other."""
 DATABASE_TESTS = ["tests/fedui", "tests/contracts", "tests/integration"]
 LINT = {
     "ruff": ["ruff", "check", "."],
@@ -57,8 +62,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-lint", action="store_true")
     parser.add_argument("--quick", action="store_true", help="without the browser and the end-to-end tests")
+    parser.add_argument("--browser", action="store_true", help="what drives Chromium, and nothing else")
     options = parser.parse_args()
     session = Session()
+    if options.browser:
+        run_in_browser(session, "browser and e2e")
+        return report(session)
     if not options.no_lint:
         for name, command in LINT.items():
             session.run(name, command)
@@ -67,29 +76,37 @@ def main() -> int:
 
 
 def run_tests(session: Session, *, quick: bool) -> None:
-    environment = {"CHROMIUM": CHROMIUM, "DJANGO_ALLOW_ASYNC_UNSAFE": "1"}
-    if session.has("Redis", redis_answers(), "tests ran on the embedded server alone"):
-        environment["REDIS_URL"] = REDIS
-    pytest = ["pytest", "-q"]
+    environment = environment_of_tests()
+    session.has("Redis", "REDIS_URL" in environment, "tests ran on the embedded server alone")
     session.has("torch", find_spec("torch") is not None, "tests of the torch app were left out (make setup TORCH=1)")
-    session.run("tests", [*pytest, "-n", "2", "-m", "not browser and not e2e"], **environment)
+    session.run("tests", [*PYTEST, "-n", "2", "-m", "not browser and not e2e"], **environment)
     if session.has("PostgreSQL", postgres_answers(), "database tests ran on SQLite alone"):
         on_postgres = environment | {"FEDUI_TEST_DATABASE": "postgres", "FEDUI_TEST_DATABASE_URL": POSTGRES}
-        session.run("tests on PostgreSQL", [*pytest, "-n", "2", *DATABASE_TESTS], **on_postgres)
-    if quick:
-        return
+        session.run("tests on PostgreSQL", [*PYTEST, "-n", "2", *DATABASE_TESTS], **on_postgres)
+    if not quick and not run_in_browser(session, "e2e"):
+        session.run("whole platform", [*PYTEST, *TWO_FILES, "-m", "e2e and not browser"], **environment)
+
+
+def run_in_browser(session: Session, whole_platform: str) -> bool:
+    """Whether there is a browser. The whole platform is tested after the pages."""
     browser = session.has("Chromium", bool(CHROMIUM), "browser tests were left out (CHROMIUM names one)")
     if browser:
-        session.run("browser", [*pytest, "-n", "2", "-m", "browser and not e2e"], **environment)
-    session.run(
-        "whole platform",
-        [*pytest, "-n", "2", "--dist", "loadfile", "-m", "e2e" if browser else "e2e and not browser"],
-        **environment,
-    )
+        shutil.rmtree(PICTURES, ignore_errors=True)
+        environment = environment_of_tests()
+        session.run("browser", [*PYTEST, "-n", "2", "-m", "browser and not e2e"], **environment)
+        session.run("whole platform", [*PYTEST, *TWO_FILES, "-m", whole_platform], **environment)
+    return browser
+
+
+def environment_of_tests() -> dict[str, str]:
+    found = {"CHROMIUM": CHROMIUM, "DJANGO_ALLOW_ASYNC_UNSAFE": "1"}
+    return found | ({"REDIS_URL": REDIS} if redis_answers() else {})
 
 
 def report(session: Session) -> int:
     print()
+    if PICTURES.exists():
+        print(f"Screenshots: {PICTURES}.")
     for line in session.left_out:
         print(f"Left out: {line}.")
     if session.left_out and os.environ.get("CI"):

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+
+from django.db.models import ExpressionWrapper, F, OuterRef, QuerySet, Subquery, Value
+from django.db.models.expressions import Expression, OrderBy
+from django.db.models.fields import DurationField
+from django.db.models.functions import Coalesce
+from django.utils import timezone
 
 from fedui.runs.condition import prefill
 from fedui.runs.models import Metric, MetricSource, Run
@@ -35,6 +41,34 @@ class RunFigures:
     @property
     def last_loss(self) -> float | None:
         return self.loss[-1] if self.loss else None
+
+
+def _first(name: str, order: str) -> Expression | F:
+    """Of a run's figures of the best-trusted source the first in this order."""
+    values = Metric.objects.filter(run=OuterRef("pk"), name=name).order_by(order).values("value")
+    return Coalesce(*(Subquery(values.filter(source=source)[:1]) for source in MOST_TRUSTED_FIRST))
+
+
+def _duration() -> Expression | F:
+    end = Coalesce("ended_at", Value(timezone.now()))
+    return ExpressionWrapper(end - F("started_at"), output_field=DurationField())
+
+
+SORTS: Mapping[str, Callable[[], Expression | F]] = {
+    "name": lambda: F("name"),
+    "round": lambda: F("rounds_done"),
+    "accuracy": lambda: _first("accuracy", "-value"),
+    "loss": lambda: _first("loss", "-round_number"),
+    "duration": _duration,
+    "created": lambda: F("created_at"),
+}
+"""Columns of the list of runs that it can be sorted by."""
+
+
+def in_order(runs: QuerySet[Run], sort: str) -> QuerySet[Run]:
+    """Runs by one of `SORTS`, downward with a hyphen before its name; those without the figure come last."""
+    key = SORTS[sort.removeprefix("-")]()
+    return runs.order_by(OrderBy(key, descending=sort.startswith("-"), nulls_last=True), "-pk")
 
 
 def with_figures(runs: Iterable[Run]) -> list[RunFigures]:

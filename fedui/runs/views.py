@@ -16,7 +16,7 @@ from fedui.errors import DomainError
 from fedui.federations.models import Act, Federation
 from fedui.runs import weights
 from fedui.runs.commands import Order, note_derived
-from fedui.runs.figures import with_figures
+from fedui.runs.figures import SORTS, in_order, with_figures
 from fedui.runs.forms import RunForm
 from fedui.runs.models import DRIVEN, CommandKind, ModelVersion, Priority, RoundStatus, Run, RunStatus
 from fedui.runs.orders import BadOrder, obey
@@ -53,14 +53,25 @@ def runs(request: MemberRequest) -> HttpResponse:
     found = _runs_of(request.federation)
     if statuses := VIEWS.get(view, VIEWS[""])[1]:
         found = found.filter(status__in=statuses)
-    if view == RunStatus.QUEUED:
+    sort = request.GET.get("sort", "")
+    if sort.removeprefix("-") not in SORTS:
+        sort = ""
+    if sort:
+        found = in_order(found, sort)
+    elif view == RunStatus.QUEUED:
         found = found.order_by("-priority", "queued_at", "pk")  # as they will begin
     if text:
         found = found.filter(
             Q(name__icontains=text) | Q(strategy_version__strategy__name__icontains=text) | Q(app__name__icontains=text)
         )
     shown = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
-    context = {"shown": shown, "figures": with_figures(shown), "views": _views(request.federation, view), "text": text}
+    context = {
+        "shown": shown,
+        "figures": with_figures(shown),
+        "views": _views(request.federation, view),
+        "text": text,
+        "sort": sort,
+    }
     return fragment_or_page(request, "runs/list.html", "runs/_list.html", context)
 
 

@@ -16,8 +16,19 @@ function why() {
   return chosen.size > most ? `At most ${most} can be compared` : "";
 }
 
+/** What leads to other rows of the list, or to another order, keeps the selection. */
+function keepSelection() {
+  for (const link of $$("a[href^='?']", list())) {
+    const { searchParams } = new URL(link.href);
+    searchParams.set("sel", [...chosen].join(","));
+    if (!chosen.size) searchParams.delete("sel");
+    link.setAttribute("href", `?${searchParams}`);
+  }
+}
+
 function show() {
   for (const box of boxes()) box.checked = chosen.has(box.value);
+  keepSelection();
   bar.hidden = chosen.size === 0;
   $("[data-n]", bar).textContent = chosen.size;
   $("[data-why]", bar).textContent = why();
@@ -45,6 +56,7 @@ bar.addEventListener("submit", (event) => {
   location.assign(`${bar.action}?runs=${[...chosen].join(",")}`);
 });
 document.addEventListener("htmx:afterSettle", show);
+document.addEventListener("htmx:replacedInHistory", () => setQuery({ sel: [...chosen].join(",") })); // a filter's address has no selection
 
 onShortcut((key) => {
   if (key === "x") document.activeElement.closest("tr")?.querySelector(`input[form="${bar.id}"]`)?.click();

@@ -1,14 +1,20 @@
-"""Chromium against Django's live server. That server speaks no WebSocket: what pages do live is tested end to end."""
+"""Chromium against Django's live server. That server speaks no WebSocket: what pages do live is tested end to end.
+
+Where looks matter, a page is told that its WebSocket is open; it hears nothing.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.account.internal.flows.login import record_authentication
 from django.conf import settings
+from django.http import HttpRequest
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
@@ -54,17 +60,29 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def sign_in(chromium: Browser, live_server: Any, complaints: list[str]) -> Iterator[Open]:
-    """`sign_in(user, width=…, scheme=…)` gives a page of a browser that is signed in; without a user, of one that isn't."""
+    """`sign_in(user, width=…, scheme=…)` gives a page of a browser that is signed in; without a user, of one that isn't.
+
+    `connected`: the page takes its WebSocket for open, and doesn't say that it reconnects. `fresh`: the password was given just now.
+    """
     contexts: list[BrowserContext] = []
 
-    def open_page(user: User | None = None, *, width: int = 1440, scheme: Any = "light") -> Page:
+    def open_page(
+        user: User | None = None,
+        *,
+        width: int = 1440,
+        scheme: Any = "light",
+        connected: bool = False,
+        fresh: bool = False,
+    ) -> Page:
         context = chromium.new_context(
             base_url=live_server.url, viewport={"width": width, "height": 844}, color_scheme=scheme
         )
+        if connected:
+            context.route_web_socket(re.compile("/ws/"), lambda _: None)
         contexts.append(context)
         if user:
             context.add_cookies(
-                [{"name": settings.SESSION_COOKIE_NAME, "value": _session(user), "url": live_server.url}]
+                [{"name": settings.SESSION_COOKIE_NAME, "value": _session(user, fresh=fresh), "url": live_server.url}]
             )
         page = context.new_page()
         page.on("console", lambda message: _note(complaints, message))
@@ -76,9 +94,14 @@ def sign_in(chromium: Browser, live_server: Any, complaints: list[str]) -> Itera
         context.close()
 
 
-def _session(user: User) -> str:
+def _session(user: User, *, fresh: bool) -> str:
     client = Client()
     client.force_login(user)
+    if fresh:
+        request = HttpRequest()
+        request.session = client.session
+        record_authentication(request, user, method="password", reauthenticated=True)
+        request.session.save()
     return client.cookies[settings.SESSION_COOKIE_NAME].value
 
 

@@ -9,7 +9,8 @@ from playwright.sync_api import Browser, expect
 from fedui.clients.models import Client
 from fedui.runs.models import Outcome, Participation, Run, RunCommand, RunStatus
 from tests.browser.conftest import Open
-from tests.browser.test_every_page import WCAG
+from tests.browser.test_every_page import SETTLED, WCAG
+from tests.support.gallery import RIGHT_TO_LEFT
 from tests.support.population import ROUNDS, World
 from tests.support.run_world import Shape, with_history
 
@@ -73,11 +74,6 @@ def test_of_many_clients_the_unusual_are_named_and_one_is_excluded(
     expect(page.locator("[data-commands]")).to_contain_text("site-0042 is excluded from round 13 on")
     assert RunCommand.objects.get().data["client"] == str(Client.objects.get(name="site-0042").pk)
     assert complaints == []
-
-
-SETTLED = """() => Promise.allSettled(document.getAnimations()
-    .filter((one) => one.effect.getTiming().iterations !== Infinity).map((one) => one.finished))"""
-RIGHT_TO_LEFT = "מרכז רפואי ירושלים – מחלקת אונקולוגיה, התחנה השנייה"
 
 
 def test_in_every_state_it_shuts_nobody_out_and_fits_a_phone(

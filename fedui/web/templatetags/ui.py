@@ -24,6 +24,8 @@ register.filter("duration", figures.duration)
 register.filter("percent", figures.percent)
 register.filter("milliseconds", figures.milliseconds)
 
+_NUMBERS = ("answered", "certificate", "accuracy", "loss", "duration")
+"""Columns that can be sorted by and hold figures, which stand to the right."""
 _RUN_LOOKS = {
     "stopping": "running",
     "pausing": "running",
@@ -231,7 +233,7 @@ def sort_link(context: template.Context, key: str, label: str) -> SafeString:
     now = str(context["sort"])
     changed = f"-{key}" if now == key else key
     state = {key: "ascending", f"-{key}": "descending"}.get(now)
-    number = format_html(' class="{}"', "num") if key in ("answered", "certificate") else ""
+    number = format_html(' class="{}"', "num") if key in _NUMBERS else ""
     aria = format_html(' aria-sort="{}"', state) if state else ""
     arrow = icon("down", "up" if state == "ascending" else "") if state else ""
     return format_html(

@@ -32,6 +32,12 @@ export function renew(region) {
   timer ||= setTimeout(flush, GATHER_MS);
 }
 
+/** A list that is the page's own shows what the address says now: filters change it without a new page. */
+document.body.addEventListener("htmx:configRequest", ({ detail }) => {
+  if (detail.triggeringEvent?.type !== "refresh" || detail.path.split("?")[0] !== location.pathname) return;
+  detail.path = location.pathname + location.search;
+});
+
 /** A reader may have become busy since the region was asked for. */
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   const { target, requestConfig } = event.detail;
