@@ -8,6 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from protos import limits
+
+QUICK_SECONDS = 0.5
+"""A chunk that leaves sooner is followed by a larger one. On a slow line a large one might take longer than a peer waits."""
 BURST_SECONDS = 0.25
 """What a client has not used of its rate for so long it may catch up on."""
 
@@ -96,6 +100,11 @@ class TransferStream:
             else f"It moved less than {rate:,.0f} bytes a second."
         )
         self._clock.reschedule(min(still, slow))
+
+
+def chunk_bytes_after(seconds: float) -> int:
+    """How much to send next when the last chunk took so long."""
+    return limits.QUICK_CHUNK_BYTES if seconds < QUICK_SECONDS else limits.CHUNK_BYTES
 
 
 class Pace:

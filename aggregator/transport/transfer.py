@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from aggregator.failpoints import failpoint
 from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
 from aggregator.ports import ClientIdentity, ClientRegistry
 from aggregator.transport.identity import authenticate, refuse
-from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream
+from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream, chunk_bytes_after
 from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
 from protos import limits
 from protos.chunks import read_upload, write_chunk
@@ -96,16 +97,18 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             await self._end(context, assignment, f"The download was ended. {ended}")
 
     async def _send(self, stream: TransferStream, assignment: Assignment, rest: memoryview, context: Context) -> None:
-        pace = self._pace_of(assignment)
+        pace, size = self._pace_of(assignment), limits.CHUNK_BYTES
         stream.start()
-        for start in range(0, len(rest), limits.CHUNK_BYTES):
+        while rest:
             if not self._is_open(assignment):
                 raise StreamEnded("The task is over.")
-            chunk = rest[start : start + limits.CHUNK_BYTES]
+            chunk, rest = rest[:size], rest[size:]
+            begun = time.monotonic()
             await context.write(chunk)
             assignment.bytes_down += len(chunk)
             stream.moved(len(chunk))
             await pace.keep(len(chunk))
+            size = chunk_bytes_after(time.monotonic() - begun)
 
     async def GetUpload(self, request: transfer_pb2.GetUploadRequest, context: Context) -> transfer_pb2.UploadStatus:
         return self._uploads.status(_owner(await self._assignment(request.task_id, context)), request)

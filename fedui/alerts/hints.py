@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,14 +15,17 @@ logger = logging.getLogger(__name__)
 
 TELLING = frozenset({"run.finished", "client.flagged", "round.abandoned", "round.committed", "round.evaluated"})
 HINT_EXPIRES_SECONDS = 30
+PAUSE_SECONDS = 1.0
+"""From one hint of a federation to the next: at each all its rules are searched for, which takes longer than a short round."""
 
 _sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="alert hints")
 _waiting: set[str] = set()
+_sent_at: dict[str, float] = {}
 _lock = threading.Lock()
 
 
 def events_stored(events: Sequence[Event]) -> None:
-    """Events of one run. At most one hint a federation waits at a time, in a thread of its own."""
+    """Events of one run. At most one hint a federation waits at a time, in a thread that isn't the caller's."""
     if all(event.kind not in TELLING for event in events):
         return
     federation_id = str(events[0].run.federation_id)
@@ -28,7 +33,13 @@ def events_stored(events: Sequence[Event]) -> None:
         if federation_id in _waiting:
             return
         _waiting.add(federation_id)
-    _sender.submit(_send, federation_id)
+        seconds = _sent_at.get(federation_id, -math.inf) + PAUSE_SECONDS - time.monotonic()
+    if seconds <= 0:
+        _sender.submit(_send, federation_id)
+        return
+    later = threading.Timer(seconds, _send, [federation_id])
+    later.daemon = True
+    later.start()
 
 
 def _send(federation_id: str) -> None:
@@ -36,6 +47,7 @@ def _send(federation_id: str) -> None:
 
     with _lock:
         _waiting.discard(federation_id)
+        _sent_at[federation_id] = time.monotonic()
     try:
         evaluate_federation.apply_async((federation_id,), expires=HINT_EXPIRES_SECONDS, retry=False)
     except Exception as error:  # whatever the broker's transport raises

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -22,10 +23,12 @@ from aggregator.core.config import CohortConfig, EvaluationConfig, FaultsConfig,
 from aggregator.hub import Assignment, Hub
 from aggregator.memory import MemoryClientRegistry
 from aggregator.ports import RunOutcome, RunSpec
+from aggregator.transport import pace
 from aggregator.transport.calls import OpenCalls
 from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import build_server
 from aggregator.transport.uploads import SUFFIX, SpoolFull, Uploads, upload_folder
+from protos import limits
 from protos.fedui.v1 import task_pb2, transfer_pb2
 from protos.packing import pack, unpack
 from protos.tensors import Parameters, Signature, TensorSpec, encode
@@ -316,22 +319,43 @@ async def test_log_lines_of_a_transfer_say_whose_it_is() -> None:
     assert (about["run_id"], about["round"]) == (task.run_id, task.round)
 
 
-async def test_a_download_that_nobody_reads_is_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@asynccontextmanager
+async def serving_a_model(folder: Path, model: bytes, transfer_limits: TransferLimits) -> AsyncIterator[ScriptedAgent]:
+    """The agent's task is `t`."""
     authority, registry = TestAuthority(), MemoryClientRegistry()
     registry.add("a")
     hub = Hub(registry, heartbeat_seconds=60, lost_after_seconds=60)
-    limits = TransferLimits(idle_seconds=0.3)
-    server, port = build_server(hub, registry, OpenCalls(), authority.server, "127.0.0.1:0", tmp_path, limits)
+    server, port = build_server(hub, registry, OpenCalls(), authority.server, "127.0.0.1:0", folder, transfer_limits)
     await server.start()
-    model = bytes(64 * 2**20)
     task = task_pb2.Task(task_id="t", run_id="1", model=task_pb2.ModelRef(size=len(model)))
     hub.assign(Assignment("a", task, AsyncMock(), model))
     async with ScriptedAgent(authority, port, "a", automatic=False) as agent, asyncio.timeout(20):
+        yield agent
+    await server.stop(None)
+
+
+async def test_a_download_that_nobody_reads_is_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = bytes(64 * 2**20)
+    async with serving_a_model(tmp_path, model, TransferLimits(idle_seconds=0.3)) as agent:
         call = agent.transfer.Download(transfer_pb2.DownloadRequest(task_id="t"))
         while "The download was ended. Nothing has moved for 0.3 s." not in caplog.text:
             await asyncio.sleep(0.01)
         assert sum([len(chunk.data) async for chunk in _until_refused(call)]) < len(model)
-    await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("rate", "quick", "later"),
+    [(math.inf, 20.0, limits.QUICK_CHUNK_BYTES), (300_000.0, 0.5, limits.CHUNK_BYTES)],
+    ids=["as quick as it can", "held to a rate"],
+)
+async def test_only_a_download_that_moves_quickly_comes_in_large_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, quick: float, later: int
+) -> None:
+    monkeypatch.setattr(pace, "QUICK_SECONDS", quick)
+    model = bytes(limits.CHUNK_BYTES + 2 * later)
+    async with serving_a_model(tmp_path, model, TransferLimits(most_rate=rate)) as agent:
+        call = agent.transfer.Download(transfer_pb2.DownloadRequest(task_id="t"))
+        assert [len(chunk.data) async for chunk in call] == [limits.CHUNK_BYTES, later, later]
 
 
 async def test_a_client_is_held_to_its_rate() -> None:

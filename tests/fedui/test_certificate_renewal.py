@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography import x509
 from django.utils import timezone
-from pytest_django import Settings
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from aggregator.ports import AgentInfo, AppOffer, ClientRefused, RenewalRefused
 from fedui.accounts.models import User
@@ -63,6 +63,15 @@ def renewed(client: Client, certificate: Certificate) -> Certificate:
     found = newest(client)
     assert answer.certificate == found.pem
     return found
+
+
+def test_a_call_of_a_known_agent_is_one_query(
+    client_row: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    certificate = newest(client_row)
+    connect(client_row, certificate)
+    with django_assert_num_queries(1):
+        connect(client_row, certificate)
 
 
 def test_certificates_live_a_day(client_row: Client) -> None:
