@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from fedui.api.serializers import Body, Gives
 from fedui.federations.models import Act
-from fedui.runs.api import RunView
+from fedui.runs.api import RunPanel, RunView
 from fedui.runs.event_stream import event_stream
 from fedui.runs.models import Event
 from fedui.runs.outs import EventOut
@@ -44,7 +44,7 @@ class EventsOut(serializers.Serializer[Any]):
     more = serializers.BooleanField()
 
 
-class RunEvents(RunView):
+class RunEvents(RunPanel):
     """The events that follow number `after`, at most `limit`; `more` says that there are others. Numbers have no gaps."""
 
     noun = "events"
