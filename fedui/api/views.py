@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Any, ClassVar, cast
 
 from django.db.models import QuerySet
-from django.http import Http404, HttpResponseBase, HttpResponseNotModified
+from django.http import Http404, HttpResponse, HttpResponseBase, HttpResponseNotModified
 from django.shortcuts import get_object_or_404
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -186,13 +187,13 @@ class ApiView(APIView):
 
     def _settled(self, request: Request, response: Response) -> HttpResponseBase:
         """With its ETag and the fields that are wanted; or 304, if the reader has it."""
-        etag = response.get("ETag") or etag_of(response.data)
+        rendered = JSONRenderer().render(response.data)
+        etag = response.get("ETag") or etag_of(rendered)
         if is_known(request, etag):
             return HttpResponseNotModified(headers={"ETag": etag})
-        response["ETag"] = etag
         if self.wanted is not None:
-            response.data = self._sparsely(response.data)
-        return response
+            rendered = JSONRenderer().render(self._sparsely(response.data))
+        return HttpResponse(rendered, headers={**response.headers, "Content-Type": "application/json", "ETag": etag})
 
     def _sparsely(self, data: Any) -> Any:
         assert self.wanted is not None

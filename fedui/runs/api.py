@@ -6,6 +6,8 @@ from typing import Any, cast
 
 from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
+from django.utils.decorators import method_decorator
+from django.views.decorators.gzip import gzip_page
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,7 +21,8 @@ from fedui.runs.commands import Order, note_derived
 from fedui.runs.condition import prefill
 from fedui.runs.models import CommandKind, ModelVersion, Run, RunCommand, RunStatus
 from fedui.runs.orders import BadOrder, obey
-from fedui.runs.outs import CommandOut, NewCommand, NewRun, ObeyedOut, RunOut, SnapshotOut
+from fedui.runs.outs import CommandOut, NewCommand, NewRun, ObeyedOut, RunOut
+from fedui.runs.panels_outs import SnapshotOut
 from fedui.runs.services import Plan, create_run
 from fedui.runs.snapshot import snapshot_of
 from fedui.strategies.models import StrategyVersion
@@ -116,8 +119,16 @@ class RunDetail(RunView):
         return Response(RunOut(self.run()).data)
 
 
-class RunSnapshot(RunView):
-    """All that a page needs to draw the run before it follows the events: rounds, metrics, the last participations, models, orders."""
+@method_decorator(gzip_page, name="dispatch")
+class RunPanel(RunView):
+    """What a run's page draws: some 100 kB of numbers, and nothing that is a secret, so that their size after packing betrays none."""
+
+
+class RunSnapshot(RunPanel):
+    """All that a page needs to draw the run before it follows the events: rounds, curves, the last participations, models, orders.
+
+    Tables come by columns.
+    """
 
     verbs = {"GET": "get_snapshot"}
     acts = {"GET": Act.READ}

@@ -53,13 +53,23 @@ def measured(participations: Any) -> list[Part]:
     )  # fmt: skip
     return [
         Part(
-            round_, str(client), outcome, norm, cosine, _number(loss), _sum(seconds), up, down, flagged, bool(replaces)
+            round_,
+            str(client),
+            outcome,
+            norm,
+            cosine,
+            number_or_none(loss),
+            _sum(seconds),
+            up,
+            down,
+            flagged,
+            bool(replaces),
         )
         for round_, client, outcome, norm, cosine, loss, *seconds, up, down, flagged, replaces in rows
     ]
 
 
-def _number(text: Any) -> float | None:
+def number_or_none(text: Any) -> float | None:
     """A client's word on its loss may be anything."""
     try:
         value = float(text)

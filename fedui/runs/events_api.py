@@ -16,7 +16,7 @@ from fedui.api.places import take_place
 from fedui.api.serializers import Body, Gives
 from fedui.federations.models import Act
 from fedui.keys.models import ApiKey
-from fedui.runs.api import RunView
+from fedui.runs.api import RunPanel, RunView
 from fedui.runs.event_stream import event_stream
 from fedui.runs.models import Event, Run
 from fedui.runs.outs import EventOut
@@ -48,7 +48,7 @@ class EventsOut(serializers.Serializer[Any]):
     more = serializers.BooleanField()
 
 
-class RunEvents(RunView):
+class RunEvents(RunPanel):
     """The events that follow number `after`, at most `limit`; `more` says that there are others. Numbers have no gaps."""
 
     noun = "events"

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from fedui.api.serializers import Body
 from fedui.runs import serialize
-from fedui.runs.models import CommandKind, MetricSource, Outcome, Priority, RoundStatus, RunStatus
+from fedui.runs.models import CommandKind, Outcome, Priority, RoundStatus, RunStatus
 from fedui.runs.services import MAX_NAME_LENGTH, MAX_RETRIES, MAX_ROUNDS, MAX_SEED
 
 
@@ -88,10 +88,6 @@ class RoundOut(Told):
     bytes_down = serializers.IntegerField()
 
 
-class SnapshotRoundOut(RoundOut):
-    bytes_total = serializers.IntegerField(help_text="Both ways, of all rounds up to this one.")
-
-
 class ParticipationOut(Told):
     payload: ClassVar[Any] = staticmethod(serialize.participation_payload)
 
@@ -127,16 +123,6 @@ class RunParticipationOut(ParticipationOut):
     payload: ClassVar[Any] = staticmethod(lambda one: {"run": one.round.run_id, **serialize.participation_payload(one)})
 
     run = serializers.IntegerField()
-
-
-class MetricOut(Told):
-    payload = staticmethod(serialize.metric_payload)
-
-    round = serializers.IntegerField()
-    source = serializers.ChoiceField(choices=MetricSource.choices)  # type: ignore[assignment]  # a field is no attribute
-    name = serializers.CharField()
-    value = serializers.FloatField()
-    num_examples = serializers.IntegerField()
 
 
 class ModelOut(Told):
@@ -179,19 +165,6 @@ class RunClientOut(Told):
     id = serializers.UUIDField()
     name = serializers.CharField()
     number = serializers.IntegerField()
-
-
-class SnapshotOut(serializers.Serializer[Any]):
-    last_seq = serializers.IntegerField(help_text="Follow the events from here on.")
-    run = RunOut()
-    rounds = SnapshotRoundOut(
-        many=True, help_text="Of thousands the last, and of the others those whose figures are told."
-    )
-    metrics = MetricOut(many=True, help_text="Long curves are thinned; what stands out stays.")
-    participations = ParticipationOut(many=True, help_text="Of the last rounds.")
-    models = ModelOut(many=True)
-    commands = CommandOut(many=True)
-    clients = RunClientOut(many=True)
 
 
 class OriginBody(Body):

@@ -13,7 +13,7 @@ from fedui.api.serializers import Body, Gives
 from fedui.clients.models import Client
 from fedui.errors import ErrorCode
 from fedui.federations.models import Act
-from fedui.runs.api import RunView
+from fedui.runs.api import RunPanel
 from fedui.runs.heat import Window, heat_payload, history_payload
 from fedui.runs.model_diff import diff_payload
 from fedui.runs.models import MetricSource
@@ -31,7 +31,7 @@ class WindowQuery(Body):
     find = serializers.CharField(max_length=120, default="", allow_blank=True, help_text="Part of a client's name.")
 
 
-class RunHeat(RunView):
+class RunHeat(RunPanel):
     """The last 60 rounds up to `until`, by client; of more than 60 an overview, or a `page`, or those whose names hold `find`."""
 
     verbs = {"GET": "get_heat"}
@@ -43,7 +43,7 @@ class RunHeat(RunView):
         return Response(heat_payload(self.run(), Window(**self.query())))
 
 
-class RoundParticipations(RunView):
+class RoundParticipations(RunPanel):
     """Participations of a round and of those before it, as many as a snapshot has."""
 
     noun = "rounds"
@@ -55,7 +55,7 @@ class RoundParticipations(RunView):
         return Response(participations_payload(self.run(), round_number))
 
 
-class ClientHistory(RunView):
+class ClientHistory(RunPanel):
     """One client in all rounds of a run, and how the others were spread."""
 
     verbs = {"GET": "get_client"}
@@ -67,7 +67,7 @@ class ClientHistory(RunView):
         return Response(history_payload(run, get_object_or_404(Client, pk=client_id, federation=run.federation_id)))
 
 
-class ModelDiff(RunView):
+class ModelDiff(RunPanel):
     """How far the model went from one round to another, by layer and tensor."""
 
     noun = "models"
@@ -88,7 +88,7 @@ class OutlookQuery(Body):
     target = serializers.FloatField(required=False, default=None, help_text="When will the metric be as good as this?")
 
 
-class RunOutlook(RunView):
+class RunOutlook(RunPanel):
     """When the run will end, and how a metric goes on: each with a band, or the reason why nobody can tell."""
 
     verbs = {"GET": "get_outlook"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.fields import Field
 
-from fedui.runs.models import MetricSource, RoundStatus
-from fedui.runs.outs import ParticipationOut, RunClientOut
+from fedui.runs.models import MetricSource, Outcome, RoundStatus
+from fedui.runs.outs import CommandOut, RunClientOut, RunOut
 
 
 class ColumnOut(serializers.Serializer[Any]):
@@ -32,8 +33,79 @@ class HeatOut(serializers.Serializer[Any]):
     )
 
 
+def _column(child: Field[Any, Any, Any, Any], **words: Any) -> serializers.ListField:
+    """The values of a table in one column."""
+    return serializers.ListField(child=child, **words)
+
+
+class RoundColumnsOut(serializers.Serializer[Any]):
+    number = _column(serializers.IntegerField())
+    attempt = _column(serializers.IntegerField())
+    status = _column(serializers.ChoiceField(choices=RoundStatus.choices))
+    started_at = _column(serializers.DateTimeField())
+    closed_at = _column(serializers.DateTimeField(allow_null=True))
+    committed_at = _column(serializers.DateTimeField(allow_null=True))
+    ended_at = _column(serializers.DateTimeField(allow_null=True))
+    expected = _column(serializers.IntegerField(), help_text="Updates that were asked for.")
+    received = _column(serializers.IntegerField())
+    bytes_up = _column(serializers.IntegerField())
+    bytes_down = _column(serializers.IntegerField())
+    bytes_total = _column(serializers.IntegerField(), help_text="Both ways, of all rounds up to this one.")
+
+
+class ParticipationColumnsOut(serializers.Serializer[Any]):
+    round = _column(serializers.IntegerField())
+    attempt = _column(serializers.IntegerField())
+    client = _column(serializers.UUIDField())
+    outcome = _column(serializers.ChoiceField(choices=Outcome.choices))
+    reason = _column(serializers.CharField())
+    replaces = _column(serializers.UUIDField(allow_null=True))
+    steps_done = _column(serializers.IntegerField(allow_null=True))
+    steps_planned = _column(serializers.IntegerField(allow_null=True))
+    bytes_up = _column(serializers.IntegerField())
+    flagged = _column(serializers.BooleanField(), help_text="Whether the update was unlike the others of its round.")
+    flag_reason = _column(serializers.CharField())
+    download_seconds = _column(serializers.FloatField(allow_null=True))
+    train_seconds = _column(serializers.FloatField(allow_null=True))
+    upload_seconds = _column(serializers.FloatField(allow_null=True))
+    loss = _column(serializers.FloatField(allow_null=True), help_text="In training, as the agent reported it.")
+    norm_ratio = _column(serializers.FloatField(allow_null=True))
+    cosine_to_aggregate = _column(serializers.FloatField(allow_null=True))
+
+
 class ParticipationsOut(serializers.Serializer[Any]):
-    participations = ParticipationOut(many=True)
+    participations = ParticipationColumnsOut()
+
+
+class CurveOut(serializers.Serializer[Any]):
+    source = serializers.ChoiceField(choices=MetricSource.choices)  # type: ignore[assignment]  # a field is no attribute
+    name = serializers.CharField()
+    rounds = _column(serializers.IntegerField())
+    values = _column(serializers.FloatField())
+
+
+class ModelColumnsOut(serializers.Serializer[Any]):
+    round = _column(serializers.IntegerField())
+    sha256 = _column(serializers.CharField())
+    size = _column(serializers.IntegerField(), help_text="Bytes.")
+    removed_at = _column(serializers.DateTimeField(allow_null=True), help_text="When retention removed the file.")
+
+
+class ClientColumnsOut(serializers.Serializer[Any]):
+    id = _column(serializers.UUIDField())
+    name = _column(serializers.CharField())
+    number = _column(serializers.IntegerField())
+
+
+class SnapshotOut(serializers.Serializer[Any]):
+    last_seq = serializers.IntegerField(help_text="Follow the events from here on.")
+    run = RunOut()
+    rounds = RoundColumnsOut(help_text="Of thousands the last, and of the others those whose figures are told.")
+    curves = CurveOut(many=True, help_text="Long ones are thinned; what stands out stays.")
+    participations = ParticipationColumnsOut(help_text="Of the last rounds.")
+    models = ModelColumnsOut()
+    commands = CommandOut(many=True)
+    clients = ClientColumnsOut()
 
 
 class HistoryRoundOut(ColumnOut):

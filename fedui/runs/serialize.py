@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from fedui.clients.models import Client
 from fedui.runs.condition import Condition
-from fedui.runs.models import Event, Metric, ModelVersion, Participation, Round, Run, RunCommand
+from fedui.runs.models import Event, ModelVersion, Participation, Round, Run, RunCommand
 
 
 class EventPayload(TypedDict):
@@ -108,16 +108,6 @@ def participation_payload(participation: Participation) -> dict[str, Any]:
         "z_cosine": participation.z_cosine,
         "flagged": participation.flagged,
         "flag_reason": participation.flag_reason,
-    }
-
-
-def metric_payload(metric: Metric) -> dict[str, Any]:
-    return {
-        "round": metric.round_number,
-        "source": metric.source,
-        "name": metric.name,
-        "value": metric.value,
-        "num_examples": metric.num_examples,
     }
 
 

@@ -141,7 +141,7 @@ def run(request: MemberRequest, run_id: int) -> HttpResponse:
         "rounds": rounds,
         "newest": next((one for one in rounds if one.status == RoundStatus.COMMITTED), None),
         "measured": run.metrics.order_by("-round_number", "source", "name")[:SHOWN_FIGURES],
-        "happened": run.events.exclude(kind__in=PROGRESS).order_by("-seq")[:SHOWN_EVENTS],
+        "happened": run.events.exclude(kind__in=PROGRESS).defer("data").order_by("-seq")[:SHOWN_EVENTS],
         "key": uuid4().hex,
         "last": run.models.filter(removed_at=None).first(),
         "forks": Run.objects.filter(origin__run=run).select_related("origin"),

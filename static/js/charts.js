@@ -1,5 +1,5 @@
 // One wrapper round Plotly: theme tokens in; consistent axes, hover, fallback and table twin out.
-import { $, esc } from "./dom.js";
+import { $, esc, whenIdle } from "./dom.js";
 
 const probe = document.createElement("i");
 probe.hidden = true;
@@ -58,13 +58,33 @@ export function roundAxis(rounds) {
   return { range: [0, rounds], tick0: 0, dtick };
 }
 
+/** The library is fetched beside the page (`<link id="plotly">`), and run when a chart is to be drawn or the page has nothing else to do: nothing else
+ * waits for it. Gives whether it came. */
+let arrival = null;
+function library() {
+  arrival ??= new Promise((resolve) => {
+    const script = Object.assign(document.createElement("script"), { src: $("#plotly").href });
+    script.addEventListener("load", () => resolve(true));
+    script.addEventListener("error", () => resolve(false));
+    document.head.append(script);
+  });
+  return arrival;
+}
+addEventListener("load", () => whenIdle(library)); // charts that nobody has come near are printed, too
+
+/** When what has changed is on the screen; soon, where nothing is painted. */
+const painted = () => new Promise((resolve) => {
+  requestAnimationFrame(() => setTimeout(resolve));
+  setTimeout(resolve, 100);
+});
+
 /** How far below the screen a chart is drawn already. */
 const NEAR = "0px 0px 400px 0px";
 
 /** Draw into the .plot of a <figure class="chart">. `build()` gives { data, x, y, layout, revision }, x and y being axis
  * titles with their unit; it is called again for each update and each change of theme. A new `revision` resets the zoom. */
 export class Chart {
-  #plot; #build; #near = false; #due = false;
+  #plot; #build; #near = false; #due = false; #awaited = false;
 
   constructor(figure, build) {
     this.#plot = $(".plot", figure);
@@ -84,10 +104,25 @@ export class Chart {
   draw() {
     this.#due = !this.#near;
     if (this.#due) return;
-    if (!window.Plotly) {
-      this.#plot.innerHTML = `<p class="nochart">The chart library could not be loaded. The figures are in the table view.</p>`;
-      return;
-    }
+    if (window.Plotly) this.#render();
+    else if (!this.#awaited) this.#await();
+  }
+
+  /** Drawn once, with all that is known by then; the rest of the page is painted before the library is run. */
+  async #await() {
+    this.#awaited = true;
+    await painted();
+    const came = await library();
+    this.#awaited = false;
+    if (came) this.draw();
+    else this.#sayMissing();
+  }
+
+  #sayMissing() {
+    this.#plot.innerHTML = `<p class="nochart">The chart library could not be loaded. The figures are in the table view.</p>`;
+  }
+
+  #render() {
     const { data, x, y, layout = {}, revision = "keep" } = this.#build();
     const base = { ...baseLayout(x, y), uirevision: revision };
     const merged = { ...base, ...layout, xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis } };

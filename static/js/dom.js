@@ -17,6 +17,9 @@ export const who = ({ name, number }) => {
   return `<span class="who"><span class="key k${hue}" data-s="${shape}"></span><span class="t" title="${esc(name)}">${esc(name)}</span></span>`;
 };
 
+/** `work` when the page has nothing else to do, and soon in any case. */
+export const whenIdle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 1000 }) : setTimeout(work, 200));
+
 /** Set text only where it differs, so that a selection in the page survives an update. */
 export function setText(element, text) {
   if (element && element.textContent !== text) element.textContent = text;

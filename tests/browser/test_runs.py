@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from fedui.runs.models import Run, RunStatus
 from tests.browser.conftest import Open
@@ -18,6 +18,40 @@ def test_a_run_shows_its_figures(sign_in: Open, world: World, complaints: list[s
     expect(page.locator("#timeline .canvas rect.t")).to_have_count(2 * ROUNDS)
     expect(page.locator("#events li")).to_have_count(2 + 2 * ROUNDS)
     assert complaints == []
+
+
+def test_only_charts_wait_for_their_library(sign_in: Open, world: World, complaints: list[str]) -> None:
+    page = sign_in(world.owner)
+    held: list[Route] = []
+    page.route("**/plotly.min*.js", held.append)
+    page.goto(f"{world.root}runs/{world.run.pk}/", wait_until="commit")
+    expect(page.locator("#kpi-accuracy .v")).to_have_text("80.0%")
+    expect(page.locator("#timeline .canvas rect.t")).to_have_count(2 * ROUNDS)
+    expect(page.locator("#events li")).to_have_count(2 + 2 * ROUNDS)
+    expect(page.locator("#metrics .plot")).to_be_empty()
+    page.unroute("**/plotly.min*.js")
+    for route in held:
+        route.continue_()
+    expect(page.locator("#metrics .main-svg").first).to_be_visible()
+    assert complaints == []
+
+
+def test_without_its_library_a_chart_points_to_its_table(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.route("**/plotly.min*.js", lambda route: route.abort())
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    expect(page.locator("#metrics .nochart")).to_contain_text("The figures are in the table view")
+
+
+def test_charts_that_nobody_has_come_near_are_printed(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner)
+    page.set_viewport_size({"width": 1440, "height": 300})
+    page.goto(f"{world.root}runs/{world.run.pk}/")
+    expect(page.locator("#metrics .main-svg").first).to_be_visible()
+    expect(page.locator("#traffic .main-svg")).to_have_count(0)
+    page.pdf()
+    for panel in ("#metrics", "#answers", "#traffic"):
+        expect(page.locator(f"{panel} .main-svg").first).to_be_attached()
 
 
 def test_the_chart_has_a_table_with_the_same_numbers(sign_in: Open, world: World) -> None:

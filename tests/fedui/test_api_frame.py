@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -20,21 +20,13 @@ from fedui.api.management.commands.api_documents import documents
 from fedui.api.meta import Redoc, SchemaView, Swagger, nowhere
 from fedui.api.serializers import Gives
 from fedui.api.views import UNSAFE, ApiView
+from fedui.clients.models import Client
 from fedui.errors import ErrorCode
 from fedui.federations.models import Act, Federation
 from fedui.runs.commands import Order, pause
-from fedui.runs.models import ModelVersion
-from fedui.runs.outs import (
-    CommandOut,
-    EventOut,
-    MetricOut,
-    ModelOut,
-    ParticipationOut,
-    RunClientOut,
-    RunOut,
-    SnapshotRoundOut,
-    Told,
-)
+from fedui.runs.models import ModelVersion, Participation
+from fedui.runs.outs import CommandOut, EventOut, ModelOut, ParticipationOut, RoundOut, RunClientOut, RunOut, Told
+from fedui.runs.panels_outs import SnapshotOut
 from fedui.runs.snapshot import snapshot_of
 from tests.support.api import as_user
 from tests.support.domain import a_client, a_run, with_rounds
@@ -42,10 +34,6 @@ from tests.support.domain import a_client, a_run, with_rounds
 DOCS = Path(__file__).parent.parent.parent / "docs"
 OPEN = {SchemaView, Redoc, Swagger}
 """Documents of the API itself, which say nothing of anybody."""
-OUTS: dict[str, type[Told]] = {
-    "run": RunOut, "rounds": SnapshotRoundOut, "metrics": MetricOut, "participations": ParticipationOut, "models": ModelOut,
-    "commands": CommandOut, "clients": RunClientOut, "events": EventOut,
-}  # fmt: skip
 
 
 def views(patterns: list[URLPattern | URLResolver]) -> Iterator[type[Any]]:
@@ -102,11 +90,19 @@ def test_payloads_that_sockets_share_are_described_whole(federation: Federation,
     ModelVersion.objects.create(run=run, round_number=1, key="k", sha256="0" * 64, size=1)
     pause(run, Order(owner))
 
-    told = snapshot_of(run) | {"events": [EventOut(run.events.first()).data]}
+    described: dict[type[Told], Any] = {
+        RunOut: run, RoundOut: run.rounds.with_totals().first(), ModelOut: run.models.first(), CommandOut: run.commands.first(),
+        ParticipationOut: Participation.objects.first(), RunClientOut: Client.objects.first(), EventOut: run.events.first(),
+    }  # fmt: skip
+    for out, row in described.items():
+        assert set(out(row).data) == set(out().fields), out
 
-    for name, out in OUTS.items():
-        found = told[name]
-        assert set(found if isinstance(found, dict) else found[0]) == set(out().fields), name
+    told, snapshot = snapshot_of(run), cast(Any, SnapshotOut())
+    assert set(told) == set(snapshot.fields)
+    for name in ("run", "rounds", "participations", "models", "clients"):
+        assert set(told[name]) == set(snapshot.fields[name].fields), name
+    for name in ("curves", "commands"):
+        assert set(told[name][0]) == set(snapshot.fields[name].child.fields), name
 
 
 def test_the_pages_of_the_documentation_load_from_here_alone(db: None) -> None:

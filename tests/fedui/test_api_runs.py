@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -127,15 +129,23 @@ def test_the_snapshot_has_all_that_the_page_draws(
     assert body["run"]["strategy"]["name"] == "plain"
     assert body["run"]["started_at"] is None
     assert body["last_seq"] == 6
-    assert [round_["number"] for round_ in body["rounds"]] == [1, 2, 3]
-    assert body["rounds"][0]["started_at"] == "2026-11-24T12:01:00.000Z"
-    totals = {name: body["rounds"][0][name] for name in ("expected", "received", "bytes_up", "bytes_down")}
+    rounds, parts = body["rounds"], body["participations"]
+    assert rounds["number"] == [1, 2, 3]
+    assert rounds["started_at"][0] == "2026-11-24T12:01:00.000Z"
+    totals = {name: rounds[name][0] for name in ("expected", "received", "bytes_up", "bytes_down")}
     assert totals == {"expected": 3, "received": 3, "bytes_up": 300, "bytes_down": 600}
-    assert [metric["value"] for metric in body["metrics"]] == [1, 1 / 2, 1 / 3]
-    assert len(body["participations"]) == 9
-    assert body["participations"][0].items() >= {"round": 1, "attempt": 1, "train_seconds": 1.5}.items()
-    assert {client["number"]: client["name"] for client in body["clients"]} == {1: "hosp-1", 2: "hosp-2", 3: "hosp-3"}
-    assert body["models"] == [{"round": 3, "sha256": model.sha256, "size": model.size, "removed_at": None}]
+    assert rounds["bytes_total"] == [900, 1800, 2700]
+    [curve] = body["curves"]
+    assert (curve["rounds"], curve["values"]) == ([1, 2, 3], [1, 1 / 2, 1 / 3])
+    assert {len(values) for values in parts.values()} == {9}
+    assert (parts["round"][0], parts["attempt"][0], parts["train_seconds"][0]) == (1, 1, 1.5)
+    assert dict(zip(body["clients"]["number"], body["clients"]["name"], strict=True)) == {
+        1: "hosp-1",
+        2: "hosp-2",
+        3: "hosp-3",
+    }
+    assert set(parts["client"]) == set(body["clients"]["id"])
+    assert body["models"] == {"round": [3], "sha256": [model.sha256], "size": [model.size], "removed_at": [None]}
     assert (body["run"]["state"]["text"], body["commands"]) == ("Queued (next)", [])
 
 
@@ -143,15 +153,16 @@ def test_a_run_that_has_not_begun_has_a_snapshot(browser: Browser, run: Run) -> 
     body = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()
 
     assert body["run"]["status"] == "queued"
-    assert (body["last_seq"], body["rounds"], body["participations"]) == (0, [], [])
+    assert (body["last_seq"], body["curves"]) == (0, [])
+    assert body["rounds"]["number"] == body["participations"]["client"] == []
 
 
 def test_a_round_that_nobody_took_part_in_has_no_bytes(browser: Browser, run: Run) -> None:
     Round.objects.create(run=run, number=1, status=RoundStatus.RUNNING, started_at=NOW)
 
-    [round_] = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["rounds"]
+    rounds = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["rounds"]
 
-    assert (round_["expected"], round_["received"], round_["bytes_up"]) == (0, 0, 0)
+    assert (rounds["expected"], rounds["received"], rounds["bytes_up"]) == ([0], [0], [0])
 
 
 def test_participations_are_told_of_the_latest_60_rounds(browser: Browser, run: Run, clients: list[Client]) -> None:
@@ -159,8 +170,22 @@ def test_participations_are_told_of_the_latest_60_rounds(browser: Browser, run: 
 
     body = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()
 
-    assert len(body["rounds"]) == len(body["metrics"]) == 70
-    assert sorted({one["round"] for one in body["participations"]}) == list(range(11, 71))
+    [curve] = body["curves"]
+    assert len(body["rounds"]["number"]) == len(curve["rounds"]) == 70
+    assert sorted(set(body["participations"]["round"])) == list(range(11, 71))
+
+
+def test_what_a_page_draws_comes_packed(browser: Browser, run: Run, clients: list[Client]) -> None:
+    with_rounds(run, clients, 20)
+
+    packed = browser.get(f"/api/v1/runs/{run.pk}/snapshot", headers={"Accept-Encoding": "gzip"})
+
+    assert (packed["Content-Encoding"], packed["Vary"]) == ("gzip", "Accept, Accept-Encoding, Cookie")
+    assert json.loads(gzip.decompress(packed.content))["rounds"]["number"] == list(range(1, 21))
+    again = browser.get(
+        f"/api/v1/runs/{run.pk}/snapshot", headers={"Accept-Encoding": "gzip", "If-None-Match": packed["ETag"]}
+    )
+    assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.parametrize("count", [1, 20])
@@ -240,7 +265,7 @@ def test_a_participation_tells_what_the_update_looked_like_without_its_sketch(
     }  # fmt: skip
     Participation.objects.update(**looks, update_sketch=sketch_of(np.ones(WIDTH)))
 
-    [told] = browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["participations"]
+    [told] = browser.get(f"/api/v1/runs/{run.pk}/participations").json()["results"]
 
     assert told.items() >= looks.items()
     assert "update_sketch" not in told
@@ -361,9 +386,7 @@ def test_a_model_that_retention_has_removed_is_told_apart(browser: Browser, run:
     gone = browser.get(f"/api/v1/runs/{run.pk}/models/3")
     assert (gone.status_code, gone.json()["code"]) == (410, "gone")
     assert "was removed by retention on 24 Nov 2026" in gone.json()["detail"]
-    assert (
-        browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["models"][0]["removed_at"] == "2026-11-24T12:00:00.000Z"
-    )
+    assert browser.get(f"/api/v1/runs/{run.pk}/snapshot").json()["models"]["removed_at"] == ["2026-11-24T12:00:00.000Z"]
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // Events of a run, each exactly once and in order: from the socket as they come, from the API where some are missing.
 import { LiveSocket } from "../live/socket.js";
 import { fresh, hidePill } from "../live/pill.js";
-import { fromSnapshot, hasEnded, reduce, reduceAll, reduceStored, withCommand, withParticipations } from "./state.js";
+import { currentRound, fromSnapshot, hasEnded, reduce, reduceAll, reduceStored, withCommand, withParticipations } from "./state.js";
 
 const PAGE = 1000;
 /** How far back the log reaches when the page opens. */
@@ -9,8 +9,9 @@ const HISTORY = 1000;
 /** A cohort whose rounds say so much that those before the last are read without their data. */
 const LARGE = 60;
 const EVERY_ROUND = 2 ** 31 - 1;
-/** At most four paints a second; the first after a quiet time is at once. */
-const PAINT_MS = 250;
+/** At most so many paints in any second. The server sends no faster when it has gathered what clients say, so that a frame of its
+ * is painted when it comes: two that gather, one behind the other, would delay it twice. */
+const PAINTS_A_SECOND = 4;
 
 export async function getJson(url) {
   const response = await fetch(url, { headers: { Accept: "application/json" } });
@@ -19,7 +20,7 @@ export async function getJson(url) {
 }
 
 export class Feed {
-  #api; #paint; #socket = null; #timer = 0; #painted = 0; #catchingUp = false; #again = false;
+  #api; #paint; #socket = null; #timer = 0; #painted = []; #catchingUp = false; #again = false;
   state = null;
 
   constructor(api, paint) {
@@ -32,7 +33,7 @@ export class Feed {
     const snapshot = await getJson(`${this.#api}/snapshot`);
     this.state = fromSnapshot(snapshot, Math.max(0, snapshot.last_seq - HISTORY));
     this.#paint(this.state);
-    const last = snapshot.rounds.at(-1);
+    const last = currentRound(this.state);
     await this.#fetchMissing(last?.expected > LARGE ? last.number : 0);
     this.#paint(this.state);
     if (hasEnded(this.state)) return;
@@ -75,7 +76,7 @@ export class Feed {
     const gap = events.length && events[0].seq > this.state.lastSeq + 1;
     this.state = reduceAll(this.state, events, reduce);
     if (gap) this.#catchUp();
-    const rest = Math.max(0, this.#painted + PAINT_MS - performance.now());
+    const rest = this.#painted.length < PAINTS_A_SECOND ? 0 : Math.max(0, this.#painted[0] + 1000 - performance.now());
     this.#timer ||= setTimeout(() => requestAnimationFrame(() => this.#flush()), rest);
   }
 
@@ -86,7 +87,7 @@ export class Feed {
 
   #flush() {
     this.#timer = 0;
-    this.#painted = performance.now();
+    this.#painted = [...this.#painted.slice(1 - PAINTS_A_SECOND), performance.now()];
     fresh();
     this.#paint(this.state);
     if (this.#socket && hasEnded(this.state)) {

@@ -1,9 +1,11 @@
 // The event log: filter, follow, never scroll for a reader who scrolled away.
-import { $, esc, setText } from "../dom.js";
+import { $, esc, setText, whenIdle } from "../dom.js";
 import { clock, number } from "../format.js";
 import { onShortcut } from "../keys.js";
 
 const WORDS = { info: "Info", round: "Round", warning: "Warning", error: "Error" };
+/** More new lines come after what is above them on the page. */
+const MANY = 100;
 const CLASSES = { warning: "warn" };
 
 /** What an event says of a client in a round leads to its bar in the timeline. */
@@ -17,7 +19,7 @@ const line = (event) =>
   `<li class="${CLASSES[event.level] ?? event.level}" data-seq="${event.seq}"><time datetime="${esc(event.at)}">${clock(Date.parse(event.at))}</time><span class="lv">${WORDS[event.level] ?? esc(event.level)}</span><span class="m">${said(event)}</span></li>`;
 
 export class EventLog {
-  #box; #list; #find; #level; #follow; #earlier; #state = null; #only = null; #drawn = { filter: null, first: 0, last: 0 };
+  #box; #list; #find; #level; #follow; #earlier; #state = null; #only = null; #waits = false; #drawn = { filter: null, first: 0, last: 0 };
 
   /** `openBar(client, round)` shows a bar in the timeline. */
   constructor(panel, { loadEarlier, loadOnly, openBar }) {
@@ -82,6 +84,16 @@ export class EventLog {
   draw(state) {
     if (!state) return;
     this.#state = state;
+    if (state.lastSeq - this.#drawn.last <= MANY) this.#show();
+    else if (!this.#waits) {
+      this.#waits = true;
+      whenIdle(() => this.#show());
+    }
+  }
+
+  #show() {
+    const state = this.#state;
+    this.#waits = false;
     const panel = this.#box.parentElement;
     $("[data-only]", panel).hidden = !this.#only;
     setText($("[data-only-words]", panel), this.#only?.words ?? "");

@@ -18,8 +18,15 @@ function copied(map) {
 const time = (text) => (text ? Date.parse(text) : null);
 const roundKey = (number, attempt) => `${number}/${attempt}`;
 
+/** Tables come by columns: { name: [values] }. */
+function rowsOf(columns) {
+  const entries = Object.entries(columns);
+  return entries[0][1].map((_, at) => Object.fromEntries(entries.map(([name, values]) => [name, values[at]])));
+}
+
 /** The state as the server's snapshot tells it; `lastSeq` is where the replay of events begins. */
 export function fromSnapshot(snapshot, lastSeq) {
+  const rounds = roundsOf(snapshot);
   return {
     run: {
       status: snapshot.run.status,
@@ -31,23 +38,30 @@ export function fromSnapshot(snapshot, lastSeq) {
     },
     waiting: null,
     trainingOn: new Map(),
-    clients: new Map(snapshot.clients.map((client) => [client.id, client])),
-    rounds: roundsOf(snapshot),
-    current: snapshot.rounds.length ? keyOf(snapshot.rounds.at(-1)) : null,
-    metrics: snapshot.metrics.reduce(withMetric, new Map()),
-    models: new Map(snapshot.models.map((model) => [model.round, model])),
+    clients: new Map(rowsOf(snapshot.clients).map((client) => [client.id, client])),
+    rounds,
+    current: [...rounds.keys()].at(-1) ?? null,
+    metrics: metricsOf(snapshot.curves),
+    models: new Map(rowsOf(snapshot.models).map((model) => [model.round, model])),
     commands: snapshot.commands,
     events: [],
     lastSeq,
   };
 }
 
-const keyOf = (round) => roundKey(round.number, round.attempt);
+function metricsOf(curves) {
+  const metrics = new Map();
+  for (const { name, source, rounds, values } of curves) {
+    if (!metrics.has(name)) metrics.set(name, new Map());
+    metrics.get(name).set(source, new Map(rounds.map((round, at) => [round, values[at]])));
+  }
+  return metrics;
+}
 
 function roundsOf(snapshot) {
   const rounds = new Map();
-  for (const round of snapshot.rounds) {
-    rounds.set(keyOf(round), {
+  for (const round of rowsOf(snapshot.rounds)) {
+    rounds.set(roundKey(round.number, round.attempt), {
       number: round.number,
       attempt: round.attempt,
       status: round.status,
@@ -63,7 +77,7 @@ function roundsOf(snapshot) {
       parts: new Map(),
     });
   }
-  for (const part of snapshot.participations) {
+  for (const part of rowsOf(snapshot.participations)) {
     rounds.get(roundKey(part.round, part.attempt))?.parts.set(part.client, participation(part));
   }
   return rounds;
@@ -72,7 +86,7 @@ function roundsOf(snapshot) {
 /** Take in participations of rounds that the page knew by their totals alone. */
 export function withParticipations(state, participations) {
   const rounds = new Map(state.rounds);
-  for (const part of participations) {
+  for (const part of rowsOf(participations)) {
     const key = roundKey(part.round, part.attempt);
     const round = rounds.get(key);
     if (!round || state.rounds.get(key).parts.size) continue;
@@ -106,15 +120,15 @@ function participation(part) {
   const done = part.outcome === "completed";
   return {
     outcome: part.outcome,
-    reason: part.reason ?? "",
+    reason: part.reason,
     phase: done ? "done" : null,
     fraction: 0,
     since: {},
     endedAt: null,
     seconds: { downloading: part.download_seconds, training: part.train_seconds, uploading: part.upload_seconds },
     bytesUp: part.bytes_up,
-    loss: part.metrics.loss ?? null,
-    replaces: part.replaces ?? null,
+    loss: part.loss,
+    replaces: part.replaces,
     steps: stepsOf(part),
     expected: null,
     ...looks(part),
