@@ -112,7 +112,7 @@ def remove_member(membership: Membership, actor: User, *, address: str | None = 
 @transaction.atomic
 def appoint_owner(federation: Federation, user: User, actor: User, *, address: str | None = None) -> Membership:
     """By an installation administrator, for a federation whose owners are all deactivated. Raises `AppointmentRefused`."""
-    _lock(federation)
+    lock_members(federation)
     if _owners(federation).exists():
         raise AppointmentRefused(
             f"{federation} has an owner.", hint="Owners appoint others themselves, under Settings, Members."
