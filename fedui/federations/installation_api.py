@@ -52,7 +52,8 @@ class InstalledFederations(ListView):
     ordering = "slug"
 
     def rows(self) -> QuerySet[Any]:
-        return Federation.objects.with_owners().annotate(member_count=Count("memberships"))
+        found: QuerySet[Any] = Federation.objects.with_owners().annotate(member_count=Count("memberships"))
+        return found
 
 
 class AppointOwner(ApiView):
