@@ -53,9 +53,6 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 
-    def line(self) -> str:
-        return json.dumps({"name": self.name, "ok": not self.faults, **self.more, "faults": self.faults})
-
 
 def bandit() -> Finding:
     command = [sys.executable, "-m", "bandit", "-q", "-r", *PACKAGES, "-f", "json"]
