@@ -182,13 +182,14 @@ class Identities:
 
 
 @contextmanager
-def private_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file that only its owner can read, from the moment it exists, and that is on disk afterwards."""
+def private_file(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
+    """A new file that only its owner can read, from the moment it exists, and that is on disk afterwards if it is to be `lasting`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_private(path: Path, content: bytes) -> None:
