@@ -18,7 +18,7 @@ APP = Path(__file__).parent / "superlink_app"
 
 
 def superlink_rounds(clients: int, size: int, rounds: int, seconds: float) -> list[float]:
-    """The seconds of each round after the first. Empty if it hasn't come to its end within `seconds`."""
+    """The seconds of each round that has ended within `seconds`, of `rounds`."""
     with (
         tempfile.TemporaryDirectory(prefix="fedui-superlink-", ignore_cleanup_errors=True) as folder,
         ExitStack() as processes,
@@ -35,15 +35,15 @@ def superlink_rounds(clients: int, size: int, rounds: int, seconds: float) -> li
             f'[superlink]\ndefault = "bench"\n[superlink.bench]\naddress = "{address}"\ninsecure = true\n'
         )
         times = home / "times.json"
-        config = f'clients={clients} size={size} rounds={rounds + 1} times="{times}"'
+        config = f'clients={clients} size={size} rounds={rounds} times="{times}"'
         end = time.monotonic() + seconds
         _submit(home, ["flwr", "run", str(APP), "bench", "--run-config", config], end)
-        return _read(times, end)[1:]
+        while len(_read(times)) < rounds and time.monotonic() < end:
+            time.sleep(0.5)
+        return _read(times)
 
 
-def _read(file: Path, end: float) -> list[float]:
-    while not file.exists() and time.monotonic() < end:
-        time.sleep(0.5)
+def _read(file: Path) -> list[float]:
     times: list[float] = json.loads(file.read_text()) if file.exists() else []
     return times
 

@@ -98,8 +98,11 @@ class Connection:
         """One stream from its beginning to its end, and why it ended."""
         try:
             async with open_channel(identity) as channel:
+                hello = self._hello()
+                self._cards = fleet_pb2.DataCards(cards=hello.cards.cards)
+                greeting = await self._departures.hello(hello)  # before there is a stream, which may end meanwhile
                 stream: Stream = fleet_pb2_grpc.FleetStub(channel).Connect()
-                welcome = await self._greet(stream)
+                welcome = await self._greet(stream, greeting)
                 await self._serve(stream, welcome.heartbeat_seconds)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED and identity is self._identities.current:
@@ -111,11 +114,9 @@ class Connection:
             return ended
         return _StreamEnded("the server ended the stream")
 
-    async def _greet(self, stream: Stream) -> fleet_pb2.Welcome:
+    async def _greet(self, stream: Stream, greeting: fleet_pb2.AgentMessage) -> fleet_pb2.Welcome:
         async with asyncio.timeout(GREETING_ELSEWHERE_SECONDS if len(self._servers.all) > 1 else GREETING_SECONDS):
-            hello = self._hello()
-            self._cards = fleet_pb2.DataCards(cards=hello.cards.cards)
-            await stream.write(self._departures.hello(hello))
+            await stream.write(greeting)
             answer = await _read(stream)
         if not answer.HasField("welcome"):
             self._obey(answer)
@@ -156,7 +157,7 @@ class Connection:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 farewell = fleet_pb2.AgentMessage(heartbeat=self._vitals.heartbeat())
                 farewell.heartbeat.leaving = True
-                await stream.write(self._departures.message(farewell))
+                await stream.write(await self._departures.message(farewell))
                 await stream.done_writing()
                 while await reading:
                     reading = asyncio.ensure_future(_read(stream))
@@ -167,8 +168,8 @@ class Connection:
             if message.HasField("heartbeat"):
                 message.heartbeat.sent_at = time.time()
                 self._vitals.sent()
-            message = self._departures.message(message)
             try:
+                message = await self._departures.message(message)
                 await stream.write(message)
             except BaseException:
                 self._outbox.put_back(message)

@@ -51,7 +51,8 @@ class _Gathered:
 
 
 class Departures:
-    """Lives on the agent's event loop. What lists raises `ConfigurationError` if the log can't be written; then send nothing.
+    """Lives on the agent's event loop. What lists returns when the entry is on disk, and raises `ConfigurationError` if the log can't
+    be written; then send nothing.
 
     `leave` is asked anew for every message.
     """
@@ -62,6 +63,9 @@ class Departures:
         self._tasks: dict[str, task_pb2.Task] = {}
         self._gathered: dict[tuple[str, str], _Gathered] = {}
         self._due: list[dict[str, Any]] = []
+        self._writing = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        """Will write what is due when it is its turn."""
         self._published = fleet_pb2.DataCards()
         """The data cards that the server has."""
 
@@ -72,7 +76,7 @@ class Departures:
         if len(self._tasks) > KNOWN_TASKS:
             del self._tasks[next(iter(self._tasks))]
 
-    def hello(self, hello: fleet_pb2.Hello) -> fleet_pb2.AgentMessage:
+    async def hello(self, hello: fleet_pb2.Hello) -> fleet_pb2.AgentMessage:
         leave = self._leave()
         _keep(hello.properties, lambda name: matches(leave.properties, name))
         for app in hello.apps:
@@ -82,34 +86,34 @@ class Departures:
         hello.cards.CopyFrom(self._published)
         message = fleet_pb2.AgentMessage(hello=hello)
         told = _plain(hello.properties)
-        self._list("hello", message.SerializeToString(), metrics=told, cards=cards.plain(self._published))
+        await self._list("hello", message.SerializeToString(), metrics=told, cards=cards.plain(self._published))
         return message
 
-    def renewal(self, request: identity_pb2.RenewRequest) -> None:
-        self._list("renewal", request.SerializeToString())
+    async def renewal(self, request: identity_pb2.RenewRequest) -> None:
+        await self._list("renewal", request.SerializeToString())
 
-    def message(self, message: fleet_pb2.AgentMessage) -> fleet_pb2.AgentMessage:
+    async def message(self, message: fleet_pb2.AgentMessage) -> fleet_pb2.AgentMessage:
         """The message, as it may be sent."""
         match message.WhichOneof("body"):
             case "heartbeat":
                 self._strip_heartbeat(message.heartbeat)
                 if message.heartbeat.HasField("cards"):
-                    self._list("card", message.SerializeToString(), cards=cards.plain(self._published))
+                    await self._list("card", message.SerializeToString(), cards=cards.plain(self._published))
                 else:
-                    self._gather("heartbeats", "", HEARTBEAT_SECONDS, message, {})
+                    await self._gather("heartbeats", "", HEARTBEAT_SECONDS, message, {})
             case "progress":
                 self._strip(message.progress.metrics)
                 metrics, task_id = _plain(message.progress.metrics), message.progress.task_id
-                self._gather("progress", task_id, PROGRESS_SECONDS, message, metrics)
+                await self._gather("progress", task_id, PROGRESS_SECONDS, message, metrics)
             case "result":
                 self._strip(message.result.metrics)
                 self._flush("progress", message.result.task_id)
-                self._list_result(message)
+                await self._list_result(message)
             case "availability":
-                self._list("availability", message.SerializeToString(), detail=message.availability.unavailable)
+                await self._list("availability", message.SerializeToString(), detail=message.availability.unavailable)
         return message
 
-    def update(self, task_id: str, update: Update, offset: int) -> Update:
+    async def update(self, task_id: str, update: Update, offset: int) -> Update:
         """The update, as it may be sent. `offset`: what of it the server has already."""
         metrics, resumed = dict(update.metrics), {"from": offset} if offset else {}
         about: dict[str, Any] = self._about(task_id) | resumed
@@ -117,7 +121,7 @@ class Departures:
             about["steps"] = f"{update.steps[0]} of {update.steps[1]}"
         self._strip(metrics)
         self._flush("progress", task_id)
-        self._list(
+        await self._list(
             "update",
             sha256=update.sha256,
             size=len(update.content) - offset,
@@ -129,13 +133,14 @@ class Departures:
 
     async def until_failure(self) -> None:
         """Raises the first error of the log: an agent that can't list what leaves must end."""
-        await self._failure
+        await asyncio.shield(self._failure)
 
     def close(self) -> None:
         """List what is still gathered."""
         for kind, task_id in list(self._gathered):
             self._flush(kind, task_id)
-        self._write()
+        due, self._due = self._due, []
+        self._append(due)
 
     def _strip(self, metrics: ProtoScalars) -> None:
         _keep(metrics, self._leave().allows_metric)
@@ -150,7 +155,7 @@ class Departures:
             self._published = fresh
             beat.cards.CopyFrom(fresh)
 
-    def _list_result(self, message: fleet_pb2.AgentMessage) -> None:
+    async def _list_result(self, message: fleet_pb2.AgentMessage) -> None:
         result = message.result
         outcome = task_pb2.TaskOutcome.Name(result.outcome).removeprefix("TASK_OUTCOME_").lower()
         told: dict[str, Any] = _plain(result.metrics)
@@ -163,15 +168,15 @@ class Departures:
             about["examples"] = result.num_examples
         if result.reason:
             about["detail"] = result.reason
-        self._list("result", message.SerializeToString(), outcome=outcome, metrics=told, **about)
+        await self._list("result", message.SerializeToString(), outcome=outcome, metrics=told, **about)
 
-    def _gather(
+    async def _gather(
         self, kind: str, task_id: str, seconds: float, message: fleet_pb2.AgentMessage, metrics: Mapping[str, Any]
     ) -> None:
         moment = time.monotonic()
         if (older := self._gathered.get((kind, task_id))) and moment - older.begun >= seconds:
             self._flush(kind, task_id)
-            self._write()
+            await self._write()
         new = _Gathered({"since": now(), **self._about(task_id)}, moment)
         self._gathered.setdefault((kind, task_id), new).add(message.SerializeToString(), metrics)
 
@@ -184,20 +189,31 @@ class Departures:
             sha256, size = gathered.digest.hexdigest(), gathered.size
             self._due.append(entry(kind, self._federation, sha256=sha256, size=size, **about))
 
-    def _list(self, kind: str, content: bytes = b"", *, sha256: str = "", size: int = 0, **more: Any) -> None:
+    async def _list(self, kind: str, content: bytes = b"", *, sha256: str = "", size: int = 0, **more: Any) -> None:
         self._due.append(entry(kind, self._federation, content, sha256=sha256, size=size, **more))
-        self._write()
+        await self._write()
 
-    def _write(self) -> None:
-        if not self._due:
-            return
-        try:
-            self._ledger.append(*self._due)
-            self._due.clear()
-        except ConfigurationError as error:
-            if not self._failure.done():
-                self._failure.set_exception(error)
-            raise
+    async def _write(self) -> None:
+        """In a thread, since the disk takes its time. What becomes due meanwhile is written together."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._write_due())
+        await asyncio.shield(self._next)  # it may write the entries of others, whoever is cancelled
+        if self._failure.done():
+            self._failure.result()
+
+    async def _write_due(self) -> None:
+        async with self._writing:
+            due, self._due, self._next = self._due, [], None
+            try:
+                await asyncio.to_thread(self._append, due)
+            except ConfigurationError as error:
+                self._due[:0] = due
+                if not self._failure.done():
+                    self._failure.set_exception(error)
+
+    def _append(self, due: list[dict[str, Any]]) -> None:
+        if due:
+            self._ledger.append(*due)
 
     def _about(self, task_id: str) -> dict[str, Any]:
         if (task := self._tasks.get(task_id)) is None:

@@ -188,13 +188,14 @@ async def _greet(patient: _Patient, server: str) -> fleet_pb2.ServerMessage:
     federation = patient.identity.enrolment.federation
     departures = Departures(Ledger(patient.home.log_file), Leave, federation)
     async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(replace(patient.identity, server=server)) as channel:
+        greeting = await departures.hello(agent.hello({}))
         stream = fleet_pb2_grpc.FleetStub(channel).Connect()
-        await stream.write(departures.hello(agent.hello({})))
+        await stream.write(greeting)
         answer = await stream.read()
         answer = answer if isinstance(answer, fleet_pb2.ServerMessage) else fleet_pb2.ServerMessage()
         if answer.HasField("welcome"):
             leaving = fleet_pb2.AgentMessage(heartbeat=fleet_pb2.Heartbeat(leaving=True))
-            await stream.write(departures.message(leaving))
+            await stream.write(await departures.message(leaving))
             await stream.done_writing()
         departures.close()
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
@@ -198,9 +199,10 @@ def _update(
 
 
 def _writable(parameters: Parameters) -> Arrays:
-    """The buffer under the views is this task's own, and Flower's clients may train in place."""
+    """Flower's clients may train in place, where the buffer under the views is this task's own."""
     for array in parameters.values():
-        array.flags.writeable = True
+        with contextlib.suppress(ValueError):  # a bridge's model is that of all its clients, who send it on
+            array.flags.writeable = True
     return list(parameters.values())
 
 

@@ -182,13 +182,14 @@ class Identities:
 
 
 @contextmanager
-def private_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file that only its owner can read, from the moment it exists, and that is on disk afterwards."""
+def private_file(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
+    """A new file that only its owner can read, from the moment it exists, and that is on disk afterwards if it is to be `lasting`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -197,16 +198,17 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replaced_private_file(path: Path) -> Iterator[BinaryIO]:
+def replaced_private_file(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """As `private_file`; it takes the place of `path` when it is whole. A crash leaves the old file or the new one."""
     fresh = path.with_suffix(".new")
     try:
-        with private_file(fresh) as file:
+        with private_file(fresh, lasting=lasting) as file:
             yield file
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
 
 
 def replace_private(path: Path, content: bytes) -> None:

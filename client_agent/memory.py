@@ -1,13 +1,15 @@
 """Finished work that the server may ask for again.
 
-An update is written to disk before it is sent, and kept until the server says that its round is over: so neither a server nor an
-agent that begins anew costs any training. Evaluations are small and quickly made, and kept in memory alone.
+An update is written to a file before it is sent, and kept until the server says that its round is over: so neither a server nor an
+agent that begins anew costs any training. The disk gets it while it is being sent. Evaluations are small and quickly made, and kept in
+memory alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import time
 from pathlib import Path
@@ -63,6 +65,7 @@ class Memory:
         return self._unwritten.get(path) or _read(path)
 
     def keep(self, task: task_pb2.Task, outcome: Outcome) -> None:
+        """So that it outlives this process; see `flush`."""
         if isinstance(outcome, Evaluation):
             self._evaluations[_question(task)] = outcome
             if len(self._evaluations) > KEPT_EVALUATIONS:
@@ -77,6 +80,18 @@ class Memory:
         except OSError as error:  # the update can be sent all the same
             log.warning("The update can't be kept in %s: %s", self._folder, error.strerror)
             self._unwritten[path] = outcome
+
+    def flush(self, task: task_pb2.Task) -> None:
+        """So that what is kept of the task outlives the machine's end too, once this returns."""
+        if task.kind == task_pb2.TASK_KIND_EVALUATE:
+            return
+        try:
+            with self._path(task).open("rb+") as file:
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            pass  # settled, or never written
+        except OSError as error:
+            log.warning("The update kept in %s may not be on disk: %s", self._folder, error.strerror)
 
     def acknowledge(self, task: task_pb2.Task) -> None:
         """Forget the updates of rounds that are over, as `task` shows: the run has got further, or has counted this client's."""
@@ -111,7 +126,7 @@ class Memory:
 
 
 def _write(path: Path, update: Update) -> None:
-    """The length of the header, the header, the content."""
+    """The length of the header, the header, the content. What a machine that stopped has left of it is told by its hash."""
     header = transfer_pb2.UploadHeader(
         size=len(update.content),
         sha256=update.sha256,
@@ -121,7 +136,7 @@ def _write(path: Path, update: Update) -> None:
         encoding=encoding_to_proto(update.encoding, update.packing),
         work=transfer_pb2.LocalWork(done=update.steps[0], planned=update.steps[1]) if update.steps else None,
     ).SerializeToString()
-    with replaced_private_file(path) as file:
+    with replaced_private_file(path, lasting=False) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         file.write(update.content)

@@ -101,7 +101,7 @@ async def _renewed(present: Identity, departures: Departures) -> Identity:
 
     key = new_key()
     request = identity_pb2.RenewRequest(csr_pem=signing_request(key, present.enrolment.client_name).decode())
-    departures.renewal(request)
+    await departures.renewal(request)
     async with open_channel(present) as channel:
         answer = await identity_pb2_grpc.IdentityStub(channel).Renew(request, timeout=CALL_SECONDS)
     authorities = x509.load_pem_x509_certificates(answer.ca_pem.encode())

@@ -15,10 +15,10 @@ class SharedModels:
         self._content = b""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def get(self, sha256: str, download: Callable[[], Awaitable[bytearray]]) -> bytearray:
-        """A copy, which the caller may change. One agent downloads, while those that want the same model wait for it."""
+    async def get(self, sha256: str, download: Callable[[], Awaitable[bytearray]]) -> bytes:
+        """One agent downloads, while those that want the same model wait for it. Nobody can change it: it is all of theirs."""
         turn = self._turns.setdefault(sha256, asyncio.Lock())
         async with turn:
             if self._sha256 != sha256:
                 self._sha256, self._content = sha256, bytes(await download())
-            return bytearray(self._content)
+            return self._content

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client_agent.identity import write_private
+from client_agent.identity import private_file
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class AgentState:
 
 
 class StateFile:
-    """Keeps the file true, replacing it at once, so that a reader never sees half of it."""
+    """Keeps the file true, replacing it at once, so that a reader never sees half of it. It waits for no disk: what the agent was doing
+    when the machine stopped is nothing to know afterwards."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,7 +71,8 @@ class StateFile:
         self._state = state
         fresh = self._path.with_suffix(".new")
         try:
-            write_private(fresh, json.dumps(asdict(state)).encode())
+            with private_file(fresh, lasting=False) as file:
+                file.write(json.dumps(asdict(state)).encode())
             fresh.replace(self._path)
         except OSError as error:  # A full disk must not end a training that fits in memory.
             log.warning("%s can't be written: %s", self._path, error.strerror)

@@ -92,7 +92,7 @@ class Tasks:
     def server_is_back(self) -> None:
         """A transfer that waits for its next attempt need wait no longer."""
         for transfer in self._transfers:
-            transfer.retry_now()
+            transfer.server_is_back()
 
     def accept(self, task: task_pb2.Task) -> None:
         """Take a task; one that is in hand already goes on undisturbed."""
@@ -216,9 +216,13 @@ class Tasks:
         if task.kind == task_pb2.TASK_KIND_QUERY:
             return await self._answer(task, progress)
         outcome = await asyncio.to_thread(self._recall, task)
+        fresh = outcome is None
         if outcome is None:
             outcome = await self._work(task, self._app_for(task), progress, transfer)
             await asyncio.to_thread(self._memory.keep, task, outcome)
+            asyncio.get_running_loop().run_in_executor(
+                None, self._memory.flush, task
+            )  # the disk need not be waited for
         result = task_pb2.TaskResult(
             task_id=task.task_id,
             outcome=task_pb2.TASK_OUTCOME_COMPLETED,
@@ -227,7 +231,7 @@ class Tasks:
         )
         if isinstance(outcome, Update):
             progress.enter(task_pb2.PHASE_UPLOADING)
-            await transfer.upload(task.task_id, outcome, _fraction_to(progress))
+            await transfer.upload(task.task_id, outcome, _fraction_to(progress), fresh=fresh)
         else:
             result.loss = outcome.loss
         return result

@@ -100,9 +100,14 @@ class Transfer:
         self._hurry = asyncio.Event()
         self._unfinished: _Download | None = None
         self._speed = speed or Speed()
+        self._announces_turns = False
+        """The server that was asked last does; and no other has come since."""
 
-    async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytearray:
-        """The model's bytes. Raises `TransferError` when the server refuses or sends what doesn't fit its own hash."""
+    async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytes | bytearray:
+        """The model's bytes, which are the task's own if they can be changed.
+
+        Raises `TransferError` when the server refuses or sends what doesn't fit its own hash.
+        """
         if self._models is None:
             return await self._download(task_id, model, report)
         return await self._models.get(model.sha256, lambda: self._download(task_id, model, report))
@@ -120,12 +125,23 @@ class Transfer:
             return await asyncio.to_thread(_unpacked, download.content, model)
         return download.content
 
-    async def upload(self, task_id: str, update: Update, report: Report) -> None:
-        """Returns once the server has the whole update. Raises `TransferError` when it refuses."""
-        await self._persist(lambda: self._upload_rest(task_id, update, report))
+    async def upload(self, task_id: str, update: Update, report: Report, *, fresh: bool = False) -> None:
+        """Returns once the server has the whole update. Raises `TransferError` when it refuses.
 
-    def retry_now(self) -> None:
-        """Cut the pause after the present attempt short."""
+        Of a `fresh` one the server can have nothing yet, unless an attempt has failed.
+        """
+        known = transfer_pb2.UploadStatus(announces_turn=True) if fresh and self._announces_turns else None
+
+        async def attempt() -> None:
+            nonlocal known
+            status, known = known, None
+            await self._upload_rest(task_id, update, report, status)
+
+        await self._persist(attempt)
+
+    def server_is_back(self) -> None:
+        """Or another in its place. Cuts the pause after the present attempt short."""
+        self._announces_turns = False
         self._hurry.set()
 
     async def close(self) -> None:
@@ -170,10 +186,15 @@ class Transfer:
             raise TransferError(f"The server ended the model after {download.received:,} of {size:,} bytes.")
         self._speed.downloaded(size - request.offset, begun)
 
-    async def _upload_rest(self, task_id: str, update: Update, report: Report) -> None:
+    async def _upload_rest(
+        self, task_id: str, update: Update, report: Report, status: transfer_pb2.UploadStatus | None
+    ) -> None:
+        """`status` is asked for where it isn't known."""
         async with asyncio.timeout(STALL_SECONDS) as stall:
-            request = transfer_pb2.GetUploadRequest(task_id=task_id, sha256=update.sha256)
-            status = await self._stub().get_upload(request)
+            if status is None:
+                request = transfer_pb2.GetUploadRequest(task_id=task_id, sha256=update.sha256)
+                status = await self._stub().get_upload(request)
+                self._announces_turns = status.announces_turn
             if status.complete:
                 return
 
@@ -181,7 +202,7 @@ class Transfer:
                 stall.reschedule(_stall_deadline())
                 report(fraction)
 
-            leaving = self._departures.update(task_id, update, status.received)
+            leaving = await self._departures.update(task_id, update, status.received)
             turn = asyncio.Event()
             call = self._stub().upload(_messages(task_id, leaving, status.received, turn, moved))
             try:

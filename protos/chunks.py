@@ -52,12 +52,12 @@ def _read(message: bytes, prefix: bytes) -> memoryview | None:
 
 
 def _chunk_prefix(size: int) -> bytes:
-    return _DATA + _varint(size)
+    return _DATA + varint(size)
 
 
 def _upload_prefix(size: int) -> bytes:
     inner = _chunk_prefix(size)
-    return _CHUNK + _varint(len(inner) + size) + inner
+    return _CHUNK + varint(len(inner) + size) + inner
 
 
 @lru_cache(maxsize=64)
@@ -70,7 +70,8 @@ def _prefix_of(prefix: Prefix, total: int) -> bytes:
 _prefix_of_chunk, _prefix_of_upload = partial(_prefix_of, _chunk_prefix), partial(_prefix_of, _upload_prefix)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """As protobuf writes lengths, and keys of fields."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -1,6 +1,6 @@
 """The clients of `benchmarks.flower_client` as an app for Flower's SuperLink.
 
-Writes the seconds of each round, as a JSON list, to the file `times`.
+Writes the seconds of each round so far, as a JSON list, to the file `times`, whenever one has ended.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ server = ServerApp()
 class Timed(FedAvg):
     """A round begins with the choice of its clients, and the last one ends with its evaluation."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, file: Path, **options: Any) -> None:
         super().__init__(**options)
+        self.file = file
         self.moments: list[float] = []
 
     def configure_train(self, *arguments: Any, **named: Any) -> Any:
@@ -35,8 +36,13 @@ class Timed(FedAvg):
 
     def aggregate_evaluate(self, *arguments: Any, **named: Any) -> Any:
         result = super().aggregate_evaluate(*arguments, **named)
-        self.last = time.perf_counter()
+        self.write([*self.moments, time.perf_counter()])
         return result
+
+    def write(self, moments: list[float]) -> None:
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(json.dumps([after - before for before, after in pairwise(moments)]))
+        fresh.replace(self.file)
 
 
 @client.train()
@@ -54,9 +60,10 @@ def evaluate(message: Message, context: Context) -> Message:
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     strategy = Timed(
-        min_train_nodes=config["clients"], min_evaluate_nodes=config["clients"], min_available_nodes=config["clients"]
+        Path(str(config["times"])),
+        min_train_nodes=config["clients"],
+        min_evaluate_nodes=config["clients"],
+        min_available_nodes=config["clients"],
     )
     arrays = ArrayRecord([np.zeros(int(config["size"]), np.float32)])
     strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(config["rounds"]))
-    moments = [*strategy.moments, strategy.last]
-    Path(str(config["times"])).write_text(json.dumps([after - before for before, after in pairwise(moments)]))

@@ -12,23 +12,27 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from client_agent.sdk import Arrays
-from protos.flower import transport_pb2
 from protos.tensors import DTYPES, CodecError, Signature
+from protos.wire_forms import Buffer
 
 TENSOR_TYPE = "numpy.ndarray"
 
+_MOST_HEADER_BYTES = 16 * 1024
+"""NumPy reads no longer one."""
 _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def to_flower(arrays: Sequence[NDArray[Any]], message: transport_pb2.Parameters) -> None:
-    """Write them into `message`, where it belongs: to set it as a field of another would copy the model once more."""
-    message.tensors.extend(_save(array) for array in arrays)
-    message.tensor_type = TENSOR_TYPE
+def to_flower(array: NDArray[Any]) -> list[Buffer]:
+    """The parts of its file: header and values, which aren't copied."""
+    array = np.asarray(array, order="C")
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
+    return [header.getvalue(), array.reshape(-1).view(np.uint8).data]
 
 
-def from_flower(parameters: transport_pb2.Parameters) -> Arrays:
-    """Read-only views of the message, without a copy. Raises `CodecError` for what is no array of numbers."""
-    return [_load(content) for content in parameters.tensors]
+def from_flower(tensors: Sequence[Buffer]) -> Arrays:
+    """Read-only views of what came. Raises `CodecError` for what is no array of numbers."""
+    return [_load(content) for content in tensors]
 
 
 def as_declared(arrays: Arrays, signature: Signature) -> Arrays:
@@ -46,14 +50,8 @@ def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array.astype(dtype, copy=False) if np.can_cast(array.dtype, dtype, "same_kind") else array
 
 
-def _save(array: NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    npy.write_array(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
-def _load(content: bytes) -> NDArray[Any]:
-    file = io.BytesIO(content)
+def _load(content: Buffer) -> NDArray[Any]:
+    file = io.BytesIO(content[:_MOST_HEADER_BYTES])
     try:
         shape, is_fortran, dtype = _READ_HEADER[npy.read_magic(file)](file)
     except (ValueError, KeyError) as error:

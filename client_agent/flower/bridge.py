@@ -19,12 +19,14 @@ import grpc
 
 from client_agent import agent, backoff
 from client_agent.errors import AgentError, ConfigurationError
+from client_agent.flower import messages
+from client_agent.flower.messages import Answer
 from client_agent.flower.offer import Offer
 from client_agent.flower.stream import MAX_MESSAGE_BYTES, FlowerClient, FlowerClientLeft, FlowerStream
 from client_agent.identity import Home
 from client_agent.owner import Owner
 from client_agent.shared_models import SharedModels
-from protos.flower.transport_pb2 import ClientMessage, ServerMessage
+from protos.flower.transport_pb2 import ServerMessage
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ _OPTIONS = (
 
 SERVICE = "flwr.proto.FlowerService"
 
-Context = grpc.aio.ServicerContext[ClientMessage, ServerMessage]
+Context = grpc.aio.ServicerContext[Answer, ServerMessage | bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ async def serve(listen: Listen, places: Sequence[Place], offer: Offer, max_delay
         place.owner(identity.enrolment.federation).policy()
     bridge = Bridge(places, offer, max_delay)
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=len(places) + MAX_WAITING)
-    join = grpc.stream_stream_rpc_method_handler(bridge.join, ClientMessage.FromString, ServerMessage.SerializeToString)
+    join = grpc.stream_stream_rpc_method_handler(bridge.join, messages.read, messages.write)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Join": join}),))
     try:
         port = server.add_insecure_port(listen.address)
@@ -127,14 +129,14 @@ class Bridge:
         self._streams: set[FlowerStream] = set()
         self._free = len(places)
 
-    async def join(self, messages: AsyncIterator[ClientMessage], context: Context) -> None:
+    async def join(self, answers: AsyncIterator[Answer], context: Context) -> None:
         stream = FlowerStream(context.write)
         if not self._free:
             log.warning("A Flower client waits: all %d identities have one", len(self._places))
         self._streams.add(stream)
         self._arrivals.put_nowait(stream)
         try:
-            refusal = await stream.listen(messages)
+            refusal = await stream.listen(answers)
         finally:
             self._streams.discard(stream)
         if refusal:

@@ -10,11 +10,12 @@ from typing import Any
 import grpc
 
 from client_agent.errors import AgentError, BrokenApp, TaskRefused
-from client_agent.flower import arrays
+from client_agent.flower import arrays, messages
+from client_agent.flower.messages import Answer
 from client_agent.sdk import Arrays, Config, EvaluateResult, FitResult, Metrics
 from protos.convert import ScalarValue
 from protos.flower import transport_pb2
-from protos.flower.transport_pb2 import ClientMessage, ServerMessage
+from protos.flower.transport_pb2 import ServerMessage
 from protos.tensors import Signature
 
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -33,15 +34,15 @@ class FlowerClientLeft(AgentError):
 class FlowerStream:
     """From a Flower client's joining to its leaving. It is asked one thing at a time, as its protocol wants it."""
 
-    def __init__(self, write: Callable[[ServerMessage], Awaitable[None]]) -> None:
+    def __init__(self, write: Callable[[ServerMessage | bytes], Awaitable[None]]) -> None:
         self._write = write
         self._turn = asyncio.Lock()
-        self._answer: asyncio.Future[ClientMessage] | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self._refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.left = asyncio.Event()
         self.left_at_work = False
 
-    async def ask(self, instruction: ServerMessage) -> ClientMessage:
+    async def ask(self, instruction: ServerMessage | bytes) -> Answer:
         """Raises `FlowerClientLeft`."""
         async with self._turn:
             if self.left.is_set():
@@ -66,9 +67,9 @@ class FlowerStream:
         if not self._refused.done():
             self._refused.set_result(reason)
 
-    async def listen(self, messages: AsyncIterator[ClientMessage]) -> str:
+    async def listen(self, answers: AsyncIterator[Answer]) -> str:
         """Until the client leaves, or is refused with the reason that this returns."""
-        reading = asyncio.create_task(self._read(messages))
+        reading = asyncio.create_task(self._read(answers))
         endings: list[asyncio.Future[Any]] = [reading, self._refused]
         try:
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
@@ -77,10 +78,10 @@ class FlowerStream:
             reading.cancel()
             self._leave()
 
-    async def _read(self, messages: AsyncIterator[ClientMessage]) -> None:
-        async for message in messages:
+    async def _read(self, answers: AsyncIterator[Answer]) -> None:
+        async for answer in answers:
             if self._answer and not self._answer.done():
-                self._answer.set_result(message)
+                self._answer.set_result(answer)
 
     def _leave(self) -> None:
         self.left.set()
@@ -107,7 +108,7 @@ class FlowerClient:
     async def greet(cls, stream: FlowerStream) -> FlowerClient:
         """Asks for the properties, which an agent tells before it has any task. Raises `FlowerClientLeft`."""
         instruction = ServerMessage(get_properties_ins=transport_pb2.GetPropertiesIns())
-        answer = (await stream.ask(instruction)).get_properties_res
+        answer = (await stream.ask(instruction)).message.get_properties_res
         return cls(stream, asyncio.get_running_loop(), _scalars(answer.properties))
 
     def get_properties(self, config: Config) -> Metrics:
@@ -117,40 +118,37 @@ class FlowerClient:
         if self.initial:
             return self.initial
         instruction = transport_pb2.GetParametersIns(config=_config(config))
-        answer = self._ask(ServerMessage(get_parameters_ins=instruction)).get_parameters_res
-        _raise_unless_ok(answer.status)
-        return self._arrays(answer.parameters)
+        answer = self._ask("get_parameters", ServerMessage(get_parameters_ins=instruction))
+        _raise_unless_ok(answer.message.get_parameters_res.status)
+        return self._arrays(answer)
 
     def fit(self, parameters: Arrays, config: Config) -> FitResult:
-        instruction = ServerMessage(fit_ins=transport_pb2.FitIns(config=_config(config)))
-        _put(parameters, instruction.fit_ins.parameters)
-        answer = self._ask(instruction).fit_res
-        _raise_unless_ok(answer.status)
-        return self._arrays(answer.parameters), answer.num_examples, _scalars(answer.metrics)
+        answer = self._ask("fit", _instruction(transport_pb2.FitIns(config=_config(config)), parameters))
+        fitted = answer.message.fit_res
+        _raise_unless_ok(fitted.status)
+        return self._arrays(answer), fitted.num_examples, _scalars(fitted.metrics)
 
     def evaluate(self, parameters: Arrays, config: Config) -> EvaluateResult:
-        instruction = ServerMessage(evaluate_ins=transport_pb2.EvaluateIns(config=_config(config)))
-        _put(parameters, instruction.evaluate_ins.parameters)
-        answer = self._ask(instruction).evaluate_res
-        _raise_unless_ok(answer.status)
-        return answer.loss, answer.num_examples, _scalars(answer.metrics)
+        answer = self._ask("evaluate", _instruction(transport_pb2.EvaluateIns(config=_config(config)), parameters))
+        evaluated = answer.message.evaluate_res
+        _raise_unless_ok(evaluated.status)
+        return evaluated.loss, evaluated.num_examples, _scalars(evaluated.metrics)
 
-    def _ask(self, instruction: ServerMessage) -> ClientMessage:
+    def _ask(self, asked: str, instruction: ServerMessage | bytes) -> Answer:
         answer = asyncio.run_coroutine_threadsafe(self._stream.ask(instruction), self._loop).result()
-        asked, answered = ((m.WhichOneof("msg") or "nothing").rsplit("_", 1)[0] for m in (instruction, answer))
-        if answered != asked:
+        if (answered := (answer.message.WhichOneof("msg") or "nothing").rsplit("_", 1)[0]) != asked:
             raise BrokenApp(f"The Flower client was asked for {asked} and answered {answered}.")
         return answer
 
-    def _arrays(self, parameters: transport_pb2.Parameters) -> Arrays:
-        given = arrays.from_flower(parameters)
+    def _arrays(self, answer: Answer) -> Arrays:
+        given = arrays.from_flower(answer.tensors)
         return arrays.as_declared(given, self.signature) if self.signature else given
 
 
-def _put(parameters: Arrays, message: transport_pb2.Parameters) -> None:
+def _instruction(work: messages.Work, parameters: Arrays) -> bytes:
     if sum(array.nbytes for array in parameters) > MAX_MESSAGE_BYTES - _HEADERS_BYTES:
         raise TaskRefused("Flower's stream carries models of up to 2 GB; this one is larger.")
-    arrays.to_flower(parameters, message)
+    return messages.instruction(work, parameters)
 
 
 def _config(config: Config) -> dict[str, transport_pb2.Scalar]:

@@ -58,6 +58,8 @@ class ScriptedServer(
         self.results: list[task_pb2.TaskResult] = []
         self.availabilities: list[str] = []
         self.headers: list[transfer_pb2.UploadHeader] = []
+        self.asked_what_is_there: list[str] = []
+        """Ids of the tasks of whose updates an agent has asked it."""
         self.download_offsets: list[int] = []
         self.uploads: dict[str, bytearray] = {}
         self.models: dict[str, bytes] = {}
@@ -196,6 +198,7 @@ class ScriptedServer(
     ) -> transfer_pb2.UploadStatus:
         if self.refuse_uploads:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The round is closed.")
+        self.asked_what_is_there.append(request.task_id)
         received = self.uploads.get(request.task_id, bytearray())
         size = next((h.size for h in self.headers if h.task_id == request.task_id), -1)
         return transfer_pb2.UploadStatus(

@@ -11,7 +11,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from client_agent.flower.arrays import as_declared, from_flower, to_flower
-from protos.flower import transport_pb2
 from protos.tensors import CodecError, Signature
 
 
@@ -33,13 +32,11 @@ def saved(array: NDArray[Any], *, allow_pickle: bool = False) -> bytes:
     ],
 )
 def test_what_flower_saves_is_read_and_what_is_written_flower_loads(array: NDArray[Any]) -> None:
-    (read,) = from_flower(transport_pb2.Parameters(tensors=[saved(array)]))
+    (read,) = from_flower([saved(array)])
     np.testing.assert_array_equal(read, array)
     assert read.dtype == array.dtype
-    written = transport_pb2.Parameters()
-    to_flower([array], written)
-    assert written.tensor_type == "numpy.ndarray"
-    np.testing.assert_array_equal(np.load(io.BytesIO(written.tensors[0]), allow_pickle=False), array)
+    written = b"".join(to_flower(array))
+    np.testing.assert_array_equal(np.load(io.BytesIO(written), allow_pickle=False), array)
 
 
 def lying(shape: str) -> bytes:
@@ -62,7 +59,7 @@ def lying(shape: str) -> bytes:
 )
 def test_what_is_no_array_of_numbers_is_refused_before_anything_is_made_of_it(content: bytes, reason: str) -> None:
     with pytest.raises(CodecError, match=reason):
-        from_flower(transport_pb2.Parameters(tensors=[content]))
+        from_flower([content])
 
 
 def test_values_of_the_same_kind_take_the_declared_dtype_and_others_stay() -> None:

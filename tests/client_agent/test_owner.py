@@ -381,13 +381,33 @@ async def test_a_log_that_cannot_be_written_ends_the_agent_before_anything_leave
     assert not server.headers
 
 
+async def test_messages_that_leave_at_once_make_one_chain_whoever_hangs_up(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    gate = departures.Departures(ledger.Ledger(file), Leave, "tests")
+
+    async def leave(number: int) -> None:
+        await gate.message(fleet_pb2.AgentMessage(result=task_pb2.TaskResult(task_id="t", num_examples=number)))
+        told = [entry["examples"] for entry in ledger.entries(file)]
+        assert number in told
+
+    leaving = [asyncio.create_task(leave(number)) for number in range(1, 21)]
+    await asyncio.sleep(0)
+    leaving[0].cancel()
+    ended = await asyncio.gather(*leaving, return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError, *[type(None)] * 19]
+    gate.close()
+    last = ledger.verify(file)
+    assert last is not None
+    assert last["seq"] == 20
+
+
 async def test_long_texts_among_metrics_are_cut_in_the_log_alone(tmp_path: Path) -> None:
     book = ledger.Ledger(tmp_path / "log.jsonl")
     gate = departures.Departures(book, Leave, "tests")
     result = task_pb2.TaskResult(
         task_id="t", metrics=scalars_to_proto({"s": "x" * 4000, "b": b"\x01" * 4000, "n": float("inf")})
     )
-    sent = gate.message(fleet_pb2.AgentMessage(result=result))
+    sent = await gate.message(fleet_pb2.AgentMessage(result=result))
     assert scalars_from_proto(sent.result.metrics)["s"] == "x" * 4000
     (entry,) = ledger.entries(tmp_path / "log.jsonl")
     assert entry["metrics"] == {"b": "01" * 100 + "…", "n": "inf", "s": "x" * 100 + "…"}

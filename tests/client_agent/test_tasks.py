@@ -165,6 +165,25 @@ async def test_an_upload_waits_for_its_turn_however_long_that_takes(
     assert len(server.headers) == 1
 
 
+async def test_what_a_server_has_of_a_new_update_is_asked_of_one_that_is_not_known_yet(
+    server: ScriptedServer, launch: Launch
+) -> None:
+    server.turn = asyncio.Event()
+    server.turn.set()
+    launch()
+    for number, task_id in enumerate(("first", "second"), start=1):
+        server.push_task(task_id, task_pb2.TASK_KIND_FIT, toy_model(), round_number=number)
+        assert (await server.result(task_id)).outcome == COMPLETED
+    assert server.asked_what_is_there == ["first"]
+    server.push(goodbye=fleet_pb2.Goodbye(reason="Restarting.", reconnect_after_seconds=0.01))
+    await server.until(lambda: len(server.hellos) == 2)
+    server.push_task("third", task_pb2.TASK_KIND_FIT, toy_model(), round_number=3)
+    assert (await server.result("third")).outcome == COMPLETED
+    server.push_task("again", task_pb2.TASK_KIND_FIT, toy_model(), round_number=3, attempt=2)
+    assert (await server.result("again")).outcome == COMPLETED
+    assert server.asked_what_is_there == ["first", "third", "again"]
+
+
 async def test_a_model_with_another_hash_fails_the_task(server: ScriptedServer, launch: Launch) -> None:
     task = server.push_task("t", task_pb2.TASK_KIND_FIT, toy_model())
     server.models["t"] = bytes(len(server.models["t"]))
