@@ -220,9 +220,8 @@ class Tasks:
         if outcome is None:
             outcome = await self._work(task, self._app_for(task), progress, transfer)
             await asyncio.to_thread(self._memory.keep, task, outcome)
-            asyncio.get_running_loop().run_in_executor(
-                None, self._memory.flush, task
-            )  # the disk need not be waited for
+            # The disk need not be waited for: the update is sent meanwhile.
+            asyncio.get_running_loop().run_in_executor(None, self._memory.flush, task)
         result = task_pb2.TaskResult(
             task_id=task.task_id,
             outcome=task_pb2.TASK_OUTCOME_COMPLETED,

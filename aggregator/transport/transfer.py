@@ -220,9 +220,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
                 )
                 await assignment.listener.on_update(assignment, update)
         except BaseException:
-            self._uploads.discard(
-                header.task_id
-            )  # its file has lost its name: whoever asks is told that nothing is here
+            # Its file has lost its name: whoever asks is told that nothing is here.
+            self._uploads.discard(header.task_id)
             raise
         self._uploads.complete(header.task_id, upload)
 

@@ -60,9 +60,8 @@ def create_run(
 ) -> Run:
     """A queued run, as `make_run` makes it. Who asks a second time with the same `key` is given the run of the first."""
     if key:
-        Federation.objects.select_for_update(no_key=True).get(
-            pk=federation.pk
-        )  # of two at once the second finds the first's
+        # Of two at once the second finds the first's.
+        Federation.objects.select_for_update(no_key=True).get(pk=federation.pk)
         if earlier := federation.runs.filter(key=key).first():
             return earlier
     if origin := wanted.get("origin"):
