@@ -180,7 +180,8 @@ def test_what_a_page_draws_comes_packed(browser: Browser, run: Run, clients: lis
 
     packed = browser.get(f"/api/v1/runs/{run.pk}/snapshot", headers={"Accept-Encoding": "gzip"})
 
-    assert (packed["Content-Encoding"], packed["Vary"]) == ("gzip", "Accept, Accept-Encoding, Cookie")
+    assert packed["Content-Encoding"] == "gzip"
+    assert {"Accept-Encoding", "Cookie"} <= set(packed["Vary"].split(", "))
     assert json.loads(gzip.decompress(packed.content))["rounds"]["number"] == list(range(1, 21))
     again = browser.get(
         f"/api/v1/runs/{run.pk}/snapshot", headers={"Accept-Encoding": "gzip", "If-None-Match": packed["ETag"]}
