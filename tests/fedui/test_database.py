@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,6 +59,7 @@ async def test_what_is_done_patiently_is_done_again(short: None) -> None:
                 _await_the_end_of_this_connection()
             Federation.objects.filter(pk=federation.pk).update(name=f"After try {len(tries)}")
 
+    await database_sync_to_async(connections.close_all)()  # of the thread that works: an earlier test's
     await database_sync_to_async(lambda: a_federation("hearts", a_user("owner")))()
     await patiently(rename)
     assert (await Federation.objects.aget()).name == "After try 2"
@@ -72,5 +74,6 @@ def _await_the_end_of_this_connection() -> None:
     given = connection.get_connection_params()
     address = {name: given[name] for name in ("dbname", "host", "port", "user", "password") if name in given}
     with psycopg.connect(**address, autocommit=True) as other:
+        deadline = time.monotonic() + 30
         while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
-            pass
+            assert time.monotonic() < deadline, "The connection was not ended"
