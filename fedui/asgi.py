@@ -7,6 +7,7 @@ import warnings
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.db import connections
 
 from fedui.metrics.sharing import share
 
@@ -19,6 +20,9 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
 from fedui.routing import websocket_urlpatterns  # noqa: E402
+
+# Each request has a thread of its own, which nobody closes a lasting connection of.
+connections.settings["default"]["CONN_MAX_AGE"] = 0
 
 # WhiteNoise's: Django reads a file into memory before it sends it, and says so. Static files are small; models, which
 # are not, go another way (`fedui.api.files`).
