@@ -77,6 +77,7 @@ AREAS: dict[str, tuple[Looked, ...]] = {
         Looked("key-new", "settings/keys/?dialog=create"),
         Looked("audit", "audit/"),
         Looked("installation", "/installation/", who="root"),
+        Looked("installation-federations", "/installation/federations/", who="root"),
         Looked("installation-audit", "/installation/audit/", who="root"),
     ),
     "api": (

@@ -71,8 +71,8 @@ class Visitor:
             page.evaluate(SETTLED)
             if (found := page.evaluate("document.documentElement.scrollWidth")) > self.width:
                 self.wrong.append(f"{name}: {found} pixels wide, of {self.width}")
-            picture = PICTURES / "pages" / f"{name}-{self.width}-{scheme}.png"
-            page.screenshot(path=picture, full_page=looked.is_ours and not opened)
+            picture = PICTURES / "pages" / f"{name}-{self.width}-{scheme}.jpg"  # written quicker than a PNG
+            page.screenshot(path=picture, quality=80, full_page=looked.is_ours and not opened)
             if looked.is_ours and (self.width > PHONE or scheme == "dark"):
                 report = Axe().run(page, context=OPENED if opened else None, options=AXE)
                 if report.violations_count:
