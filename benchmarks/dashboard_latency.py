@@ -101,7 +101,8 @@ def measure() -> None:
     report(
         "progress_to_pixel", p95, "ms", statistics.median(latencies), ok=p95 < 400, against="median", painted=len(latencies),
         watchers=WATCHERS, frames_to_others=frames, clients=CLIENTS, reports_a_second=CLIENTS * REPORTS_A_SECOND,
-        server_cores=round(cores, 3), load=load(), why_missed="other work on this machine delays the browser",
+        server_cores=round(cores, 3), load=load(),
+        why_missed="up to 250 ms are the wait for a frame; storing it, telling a hundred and painting share two cores",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The web process: pages, API and WebSockets. Serve it with `uvicorn fedui.asgi:application --ws wsproto`."""
+"""The web process: pages, API, WebSockets. Serve it with `uvicorn fedui.asgi:application --ws wsproto --ws-per-message-deflate false`."""
 
 from __future__ import annotations
 

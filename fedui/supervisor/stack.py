@@ -79,8 +79,10 @@ class Stack:
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedui.settings")
         _prepare()
         celery = [sys.executable, "-m", "celery", "-A", "fedui"]
+        # Frames are a few kB, and each would be deflated anew for everybody who watches.
         self._start_process("web", [sys.executable, "-m", "uvicorn", "fedui.asgi:application", "--ws", "wsproto",
-                                    "--host", self.host, "--port", str(self.port), "--no-access-log"])  # fmt: skip
+                                    "--ws-per-message-deflate", "false", "--host", self.host, "--port", str(self.port),
+                                    "--no-access-log"])  # fmt: skip
         self._start_process("worker", [*celery, "worker", "-Q", "aggregation,default", "--pool", "threads",
                                        "--concurrency", str(THREADS), "--without-gossip", "--without-mingle"])  # fmt: skip
         self._start_process("beat", [*celery, "beat"])
