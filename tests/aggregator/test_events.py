@@ -54,6 +54,25 @@ async def test_a_sink_that_fails_loses_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert sink.seqs == [1, 2]
 
 
+async def test_what_comes_while_a_batch_is_stored_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "FLUSH_SECONDS", 3600.0)
+
+    class Slow(Sink):
+        async def write(self, lease: Lease, batch: Sequence[Event]) -> None:
+            if not self.batches:
+                log.emit("b", "meanwhile")
+                log.emit("c", "meanwhile")
+            await super().write(lease, batch)
+
+    sink = Slow()
+    log = EventLog(LEASE, 0, sink)
+    log.emit("a", "first")
+    while not sink.batches:
+        await asyncio.sleep(0)
+    await log.close()
+    assert [[event.seq for event in batch] for batch in sink.batches] == [[1], [2, 3]]
+
+
 async def test_the_first_event_goes_at_once_and_those_that_follow_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "FLUSH_SECONDS", 3600.0)
     sink = Sink()
