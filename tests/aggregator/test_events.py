@@ -69,6 +69,7 @@ async def test_what_comes_while_a_batch_is_stored_waits_for_the_next(monkeypatch
     log.emit("a", "first")
     while not sink.batches:
         await asyncio.sleep(0)
+    assert sink.seqs == [1]
     await log.close()
     assert [[event.seq for event in batch] for batch in sink.batches] == [[1], [2, 3]]
 
