@@ -9,8 +9,8 @@ const HISTORY = 1000;
 /** A cohort whose rounds say so much that those before the last are read without their data. */
 const LARGE = 60;
 const EVERY_ROUND = 2 ** 31 - 1;
-/** At most so many paints in any second. The server sends no faster when it has gathered what clients say, so that a frame of its
- * is painted when it comes: two that gather, one behind the other, would delay it twice. */
+/** At most so many paints in any second, counted by when each was due: one that comes late must not push back those after it. The
+ * server sends a little less often when it has gathered what clients say, so that a frame of its is painted when it comes. */
 const PAINTS_A_SECOND = 4;
 
 export async function getJson(url) {
@@ -20,7 +20,7 @@ export async function getJson(url) {
 }
 
 export class Feed {
-  #api; #paint; #socket = null; #timer = 0; #painted = []; #catchingUp = false; #again = false;
+  #api; #paint; #socket = null; #timer = 0; #due = []; #catchingUp = false; #again = false;
   state = null;
 
   constructor(api, paint) {
@@ -76,8 +76,11 @@ export class Feed {
     const gap = events.length && events[0].seq > this.state.lastSeq + 1;
     this.state = reduceAll(this.state, events, reduce);
     if (gap) this.#catchUp();
-    const rest = this.#painted.length < PAINTS_A_SECOND ? 0 : Math.max(0, this.#painted[0] + 1000 - performance.now());
-    this.#timer ||= setTimeout(() => requestAnimationFrame(() => this.#flush()), rest);
+    if (this.#timer) return;
+    const now = performance.now();
+    const due = this.#due.length < PAINTS_A_SECOND ? now : Math.max(now, this.#due[0] + 1000);
+    this.#due = [...this.#due.slice(1 - PAINTS_A_SECOND), due];
+    this.#timer = setTimeout(() => requestAnimationFrame(() => this.#flush()), due - now);
   }
 
   #order(command) {
@@ -87,7 +90,6 @@ export class Feed {
 
   #flush() {
     this.#timer = 0;
-    this.#painted = [...this.#painted.slice(1 - PAINTS_A_SECOND), performance.now()];
     fresh();
     this.#paint(this.state);
     if (this.#socket && hasEnded(this.state)) {
