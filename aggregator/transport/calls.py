@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -17,8 +17,9 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from aggregator import log_context
+from aggregator.ports import ClientIdentity
 from aggregator.transport.connections import Allowance, ConnectionLimits
-from aggregator.transport.identity import peer_certificate, refuse
+from aggregator.transport.identity import PeerCertificate, peer_certificate, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +53,34 @@ class OpenCalls(aio.ServerInterceptor):
         self.limits = limits or ConnectionLimits()
         self._observe = observe or (lambda method, code, seconds: None)
         self._calls: dict[str, set[_Call]] = {}
+        self._streams: dict[PeerCertificate, ClientIdentity] = {}
         self._complaints = Allowance(1, COMPLAINT_SECONDS)
 
     def cut(self, client_id: str, reason: str, begun_before: datetime, keep: Collection[str] = ()) -> None:
         """End the client's calls, but for those with certificates of these serial numbers. Whoever waits for an answer is told the
-        reason."""
-        for call in list(self._calls.get(client_id, ())):
-            if call.begun <= begun_before and call.serial not in keep and not call.cut:
+        reason. A later call with a certificate that is ended here was let in because of its stream (`of_stream`)."""
+        calls = self._calls.get(client_id, set())
+        serials = {call.serial for call in calls if call.begun <= begun_before}.difference(keep)
+        for certificate in [c for c in self._streams if c.client_id == client_id and c.serial in serials]:
+            del self._streams[certificate]
+        for call in calls:
+            if call.serial in serials and not call.cut:
                 call.cut = reason
                 call.task.cancel()
+
+    @contextmanager
+    def streaming(self, client: ClientIdentity, certificate: PeerCertificate) -> Iterator[None]:
+        """While its stream is open, the client's other calls with the same certificate needn't be looked up."""
+        self._streams[certificate] = client
+        try:
+            yield
+        finally:
+            if self._streams.get(certificate) is client:
+                del self._streams[certificate]
+
+    def of_stream(self, certificate: PeerCertificate) -> ClientIdentity | None:
+        """Who has a stream with this certificate: `cut` ends both when the client is barred."""
+        return self._streams.get(certificate)
 
     async def intercept_service(
         self,

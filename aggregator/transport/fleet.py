@@ -16,7 +16,8 @@ from grpc import aio
 
 from aggregator.hub import Hub, Session
 from aggregator.ports import AgentInfo, AppOffer, ClientRegistry
-from aggregator.transport.connections import Allowance, ConnectionLimits
+from aggregator.transport.calls import OpenCalls
+from aggregator.transport.connections import Allowance
 from aggregator.transport.identity import authenticate, peer_certificate, refuse
 from aggregator.transport.pace import Pace
 from aggregator.transport.vitals import cards_of, has_control_characters, line, machine_of, vitals_of
@@ -43,12 +44,13 @@ class HelloRefused(Exception):
 
 
 class FleetServicer(fleet_pb2_grpc.FleetServicer):
-    def __init__(self, hub: Hub, registry: ClientRegistry, connection_limits: ConnectionLimits) -> None:
+    def __init__(self, hub: Hub, registry: ClientRegistry, calls: OpenCalls) -> None:
         self._hub = hub
         self._registry = registry
-        self._limits = connection_limits
+        self._calls = calls
+        self._limits = calls.limits
         self._joins = 0
-        self._connects = Allowance(connection_limits.connects_at_once, connection_limits.connect_seconds)
+        self._connects = Allowance(calls.limits.connects_at_once, calls.limits.connect_seconds)
 
     async def Connect(  # type: ignore[override]  # written with `context`, so that a peer who doesn't read can be left
         self, request_iterator: AsyncIterator[fleet_pb2.AgentMessage], context: Context
@@ -69,7 +71,8 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
         reader = asyncio.create_task(self._read(session, request_iterator))
         try:
             await self._hub.tell_settled(session, _kept_runs(hello))
-            await self._send(session, context)
+            with self._calls.streaming(client, certificate):
+                await self._send(session, context)
         finally:
             reader.cancel()
             # The stream may be ending because its task is cancelled; what the hub has to write must still be written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -47,9 +48,11 @@ def peer_certificate(context: aio.ServicerContext[Any, Any]) -> PeerCertificate 
 
 
 async def authenticate(
-    registry: ClientRegistry, context: aio.ServicerContext[Any, Any]
+    registry: ClientRegistry,
+    context: aio.ServicerContext[Any, Any],
+    known: Callable[[PeerCertificate], ClientIdentity | None] = lambda certificate: None,
 ) -> tuple[ClientIdentity, PeerCertificate]:
-    """The calling client. Aborts the call for one that may not connect."""
+    """The calling client. Aborts the call for one that may not connect. The registry isn't asked about one that is `known`."""
     certificate = peer_certificate(context)
     if certificate is None:
         logger.info("Refused: the certificate names no client", extra={"peer": context.peer()})
@@ -57,6 +60,8 @@ async def authenticate(
     if certificate.not_after <= datetime.now(UTC):  # TLS looked when the connection was made, which may be long ago
         logger.info("Client refused: its certificate has expired", extra={"client_id": certificate.client_id})
         await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "The certificate has expired.")
+    if client := known(certificate):
+        return client, certificate
     try:
         return await registry.authenticate(certificate.client_id, certificate.serial), certificate
     except ClientRefused as refusal:

@@ -73,8 +73,8 @@ def build_server(
             ("grpc.max_concurrent_streams", calls.limits.calls_at_once),
         ],
     )
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry, calls.limits), server)
-    transfer = TransferServicer(hub, registry, uploads, transfer_limits)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(hub, registry, calls), server)
+    transfer = TransferServicer(hub, registry, calls, uploads, transfer_limits)
     add_transfer_to(server, transfer)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(hub, registry), server)
     credentials = _credentials(tls)

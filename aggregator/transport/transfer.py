@@ -19,6 +19,7 @@ from aggregator import log_context
 from aggregator.failpoints import failpoint
 from aggregator.hub import Assignment, Hub, TooLate, Update, UpdateRefused, Work
 from aggregator.ports import ClientIdentity, ClientRegistry
+from aggregator.transport.calls import OpenCalls
 from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream, chunk_bytes_after
 from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
@@ -64,9 +65,12 @@ def add_transfer_to(server: aio.Server, servicer: TransferServicer) -> None:
 class TransferServicer(transfer_pb2_grpc.TransferServicer):
     """`folder` holds partial uploads, and is this engine's alone."""
 
-    def __init__(self, hub: Hub, registry: ClientRegistry, folder: Path, transfer_limits: TransferLimits) -> None:
+    def __init__(
+        self, hub: Hub, registry: ClientRegistry, calls: OpenCalls, folder: Path, transfer_limits: TransferLimits
+    ) -> None:
         self._hub = hub
         self._registry = registry
+        self._calls = calls
         self._limits = transfer_limits
         self._uploads = Uploads(folder, transfer_limits)
         self._turns = asyncio.Semaphore(transfer_limits.uploads_at_once)
@@ -114,7 +118,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         return self._uploads.status(_owner(await self._assignment(request.task_id, context)), request)
 
     async def Upload(self, request_iterator: Messages, context: Context) -> transfer_pb2.UploadReceipt:
-        client, _ = await authenticate(self._registry, context)
+        client, _ = await authenticate(self._registry, context, self._calls.of_stream)
         header = await self._receive_header(request_iterator, context)
         assignment = await self._assignment_of(client, header.task_id, context)
         await failpoint(f"upload-{client.name}", assignment.task.round)
@@ -276,7 +280,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         return self._hub.assignment_of(assignment.client_id, assignment.task.task_id) is assignment
 
     async def _assignment(self, task_id: str, context: Context) -> Assignment:
-        client, _ = await authenticate(self._registry, context)
+        client, _ = await authenticate(self._registry, context, self._calls.of_stream)
         return await self._assignment_of(client, task_id, context)
 
     async def _assignment_of(self, client: ClientIdentity, task_id: str, context: Context) -> Assignment:

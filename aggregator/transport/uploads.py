@@ -9,10 +9,11 @@ import logging
 import mmap
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
 from aggregator.hub import UpdateRefused
 from aggregator.transport.pace import TransferLimits
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 4 * limits.CHUNK_BYTES
 """Written and hashed at a time, in a thread, while the next chunks arrive."""
+BATCH_PIECES = 64
+"""Each takes some memory of its own: small chunks don't gather for long."""
 SUFFIX = ".part"
 LOCK = "lock"
 
@@ -78,7 +81,9 @@ class PartialUpload:
         """Bytes, those included that are still to be written."""
         self._found = 0
         self._hash = hashlib.sha256()
-        self._batch = bytearray()
+        self._batch: list[memoryview] = []
+        self._batch_bytes = 0
+        self._file: BinaryIO | None = None
         self._writing: asyncio.Task[None] | None = None
         if path.exists() and path.stat().st_size <= size:
             self._hash_file()
@@ -91,15 +96,21 @@ class PartialUpload:
             raise UpdateRefused(f"A chunk holds at most {limits.CHUNK_BYTES:,} bytes, not {len(data):,}.")
         if self.received + len(data) > self.size:
             raise UpdateRefused(f"More bytes arrived than the {self.size:,} that were declared.")
-        self._batch += data
+        self._batch.append(data)
+        self._batch_bytes += len(data)
         self.received += len(data)
-        if len(self._batch) >= BATCH_BYTES:
+        if self._batch_bytes >= BATCH_BYTES or len(self._batch) >= BATCH_PIECES:
             await self._write_batch()
 
     async def settle(self) -> None:
-        """Returns when all that has arrived is in the file."""
-        await self._write_batch()
-        await self._written()
+        """Returns when all that has arrived is in the file, which is closed then."""
+        try:
+            await self._write_batch()
+            await self._written()
+        finally:
+            if self._file:
+                self._file.close()
+                self._file = None
 
     async def whole(self) -> memoryview:
         """The bytes, once all are there: a view of the file, which loses its name. Raises `UpdateRefused` or `Damaged`."""
@@ -126,7 +137,7 @@ class PartialUpload:
 
     async def _write_batch(self) -> None:
         await self._written()
-        batch, self._batch = self._batch, bytearray()
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
         if batch:
             self._writing = asyncio.create_task(asyncio.to_thread(self._append, batch))
 
@@ -135,10 +146,15 @@ class PartialUpload:
             await asyncio.wait({self._writing})  # a call that is cancelled must not take the batch with it
             self._writing.result()
 
-    def _append(self, batch: bytearray) -> None:
-        with self.path.open("ab") as file:
-            file.write(batch)
-        self._hash.update(batch)
+    def _append(self, batch: Sequence[memoryview]) -> None:
+        self._file = self._file or self.path.open("ab", buffering=0)
+        for data in batch:
+            written = 0
+            while written < len(
+                data
+            ):  # a disk that is filling up takes the first part, and tells no error before the second
+                written += self._file.write(data[written:])
+            self._hash.update(data)
 
 
 class Uploads:

@@ -6,7 +6,7 @@ Searching takes no lock. What was found is written under the rule's lock, unless
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 
@@ -35,10 +35,10 @@ def evaluate_all() -> None:
         evaluate(federation)
 
 
-def evaluate(federation: Federation) -> None:
-    """Bring the federation's alerts up to date, write the messages that are due, and tell the pages."""
+def evaluate(federation: Federation, kinds: Collection[str] = Kind.values) -> None:
+    """Bring the federation's alerts of these kinds up to date, write the messages that are due, and tell the pages."""
     changed = False
-    for rule in federation.alert_rules.filter(enabled=True):
+    for rule in federation.alert_rules.filter(enabled=True, kind__in=kinds):
         try:
             changed |= _look(rule, federation)
         except (OperationalError, InterfaceError):  # the database is away: the next look is for all

@@ -14,10 +14,10 @@ def evaluate() -> None:
 
 
 @shared_task(name="alerts.evaluate_federation")
-def evaluate_federation(federation_id: str) -> None:
-    """Something has happened there."""
+def evaluate_federation(federation_id: str, kinds: list[str]) -> None:
+    """Something has happened there that rules of these kinds watch for."""
     if federation := Federation.objects.filter(pk=federation_id).first():
-        evaluation.evaluate(federation)
+        evaluation.evaluate(federation, kinds)
 
 
 @shared_task(name="alerts.deliver")

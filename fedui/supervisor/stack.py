@@ -84,7 +84,8 @@ class Stack:
                                     "--ws-per-message-deflate", "false", "--host", self.host, "--port", str(self.port),
                                     "--no-access-log"])  # fmt: skip
         self._start_process("worker", [*celery, "worker", "-Q", "aggregation,default", "--pool", "threads",
-                                       "--concurrency", str(THREADS), "--without-gossip", "--without-mingle"])  # fmt: skip
+                                       "--concurrency", str(THREADS), "--without-gossip", "--without-mingle",
+                                       "--without-heartbeat"])  # fmt: skip
         self._start_process("beat", [*celery, "beat"])
         self.children.wait_until("The start of the web server", self._web_answers, START_SECONDS)
         self.children.wait_until("The start of the worker", self._grpc_listens, START_SECONDS)
