@@ -95,7 +95,8 @@ class RoundDriver(RoundListener):
         self._model = model
         self._next: GlobalModel | None = None
         self._stored: ModelRecord | None = None
-        self._evaluation_due = due
+        self._evaluated_here = due and evaluation.server and context.evaluator is not None
+        self._measured = self._evaluated_here or (due and evaluation.federated)
         self._machine = RoundMachine(
             tuple(cohort.names),
             wanted=cohort.wanted,
@@ -379,8 +380,10 @@ class RoundDriver(RoundListener):
         }
         await failpoint("checkpoint", self._number)
         stored = await self._context.models.save(spec.run_id, self._number, model.parameters, state, manifest)
+        now = datetime.now(UTC)
+        ended_at = None if self._measured else now
         self._record = self._with_participations(
-            replace(self._record, closed_at=closed_at, committed_at=datetime.now(UTC), metrics=self._fit_metrics())
+            replace(self._record, closed_at=closed_at, committed_at=now, ended_at=ended_at, metrics=self._fit_metrics())
         )
         await failpoint("commit", self._number)
         await self._context.store.commit_round(self._context.lease, self._record, stored)
@@ -391,8 +394,10 @@ class RoundDriver(RoundListener):
     async def _finish(self) -> None:
         assert self._next is not None  # a round finishes after its commit
         await failpoint("evaluate", self._number)
+        if not self._measured:
+            return  # all is written
         metrics = federated_metrics(self._machine.participations.values())
-        if self._evaluation_due:
+        if self._evaluated_here:
             metrics += await self._evaluate_on_server(self._next)
         self._record = self._with_participations(
             replace(self._record, ended_at=datetime.now(UTC), metrics=[*self._record.metrics, *metrics])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -40,12 +41,17 @@ class AgentState:
         return state if _is_alive(state.pid) else replace(state, pid=None, connected=False, task=None)
 
 
+WORK_SECONDS = 1.0
+"""Tasks that follow each other more quickly aren't all shown: a file for each would take longer than they do."""
+
+
 class StateFile:
     """Keeps the file true, replacing it at once, so that a reader never sees half of it. It waits for no disk: what the agent was doing
     when the machine stopped is nothing to know afterwards."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._due: asyncio.TimerHandle | None = None
         self._state = replace(AgentState.read(path), pid=os.getpid(), connected=False, task=None, unavailable="")
 
     @property
@@ -59,7 +65,10 @@ class StateFile:
         self._write(replace(self._state, connected=False, last_error=reason))
 
     def working_on(self, task: dict[str, Any] | None) -> None:
-        self._write(replace(self._state, task=task))
+        """In the file after `WORK_SECONDS` at most."""
+        self._state = replace(self._state, task=task)
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(WORK_SECONDS, lambda: self._write(self._state))
 
     def available(self, unavailable: str) -> None:
         self._write(replace(self._state, unavailable=unavailable))
@@ -69,6 +78,9 @@ class StateFile:
 
     def _write(self, state: AgentState) -> None:
         self._state = state
+        if self._due:
+            self._due.cancel()
+            self._due = None
         fresh = self._path.with_suffix(".new")
         try:
             with private_file(fresh, lasting=False) as file:

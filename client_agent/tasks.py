@@ -109,7 +109,8 @@ class Tasks:
 
     def settle(self, settled: fleet_pb2.Settled) -> None:
         """The server will not ask again for what is kept up to some round of a run."""
-        self._memory.settle(settled.run_id, None if settled.whole_run else settled.through_round)
+        through = None if settled.whole_run else settled.through_round
+        asyncio.get_running_loop().run_in_executor(None, self._memory.settle, settled.run_id, through)
 
     def stand_down(self, reason: str) -> None:
         """The owner wants the machine back: refuse what waits, and end what is at work. Its result leaves at once, whenever

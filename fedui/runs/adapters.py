@@ -319,8 +319,8 @@ def _commit_round(lease: Lease, record: RoundRecord, model: ModelRecord) -> None
     if record.number:
         row = run.rounds.get(number=record.number, attempt=record.attempt)
         row.status = RoundStatus.COMMITTED
-        row.closed_at, row.committed_at = record.closed_at, record.committed_at
-        row.save(update_fields=["status", "closed_at", "committed_at"])
+        row.closed_at, row.committed_at, row.ended_at = record.closed_at, record.committed_at, record.ended_at
+        row.save(update_fields=["status", "closed_at", "committed_at", "ended_at"])
         _write_participations(row, record.participations, [*REPORT_FIELDS, *COMPARISON_FIELDS])
         digests.write([row])
     _write_metrics(run, record.number, record.metrics)
