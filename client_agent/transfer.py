@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 HASH_BYTES = 8 * limits.CHUNK_BYTES
 """Hashed at a time, in a thread."""
+QUICK_RATE = 2 * limits.QUICK_CHUNK_BYTES
+"""Bytes a second of the last upload, from which on the next one is sent in large chunks: on a slow line one would take too long."""
 STALL_SECONDS = 60.0
 """A transfer that moves nothing for so long has lost its connection."""
 
@@ -100,8 +102,8 @@ class Transfer:
         self._hurry = asyncio.Event()
         self._unfinished: _Download | None = None
         self._speed = speed or Speed()
-        self._announces_turns = False
-        """The server that was asked last does; and no other has come since."""
+        self._server: transfer_pb2.UploadStatus | None = None
+        """What the server that was asked last is able to, if no other has come since."""
 
     async def download(self, task_id: str, model: task_pb2.ModelRef, report: Report) -> bytes | bytearray:
         """The model's bytes, which are the task's own if they can be changed.
@@ -130,18 +132,20 @@ class Transfer:
 
         Of a `fresh` one the server can have nothing yet, unless an attempt has failed.
         """
-        known = transfer_pb2.UploadStatus(announces_turn=True) if fresh and self._announces_turns else None
+        known = self._server if fresh and self._server and self._server.announces_turn else None
+        is_quick = (self._speed.up or 0) > QUICK_RATE
 
         async def attempt() -> None:
-            nonlocal known
+            nonlocal known, is_quick
             status, known = known, None
-            await self._upload_rest(task_id, update, report, status)
+            quick, is_quick = is_quick, False  # an interruption may mean that the line is another one now
+            await self._upload_rest(task_id, update, report, status, quick=quick)
 
         await self._persist(attempt)
 
     def server_is_back(self) -> None:
         """Or another in its place. Cuts the pause after the present attempt short."""
-        self._announces_turns = False
+        self._server = None
         self._hurry.set()
 
     async def close(self) -> None:
@@ -187,14 +191,16 @@ class Transfer:
         self._speed.downloaded(size - request.offset, begun)
 
     async def _upload_rest(
-        self, task_id: str, update: Update, report: Report, status: transfer_pb2.UploadStatus | None
+        self, task_id: str, update: Update, report: Report, status: transfer_pb2.UploadStatus | None, *, quick: bool
     ) -> None:
-        """`status` is asked for where it isn't known."""
+        """`status` is asked for where it isn't known. In chunks as large as the server takes them, where the line is `quick`."""
         async with asyncio.timeout(STALL_SECONDS) as stall:
             if status is None:
                 request = transfer_pb2.GetUploadRequest(task_id=task_id, sha256=update.sha256)
                 status = await self._stub().get_upload(request)
-                self._announces_turns = status.announces_turn
+                self._server = transfer_pb2.UploadStatus(
+                    announces_turn=status.announces_turn, largest_chunk=status.largest_chunk
+                )
             if status.complete:
                 return
 
@@ -204,7 +210,10 @@ class Transfer:
 
             leaving = await self._departures.update(task_id, update, status.received)
             turn = asyncio.Event()
-            call = self._stub().upload(_messages(task_id, leaving, status.received, turn, moved))
+            chunk = min(
+                max(limits.CHUNK_BYTES, status.largest_chunk), limits.QUICK_CHUNK_BYTES if quick else limits.CHUNK_BYTES
+            )
+            call = self._stub().upload(_messages(task_id, leaving, status.received, chunk, turn, moved))
             try:
                 if status.announces_turn:
                     stall.reschedule(None)  # others come first; that the server is there, keepalive watches
@@ -237,7 +246,7 @@ class _Stub:
 
 
 async def _messages(
-    task_id: str, update: Update, offset: int, turn: asyncio.Event, report: Report
+    task_id: str, update: Update, offset: int, chunk: int, turn: asyncio.Event, report: Report
 ) -> AsyncIterator[transfer_pb2.UploadMessage | memoryview]:
     yield transfer_pb2.UploadMessage(
         header=transfer_pb2.UploadHeader(
@@ -254,8 +263,8 @@ async def _messages(
     )
     await turn.wait()
     view = memoryview(update.content)
-    for start in range(offset, len(view), limits.CHUNK_BYTES):
-        end = min(start + limits.CHUNK_BYTES, len(view))
+    for start in range(offset, len(view), chunk):
+        end = min(start + chunk, len(view))
         yield view[start:end]
         report(end / len(view))
 

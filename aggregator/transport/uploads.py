@@ -23,7 +23,7 @@ from protos.packing import unpack
 
 logger = logging.getLogger(__name__)
 
-BATCH_BYTES = 4 * limits.CHUNK_BYTES
+BATCH_BYTES = limits.QUICK_CHUNK_BYTES
 """Written and hashed at a time, in a thread, while the next chunks arrive."""
 BATCH_PIECES = 64
 """Each takes some memory of its own: small chunks don't gather for long."""
@@ -92,8 +92,8 @@ class PartialUpload:
 
     async def take(self, data: memoryview) -> None:
         """Raises `OSError` when the disk is full."""
-        if len(data) > limits.CHUNK_BYTES:
-            raise UpdateRefused(f"A chunk holds at most {limits.CHUNK_BYTES:,} bytes, not {len(data):,}.")
+        if len(data) > limits.QUICK_CHUNK_BYTES:
+            raise UpdateRefused(f"A chunk holds at most {limits.QUICK_CHUNK_BYTES:,} bytes, not {len(data):,}.")
         if self.received + len(data) > self.size:
             raise UpdateRefused(f"More bytes arrived than the {self.size:,} that were declared.")
         self._batch.append(data)
@@ -108,7 +108,9 @@ class PartialUpload:
             await self._write_batch()
             await self._written()
         finally:
-            if self._file:
+            if self._file and (
+                self._writing is None or self._writing.done()
+            ):  # whoever is cancelled leaves the thread at work
                 self._file.close()
                 self._file = None
 
@@ -171,7 +173,9 @@ class Uploads:
         """`owner` is whose upload it is: of this client, in this run."""
         complete = request.task_id in self._taken
         received = 0 if complete else self._received(owner, request)
-        return transfer_pb2.UploadStatus(received=received, complete=complete, announces_turn=True)
+        return transfer_pb2.UploadStatus(
+            received=received, complete=complete, announces_turn=True, largest_chunk=limits.QUICK_CHUNK_BYTES
+        )
 
     def is_taken(self, header: transfer_pb2.UploadHeader) -> bool:
         """Raises `UpdateRefused` if another one was."""

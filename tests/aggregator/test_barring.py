@@ -90,6 +90,35 @@ async def test_an_upload_under_way_is_cut(federation: Federation) -> None:
     running.cancel()
 
 
+async def test_an_upload_that_begins_before_the_engine_hears_of_it_is_cut_with_the_stream(
+    federation: Federation,
+) -> None:
+    agent = await federation.connect("a", automatic=False)
+    running, task = await fit_task(federation, agent)
+    model = await agent.download(task)
+
+    async def endless() -> AsyncIterator[transfer_pb2.UploadMessage]:
+        yield transfer_pb2.UploadMessage(header=agent.header(task, agent.trained(model), b"x" * 128))
+        await asyncio.Event().wait()
+
+    begun = time.monotonic()
+    federation.bar("a")
+    call = agent.transfer.Upload(endless())
+    with pytest.raises(aio.AioRpcError) as caught:
+        await asyncio.wait_for(call, 10)
+    assert time.monotonic() - begun < TWO_SECONDS
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.PERMISSION_DENIED, "revoked")
+    running.cancel()
+
+
+async def test_a_client_whose_stream_is_open_is_looked_up_once(federation: Federation) -> None:
+    agent = await federation.connect("a", automatic=False)
+    running, task = await fit_task(federation, agent)
+    federation.registry.refusals["a"] = "looked up again"
+    await agent.do(task)
+    await running
+
+
 async def test_a_round_goes_on_at_once_without_a_revoked_client() -> None:
     federation = Federation()
     await federation.start(lost_after_seconds=3600.0)

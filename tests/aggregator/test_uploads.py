@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import logging
 import math
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -27,7 +29,7 @@ from aggregator.transport import pace
 from aggregator.transport.calls import OpenCalls
 from aggregator.transport.pace import TransferLimits
 from aggregator.transport.server import build_server
-from aggregator.transport.uploads import SUFFIX, SpoolFull, Uploads, upload_folder
+from aggregator.transport.uploads import BATCH_BYTES, SUFFIX, PartialUpload, SpoolFull, Uploads, upload_folder
 from protos import limits
 from protos.fedui.v1 import task_pb2, transfer_pb2
 from protos.packing import pack, unpack
@@ -365,6 +367,18 @@ async def test_a_client_is_held_to_its_rate() -> None:
         await agent.do(task)
         assert time.monotonic() - begun > 0.2  # 3 MiB at 6 MiB/s, less the burst
         await running
+
+
+async def test_a_call_that_ends_while_the_disk_is_at_work_costs_nothing(tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(16 * BATCH_BYTES)
+    upload = PartialUpload(tmp_path / "update.part", len(content), hashlib.sha256(content).hexdigest())
+    for start in range(0, len(content), BATCH_BYTES):
+        await upload.take(memoryview(content)[start : start + BATCH_BYTES])
+        cut = asyncio.create_task(upload.settle())
+        await asyncio.sleep(0)
+        cut.cancel()
+        await asyncio.wait({cut})
+    assert bytes(await upload.whole()) == content
 
 
 # --- what outlives a server ------------------------------------------------------------------------------------------

@@ -118,7 +118,10 @@ DEEDS: dict[str, tuple[Deed, str]] = {
     "nothing": (sends_raw(), "begins with its header"),
     "truncated": (sends(content=WHOLE[:10]), "ended after 10 of 128 bytes"),
     "oversized": (sends(content=WHOLE + b"x"), "More bytes arrived"),
-    "a chunk too large": (sends_raw(chunk(bytes(limits.CHUNK_BYTES + 1)), header_first=True), "A chunk holds at most"),
+    "a chunk too large": (
+        sends_raw(chunk(bytes(limits.QUICK_CHUNK_BYTES + 1)), header_first=True),
+        "A chunk holds at most",
+    ),
     "a message too large": (sends_raw(chunk(bytes(limits.MAX_MESSAGE_BYTES)), header_first=True), "larger than max"),
     "a second header": (
         sends_raw(transfer_pb2.UploadMessage(header=transfer_pb2.UploadHeader(task_id="x")), header_first=True),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.fedui.v1 import tensor_pb2 as protos_dot_fedui_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/fedui/v1/transfer.proto\x12\x08\x66\x65\x64ui.v1\x1a\x1cprotos/fedui/v1/tensor.proto\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"C\n\x0f\x44ownloadRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07packing\x18\x03 \x01(\t\"3\n\x10GetUploadRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"J\n\x0cUploadStatus\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x16\n\x0e\x61nnounces_turn\x18\x03 \x01(\x08\"\xd7\x02\n\x0cUploadHeader\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12+\n\tsignature\x18\x05 \x01(\x0b\x32\x18.fedui.v1.ModelSignature\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x04\x12\x34\n\x07metrics\x18\x07 \x03(\x0b\x32#.fedui.v1.UploadHeader.MetricsEntry\x12*\n\x08\x65ncoding\x18\x08 \x01(\x0b\x32\x18.fedui.v1.UpdateEncoding\x12!\n\x04work\x18\x0f \x01(\x0b\x32\x13.fedui.v1.LocalWork\x1a@\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"*\n\tLocalWork\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\x0f\n\x07planned\x18\x02 \x01(\x04\"c\n\rUploadMessage\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.fedui.v1.UploadHeaderH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.fedui.v1.ChunkH\x00\x42\x06\n\x04\x62ody\"\"\n\rUploadReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32\xc3\x01\n\x08Transfer\x12\x38\n\x08\x44ownload\x12\x19.fedui.v1.DownloadRequest\x1a\x0f.fedui.v1.Chunk0\x01\x12?\n\tGetUpload\x12\x1a.fedui.v1.GetUploadRequest\x1a\x16.fedui.v1.UploadStatus\x12<\n\x06Upload\x12\x17.fedui.v1.UploadMessage\x1a\x17.fedui.v1.UploadReceipt(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/fedui/v1/transfer.proto\x12\x08\x66\x65\x64ui.v1\x1a\x1cprotos/fedui/v1/tensor.proto\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"C\n\x0f\x44ownloadRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07packing\x18\x03 \x01(\t\"3\n\x10GetUploadRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"a\n\x0cUploadStatus\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x16\n\x0e\x61nnounces_turn\x18\x03 \x01(\x08\x12\x15\n\rlargest_chunk\x18\x04 \x01(\r\"\xd7\x02\n\x0cUploadHeader\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12+\n\tsignature\x18\x05 \x01(\x0b\x32\x18.fedui.v1.ModelSignature\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x04\x12\x34\n\x07metrics\x18\x07 \x03(\x0b\x32#.fedui.v1.UploadHeader.MetricsEntry\x12*\n\x08\x65ncoding\x18\x08 \x01(\x0b\x32\x18.fedui.v1.UpdateEncoding\x12!\n\x04work\x18\x0f \x01(\x0b\x32\x13.fedui.v1.LocalWork\x1a@\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.fedui.v1.Scalar:\x02\x38\x01\"*\n\tLocalWork\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\x0f\n\x07planned\x18\x02 \x01(\x04\"c\n\rUploadMessage\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.fedui.v1.UploadHeaderH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.fedui.v1.ChunkH\x00\x42\x06\n\x04\x62ody\"\"\n\rUploadReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32\xc3\x01\n\x08Transfer\x12\x38\n\x08\x44ownload\x12\x19.fedui.v1.DownloadRequest\x1a\x0f.fedui.v1.Chunk0\x01\x12?\n\tGetUpload\x12\x1a.fedui.v1.GetUploadRequest\x1a\x16.fedui.v1.UploadStatus\x12<\n\x06Upload\x12\x17.fedui.v1.UploadMessage\x1a\x17.fedui.v1.UploadReceipt(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,17 +41,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUPLOADREQUEST']._serialized_start=166
   _globals['_GETUPLOADREQUEST']._serialized_end=217
   _globals['_UPLOADSTATUS']._serialized_start=219
-  _globals['_UPLOADSTATUS']._serialized_end=293
-  _globals['_UPLOADHEADER']._serialized_start=296
-  _globals['_UPLOADHEADER']._serialized_end=639
-  _globals['_UPLOADHEADER_METRICSENTRY']._serialized_start=575
-  _globals['_UPLOADHEADER_METRICSENTRY']._serialized_end=639
-  _globals['_LOCALWORK']._serialized_start=641
-  _globals['_LOCALWORK']._serialized_end=683
-  _globals['_UPLOADMESSAGE']._serialized_start=685
-  _globals['_UPLOADMESSAGE']._serialized_end=784
-  _globals['_UPLOADRECEIPT']._serialized_start=786
-  _globals['_UPLOADRECEIPT']._serialized_end=820
-  _globals['_TRANSFER']._serialized_start=823
-  _globals['_TRANSFER']._serialized_end=1018
+  _globals['_UPLOADSTATUS']._serialized_end=316
+  _globals['_UPLOADHEADER']._serialized_start=319
+  _globals['_UPLOADHEADER']._serialized_end=662
+  _globals['_UPLOADHEADER_METRICSENTRY']._serialized_start=598
+  _globals['_UPLOADHEADER_METRICSENTRY']._serialized_end=662
+  _globals['_LOCALWORK']._serialized_start=664
+  _globals['_LOCALWORK']._serialized_end=706
+  _globals['_UPLOADMESSAGE']._serialized_start=708
+  _globals['_UPLOADMESSAGE']._serialized_end=807
+  _globals['_UPLOADRECEIPT']._serialized_start=809
+  _globals['_UPLOADRECEIPT']._serialized_end=843
+  _globals['_TRANSFER']._serialized_start=846
+  _globals['_TRANSFER']._serialized_end=1041
 # @@protoc_insertion_point(module_scope)

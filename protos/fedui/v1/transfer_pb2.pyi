@@ -94,21 +94,25 @@ class UploadStatus(_message.Message):
     RECEIVED_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     ANNOUNCES_TURN_FIELD_NUMBER: _builtins.int
+    LARGEST_CHUNK_FIELD_NUMBER: _builtins.int
     received: _builtins.int
     """bytes that need not be sent again"""
     complete: _builtins.bool
     announces_turn: _builtins.bool
     """the response headers of Upload come when it is this upload's turn: send no chunk before"""
+    largest_chunk: _builtins.int
+    """bytes of a chunk that the server takes; 0: 262,144"""
     def __init__(
         self,
         *,
         received: _builtins.int = ...,
         complete: _builtins.bool = ...,
         announces_turn: _builtins.bool = ...,
+        largest_chunk: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announces_turn", b"announces_turn", "complete", b"complete", "received", b"received"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announces_turn", b"announces_turn", "complete", b"complete", "largest_chunk", b"largest_chunk", "received", b"received"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
