@@ -30,6 +30,8 @@ class TransferLimits:
     """Bytes a second, on average, below which a transfer is ended."""
     most_rate: float = math.inf
     """Bytes a second of one client, both ways together."""
+    held_bytes: int = 64 * 1024**2
+    """Of small updates that are kept in memory while they come; beyond that they are spooled as large ones are."""
     spool_bytes: int = 64 * 1024**3
     """Of all partial uploads, on the disk."""
     keep_seconds: float = 600.0

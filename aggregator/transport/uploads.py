@@ -27,6 +27,8 @@ BATCH_BYTES = limits.QUICK_CHUNK_BYTES
 """Written and hashed at a time, in a thread, while the next chunks arrive."""
 BATCH_PIECES = 64
 """Each takes some memory of its own: small chunks don't gather for long."""
+SMALL_BYTES = 4 * 1024**2
+"""An update of at most so many bytes needs no file unless its stream is cut."""
 SUFFIX = ".part"
 LOCK = "lock"
 
@@ -71,9 +73,12 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 class PartialUpload:
-    """One upload. Its file never grows beyond the size that its header declared and the run's model allows."""
+    """One upload. Its file never grows beyond the size that its header declared and the run's model allows.
 
-    def __init__(self, path: Path, size: int, sha256: str) -> None:
+    One that is `in_memory` gets its file when its stream ends too soon.
+    """
+
+    def __init__(self, path: Path, size: int, sha256: str, *, in_memory: bool = False) -> None:
         """Goes on with what the file holds already, which takes time: it is hashed."""
         self.path, self.size, self.sha256 = path, size, sha256
         self.busy = False
@@ -83,12 +88,19 @@ class PartialUpload:
         self._hash = hashlib.sha256()
         self._batch: list[memoryview] = []
         self._batch_bytes = 0
+        self._held: list[memoryview] | None = None
         self._file: BinaryIO | None = None
         self._writing: asyncio.Task[None] | None = None
         if path.exists() and path.stat().st_size <= size:
             self._hash_file()
+        elif in_memory:
+            self._held = []
         else:
             path.write_bytes(b"")
+
+    @property
+    def in_memory(self) -> bool:
+        return self._held is not None
 
     async def take(self, data: memoryview) -> None:
         """Raises `OSError` when the disk is full."""
@@ -103,9 +115,9 @@ class PartialUpload:
             await self._write_batch()
 
     async def settle(self) -> None:
-        """Returns when all that has arrived is in the file, which is closed then."""
+        """Returns when all that has arrived is in the file, which is closed then; or all of the update is there, in memory."""
         try:
-            await self._write_batch()
+            await self._write_batch(let_go=self.in_memory and self.received < self.size)
             await self._written()
         finally:
             if self._file and (
@@ -125,6 +137,9 @@ class PartialUpload:
             raise UpdateRefused("The update was damaged on its way: its SHA-256 is not the declared one.")
         if not self.size:
             return memoryview(b"")
+        if self._held is not None:
+            held, self._held = self._held, None
+            return memoryview(await asyncio.to_thread(b"".join, held))
         with self.path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ))
         self.path.unlink()
@@ -137,18 +152,31 @@ class PartialUpload:
                 self._found += len(block)
         self.received = self._found
 
-    async def _write_batch(self) -> None:
+    async def _write_batch(self, *, let_go: bool = False) -> None:
         await self._written()
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if batch:
-            self._writing = asyncio.create_task(asyncio.to_thread(self._append, batch))
+        if batch or let_go:
+            self._writing = asyncio.create_task(asyncio.to_thread(self._append, batch, let_go))
 
     async def _written(self) -> None:
         if self._writing:
             await asyncio.wait({self._writing})  # a call that is cancelled must not take the batch with it
             self._writing.result()
 
-    def _append(self, batch: Sequence[memoryview]) -> None:
+    def _append(self, batch: Sequence[memoryview], let_go: bool) -> None:
+        """`let_go`: of what is in memory, to the file."""
+        for data in batch:
+            self._hash.update(data)
+        if self._held is None:
+            self._write(batch)
+            return
+        self._held += batch
+        if let_go:
+            self.path.write_bytes(b"")
+            self._write(self._held)
+            self._held = None
+
+    def _write(self, batch: Sequence[memoryview]) -> None:
         self._file = self._file or self.path.open("ab", buffering=0)
         for data in batch:
             written = 0
@@ -156,7 +184,6 @@ class PartialUpload:
                 data
             ):  # a disk that is filling up takes the first part, and tells no error before the second
                 written += self._file.write(data[written:])
-            self._hash.update(data)
 
 
 class Uploads:
@@ -203,7 +230,9 @@ class Uploads:
         if upload is None or upload.size != header.size:
             path = self._folder / name
             self._make_room(header.size, path)
-            upload = await asyncio.to_thread(PartialUpload, path, header.size, header.sha256)
+            held = sum(upload.size for upload in self._partials.values() if upload.in_memory)
+            in_memory = header.size <= min(SMALL_BYTES, self._limits.held_bytes - held)
+            upload = await asyncio.to_thread(PartialUpload, path, header.size, header.sha256, in_memory=in_memory)
             self._partials[name] = upload
         self._names[header.task_id] = name
         if header.offset > header.size:
