@@ -57,9 +57,8 @@ def noop_round() -> None:
     report(
         "noop_round", seconds, "s", reference, ok=seconds <= 2 * reference + 0.05, clients=CLIENTS, parameters=size, rounds=ROUNDS,
         load=load(), against="a bare TCP+TLS copy of the same bytes both ways; the bar is twice that and 0.05 s",
-        why_missed="processor time more than waiting: of a round on two cores in other use too the ten agents took 0.4 s (gRPC and TLS, "
-        "hashing, keeping, listing), the worker's loop 0.16 to 0.19, its database 0.14 to 0.15, hashing, spooling and summing 0.09, gRPC's "
-        "threads 0.05, rules of alerts 0.1 a second; the bare copy 0.2 in all",
+        why_missed="processor time more than waiting: of a round on two cores the ten agents take 0.46 s (gRPC and TLS, hashing, keeping, "
+        "listing), the worker 0.44 (gRPC and TLS 0.15, hashing and summing 0.1, its database 0.1); the bare copy 0.4 in all",
     )  # fmt: skip
 
 
@@ -74,7 +73,8 @@ def round_100mb() -> None:
         parameters=size, rounds=rounds, peak_rss_mib=round(peak / MIB), peak_models=round(models, 2), most_models=4,
         idle_models=round(idle / (4 * size), 2), bar=FLOWER_SHARE, bare_copy_seconds=round(copied, 3), load=load(),
         against=f"start_server of {FLOWER} with the same clients, no TLS, nothing stored",
-        why_missed="time: both ends hash, keep and spool what moves, over TLS, on the same cores; theirs keeps all in memory. "
+        why_missed=f"time: a bare copy over TLS takes {copied / flower:.2f} of theirs by itself, and both ends hash and keep what moves; "
+        "theirs sends it in the clear and keeps all in memory. "
         "Memory, in models of 100 MB: Django, Celery and gRPC at rest 2, numba and what it has compiled 1.3, ten uploads under way 1.5 "
         "(4 MiB each that may be sent ahead, two batches, what malloc keeps of them), and 3 as the round closes: the model that was sent, "
         "the mean, the next one's bytes. This model is all zeros, whose sums touch no memory: those of weights would take 3",
