@@ -194,6 +194,7 @@ class Delivery(models.Model):
     objects = DeliveryQuerySet.as_manager()
 
     class Meta:
+        verbose_name_plural = "deliveries"
         ordering = ["-created_at", "-pk"]
         indexes: ClassVar = [
             models.Index(fields=["status", "next_at"], name="deliveries_due"),

@@ -186,5 +186,6 @@ class Redoc(SpectacularRedocView):
 
 
 class Swagger(SpectacularSwaggerSplitView):
+    template_name = "api/swagger.html"
     url_name = "api:schema"
     metadata_class = None

@@ -176,7 +176,8 @@ def compare(
     Raises `ComparisonRefused` for too few or too many runs, and for one that the federation doesn't have.
     """
     if not FEWEST <= len(ids) <= MOST:
-        raise ComparisonRefused(f"{len(ids)} runs were chosen.", hint=f"Choose {FEWEST} to {MOST} runs to compare.")
+        chosen = "1 run was chosen." if len(ids) == 1 else f"{len(ids)} runs were chosen."
+        raise ComparisonRefused(chosen, hint=f"Choose {FEWEST} to {MOST} runs to compare.")
     found = federation.runs.select_related("strategy_version__strategy", "app").in_bulk(ids)
     if missing := [str(id_) for id_ in ids if id_ not in found]:
         raise ComparisonRefused(f"This federation has no run {', '.join(missing)}.", hint="Choose other runs.")

@@ -398,6 +398,9 @@ class RunRules(models.Model):
     progress_days = models.PositiveIntegerField(null=True, blank=True, help_text="0: for ever.")
     log_days = models.PositiveIntegerField(null=True, blank=True, help_text="0: for ever.")
 
+    class Meta:
+        verbose_name_plural = "run rules"
+
     def __str__(self) -> str:
         return f"Rules of {self.federation}"
 

@@ -78,26 +78,54 @@ const painted = () => new Promise((resolve) => {
   setTimeout(resolve, 100);
 });
 
+/** A panel's inside on A4, in pixels: the paper less the margins of `@page`, borders and padding. Nothing is measured before a page is laid out for
+ * paper, and nothing drawn after. */
+const PAPER = 652;
+
+const root = document.documentElement;
+let theme = null;
+addEventListener("beforeprint", () => {
+  theme ??= root.dataset.theme;
+  root.dataset.theme = "light"; // for colours that are drawn, not styled
+});
+addEventListener("afterprint", () => {
+  root.dataset.theme = theme ?? root.dataset.theme;
+  theme = null;
+});
+
 /** How far below the screen a chart is drawn already. */
 const NEAR = "0px 0px 400px 0px";
 
 /** Draw into the .plot of a <figure class="chart">. `build()` gives { data, x, y, layout, revision }, x and y being axis
  * titles with their unit; it is called again for each update and each change of theme. A new `revision` resets the zoom. */
 export class Chart {
-  #plot; #build; #near = false; #due = false; #awaited = false;
+  #plot; #build; #near = false; #due = false; #awaited = false; #size = {};
 
   constructor(figure, build) {
     this.#plot = $(".plot", figure);
     this.#build = build;
     addEventListener("themechange", () => requestAnimationFrame(() => this.draw()));
     new ResizeObserver(() => this.#resize()).observe(this.#plot);
-    addEventListener("beforeprint", () => this.#approach(true));
+    addEventListener("beforeprint", () => this.#print());
+    addEventListener("afterprint", () => this.#drawAgain());
     new IntersectionObserver((entries) => this.#approach(entries.at(-1).isIntersecting), { rootMargin: NEAR }).observe(figure);
   }
 
   #approach(near) {
     this.#near = near;
     if (near && this.#due) this.draw();
+  }
+
+  #print() {
+    this.#near = true;
+    this.#size = { width: PAPER, height: parseFloat(getComputedStyle(this.#plot).minBlockSize) };
+    this.draw();
+  }
+
+  #drawAgain() {
+    this.#size = {};
+    this.draw();
+    this.#resize();
   }
 
   /** Of a chart that is far from the screen nothing is drawn until it is near. */
@@ -125,12 +153,12 @@ export class Chart {
   #render() {
     const { data, x, y, layout = {}, revision = "keep" } = this.#build();
     const base = { ...baseLayout(x, y), uirevision: revision };
-    const merged = { ...base, ...layout, xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis } };
+    const merged = { ...base, ...layout, ...this.#size, xaxis: { ...base.xaxis, ...layout.xaxis }, yaxis: { ...base.yaxis, ...layout.yaxis } };
     window.Plotly.react(this.#plot, data, merged, { displayModeBar: false, doubleClick: "reset", responsive: false });
   }
 
   #resize() {
-    if (window.Plotly && this.#plot.offsetHeight && this.#plot.querySelector(".main-svg")) window.Plotly.Plots.resize(this.#plot);
+    if (window.Plotly && !this.#size.width && this.#plot.offsetHeight && this.#plot.querySelector(".main-svg")) window.Plotly.Plots.resize(this.#plot);
   }
 }
 

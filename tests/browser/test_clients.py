@@ -112,3 +112,15 @@ def test_suspending_and_reinstating_a_client(sign_in: Open, world: World) -> Non
     expect(page.get_by_role("status")).to_contain_text("hosp-elm may connect again.")
     world.client.refresh_from_db()
     assert world.client.status == ClientStatus.ACTIVE
+
+
+def test_the_list_shows_its_last_column_on_a_desk_and_bars_of_readiness_are_there_on_a_phone(
+    sign_in: Open, world: World
+) -> None:
+    page = sign_in(world.owner)
+    page.goto(world.root + "clients/")
+    table = page.locator("#clients-list .table-wrap")
+    assert table.evaluate("one => one.scrollWidth <= one.clientWidth")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(world.root + "clients/readiness/")
+    assert page.locator(".bars progress").first.evaluate("one => one.clientWidth") > 40

@@ -43,16 +43,22 @@ def test_every_panel_looks_back_and_a_failed_bar_leads_to_the_log(
     assert [one for one in complaints if "/diff/" not in one] == []  # this world's models have no files
 
 
+def a_long_run(world: World, *, clients: int, rounds: int) -> Run:
+    """Paused after so many rounds of new clients."""
+    run = world.other_run
+    for things in (run.rounds, run.metrics, run.models, run.events):
+        things.all().delete()
+    with_history(run, Shape(clients=clients, rounds=rounds))
+    Run.objects.filter(pk=run.pk).update(
+        status=RunStatus.PAUSED, rounds_done=rounds, num_rounds=rounds + 18, ended_at=None
+    )
+    return run
+
+
 def test_of_many_clients_the_unusual_are_named_and_one_is_excluded(
     sign_in: Open, world: World, complaints: list[str]
 ) -> None:
-    run = world.other_run
-    run.rounds.all().delete()
-    run.metrics.all().delete()
-    run.models.all().delete()
-    run.events.all().delete()
-    with_history(run, Shape(clients=120, rounds=12))
-    Run.objects.filter(pk=run.pk).update(status=RunStatus.PAUSED, rounds_done=12, num_rounds=30)
+    run = a_long_run(world, clients=120, rounds=12)
     page = sign_in(world.owner)
     page.goto(f"{world.root}runs/{run.pk}/?heat=loss&z=1")
     heat = page.locator("#by-round")

@@ -58,3 +58,11 @@ def test_the_switcher_lists_ones_own_federations(sign_in: Open, world: World) ->
     page.locator(".switcher").click()
     menu = page.locator("#federations")
     expect(menu.get_by_role("link")).to_have_text(["NNorthern cardiology", "New federation"])
+
+
+def test_the_page_of_the_api_has_the_theme_of_the_others(sign_in: Open, world: World) -> None:
+    page = sign_in(world.owner, scheme="dark")
+    page.goto("/api/v1/docs")
+    expect(page.locator("html")).to_have_class("dark-mode")
+    page.emulate_media(color_scheme="light")
+    expect(page.locator("html")).not_to_have_class("dark-mode")

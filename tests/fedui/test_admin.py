@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -54,6 +55,12 @@ def test_every_model_has_a_list_that_can_be_searched(browser: Browser, model: ty
 
     assert response.status_code == 200
     assert admin.site._registry[model].search_fields
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
+def test_many_of_a_model_are_called_in_english(model: type[models.Model]) -> None:
+    many = str(model._meta.verbose_name_plural)
+    assert not re.search("[^aeiou]ys$|ss$|^api ", many), many
 
 
 @pytest.mark.parametrize("model", [model for model in OURS if model not in EDITABLE], ids=lambda model: model.__name__)

@@ -123,7 +123,7 @@ def test_the_page_shows_distances_from_the_pinned_run(world: World, browser: Bro
     ("query", "says"),
     [
         ("", "0 runs were chosen"),
-        ("runs=1", "1 runs were chosen"),
+        ("runs=1", "1 run was chosen."),
         ("runs=" + ",".join(map(str, range(1, MOST + 2))), f"Choose 2 to {MOST} runs"),
         ("runs=1,x", "named by their numbers"),
         ("runs=1,9" + 30 * "9", "named by their numbers"),

@@ -7,7 +7,9 @@ const ROW = 20;
 const TOP = 28;
 const BOTTOM = 24;
 const MIN_ROUND_WIDTH = 56;
-const MOST_ROWS = 60;
+/** How many clients have a row each; and how wide it is where that isn't measured: A4 less margins, borders and names. */
+const SCREEN = { most: 60 };
+const PAPER = { most: 42, width: 578 };
 const PHASES = [["downloading", "d"], ["training", "t"], ["uploading", "u"]];
 const QUANTILES = [["slowest", 1], ["p95", 0.95], ["p75", 0.75], ["median", 0.5], ["p25", 0.25], ["fastest", 0]];
 
@@ -75,8 +77,8 @@ function criticalWords(state, paths) {
 }
 
 /** Null if they are more than have a row each. */
-function clientRows(state, rounds, now) {
-  if (new Set(rounds.flatMap(({ parts }) => [...parts.keys()])).size > MOST_ROWS) return null;
+function clientRows(state, rounds, now, most) {
+  if (new Set(rounds.flatMap(({ parts }) => [...parts.keys()])).size > most) return null;
   const rows = new Map();
   for (const round of rounds) {
     for (const [id, part] of round.parts) {
@@ -133,18 +135,19 @@ function barSvg({ at, seconds, lost, refused, reason, client, round }, y, x, sca
   return `<a href="#events" data-log-client="${client}" data-log-round="${round}" aria-label="${esc(`Round ${round}: ${words}. Show in the log`)}">${svg || `<rect class="x" x="${from.toFixed(1)}" y="${y + 6}" width="4" height="8"/>`}${cross}${marks}${title}</a>`;
 }
 
-function roundSvg(round, index, { x, now, height, lane }) {
+function roundSvg(round, index, { x, now, height, lane, named }) {
   const [left, right] = [x(round.startedAt), x(end(round, now))];
   const width = right - left;
   const band = index % 2 === 0 ? `<rect class="band" x="${left.toFixed(1)}" y="0" width="${Math.max(0, width).toFixed(1)}" height="${height - BOTTOM}"/>` : "";
   const work = (from, to, cls, words) =>
     from && to ? `<rect class="${cls}" x="${x(from).toFixed(1)}" y="${TOP}" width="${Math.max(1.5, x(to) - x(from)).toFixed(1)}" height="${lane}"><title>Round ${round.number}: ${words}, ${duration((to - from) / 1000)}</title></rect>` : "";
+  const text = (words, y) => (index % named ? "" : `<text x="${(left + 6).toFixed(1)}" y="${y}">${words}</text>`);
   const label = `${width > 70 ? "Round " : ""}${round.number}${round.status === "abandoned" ? " (repeated)" : ""}`;
-  return `${band}<text x="${(left + 6).toFixed(1)}" y="18">${label}</text>${work(round.closedAt, round.committedAt, "agg", "aggregation")}${work(round.committedAt, round.endedAt, "ev", "evaluation")}<text x="${(left + 6).toFixed(1)}" y="${height - 8}">${minute(round.startedAt)}</text>`;
+  return `${band}${text(label, 18)}${work(round.closedAt, round.committedAt, "agg", "aggregation")}${work(round.committedAt, round.endedAt, "ev", "evaluation")}${text(minute(round.startedAt), height - 8)}`;
 }
 
 export class Timeline {
-  #box; #count; #state = null; #found = ""; #panel;
+  #box; #count; #state = null; #found = ""; #panel; #medium = SCREEN;
 
   /** `openLog(client, round)` shows what the log says of a bar. */
   constructor(panel, openLog) {
@@ -166,6 +169,8 @@ export class Timeline {
       this.draw(this.#state);
     });
     new ResizeObserver(() => this.draw(this.#state)).observe($(".canvas", this.#box));
+    addEventListener("beforeprint", () => this.#drawOn(PAPER));
+    addEventListener("afterprint", () => this.#drawOn(SCREEN));
   }
 
   #choose(buttons, button) {
@@ -181,6 +186,11 @@ export class Timeline {
     $(".canvas", this.#box).focus({ preventScroll: true });
   }
 
+  #drawOn(medium) {
+    this.#medium = medium;
+    this.draw(this.#state);
+  }
+
   draw(state) {
     if (!state) return;
     this.#state = state;
@@ -189,7 +199,7 @@ export class Timeline {
     const rounds = all.filter((r) => r.parts.size).slice(-this.#count);
     if (!rounds.length) return;
     const now = hasEnded(state) ? end(current, state.run.endedAt) : Date.now();
-    const rows = clientRows(state, rounds, now);
+    const rows = clientRows(state, rounds, now, this.#medium.most);
     const paths = rounds.map((round) => once(round, "path", () => criticalPath(round))).filter(Boolean);
     setText($("[data-critical]", this.#panel), criticalWords(state, paths) ?? "Who held a round longest is told when it has ended.");
     this.#paths = new Map(paths.map((path) => [path.round, path]));
@@ -203,12 +213,13 @@ export class Timeline {
     const canvas = $(".canvas", this.#box);
     const first = rounds[0].startedAt;
     const last = Math.max(end(rounds.at(-1), now), running ? now : 0);
-    const width = Math.max(canvas.clientWidth, rounds.length * MIN_ROUND_WIDTH);
+    const width = this.#medium.width ?? Math.max(canvas.clientWidth, rounds.length * MIN_ROUND_WIDTH);
+    const named = Math.ceil((rounds.length * MIN_ROUND_WIDTH) / width);
     const scale = (width - 12) / Math.max(1, (last - first) * (running ? 1.06 : 1));
     const x = (ms) => (ms - first) * scale;
     const lane = rows.length * ROW;
     const height = TOP + lane + BOTTOM;
-    let svg = rounds.map((round, i) => roundSvg(round, i, { x, now, height, lane })).join("");
+    let svg = rounds.map((round, i) => roundSvg(round, i, { x, now, height, lane, named })).join("");
     rows.forEach((row, i) => {
       const y = TOP + i * ROW;
       svg += `<line class="rule" x1="0" x2="${width}" y1="${y + 0.5}" y2="${y + 0.5}"/>${row.bars.map((b) => barSvg(b, y, x, scale, { path: this.#paths.get(b.round), found: this.#found })).join("")}`;

@@ -278,7 +278,7 @@ export class MetricsPanel {
   }
 
   #nothingYet() {
-    const text = "No figures yet: the first come when round 1 is done";
+    const text = "No figures yet:<br>the first come when round 1 is done"; // in one line it is wider than a phone
     return { text, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 12, color: color("--text-3") } };
   }
 
