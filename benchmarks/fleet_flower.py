@@ -173,8 +173,9 @@ def _free_address() -> str:
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     """Until it listens: Flower's client gives up at once where nobody does."""
     host, _, port = address.partition(":")
-    while server.poll() is None:
+    end = time.monotonic() + MAX_SECONDS
+    while server.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
             return
         time.sleep(0.1)
-    raise SystemExit("Flower's server has ended.")
+    raise SystemExit(f"Flower's server has ended, or doesn't listen after {MAX_SECONDS:.0f} s.")

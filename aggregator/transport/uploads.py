@@ -120,9 +120,8 @@ class PartialUpload:
             await self._write_batch(let_go=self.in_memory and self.received < self.size)
             await self._written()
         finally:
-            if self._file and (
-                self._writing is None or self._writing.done()
-            ):  # whoever is cancelled leaves the thread at work
+            at_work = self._writing and not self._writing.done()  # whoever is cancelled leaves the thread so
+            if self._file and not at_work:
                 self._file.close()
                 self._file = None
 
@@ -278,6 +277,9 @@ class Uploads:
         for path in self._too_old(self._folder):
             if path.name not in wanted:
                 self._forget(path.name)
+        # One whose stream was cut twice over may have no file yet. What it holds would count for ever.
+        for name in [name for name, upload in self._partials.items() if upload.in_memory and name not in wanted]:
+            self._forget(name)
         return any(self._folder.glob(f"*{SUFFIX}")) | self._sweep_abandoned()
 
     def _sweep_abandoned(self) -> bool:

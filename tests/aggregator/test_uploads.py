@@ -488,6 +488,18 @@ async def test_partial_uploads_go_when_their_round_is_over(tmp_path: Path) -> No
     assert not list(tmp_path.glob("*.part"))
 
 
+async def test_what_a_stream_that_was_cut_twice_over_holds_in_memory_goes_too(tmp_path: Path) -> None:
+    uploads, size = Uploads(tmp_path, TransferLimits(keep_seconds=-1)), BATCH_BYTES + 1
+    upload = await uploads.begin("a", header("a", size), size)
+    await upload.take(memoryview(bytes(BATCH_BYTES)))
+    pausing = asyncio.create_task(uploads.pause(upload))
+    await asyncio.sleep(0)
+    pausing.cancel()
+    await asyncio.wait({pausing})
+    uploads.sweep(set())
+    assert uploads.status("a", transfer_pb2.GetUploadRequest(task_id="a", sha256="0" * 64)).received == 0
+
+
 async def test_what_ended_engines_have_left_goes_though_nobody_uploads(tmp_path: Path) -> None:
     with ExitStack() as before, upload_folder(tmp_path) as in_use:
         own, abandoned = (before.enter_context(upload_folder(tmp_path)) for _ in range(2))
