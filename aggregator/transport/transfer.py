@@ -22,7 +22,7 @@ from aggregator.ports import ClientIdentity, ClientRegistry
 from aggregator.transport.calls import OpenCalls
 from aggregator.transport.identity import authenticate, refuse
 from aggregator.transport.pace import Pace, StreamEnded, TransferLimits, TransferStream, chunk_bytes_after
-from aggregator.transport.uploads import Damaged, PartialUpload, SpoolFull, Uploads
+from aggregator.transport.uploads import Damaged, EndedEarly, PartialUpload, SpoolFull, Uploads
 from protos import limits
 from protos.chunks import read_upload, write_chunk
 from protos.convert import Scalars, encoding_from_proto, scalars_from_proto, signature_from_proto
@@ -125,6 +125,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         try:
             async with self._stream_of(assignment, "upload") as stream:
                 return await self._take_upload(stream, assignment, header, request_iterator, context)
+        except EndedEarly as early:  # a connection that was cut can look like this
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(early))
         except (UpdateRefused, CodecError) as refusal:
             self._uploads.discard(header.task_id)
             if isinstance(refusal, TooLate):
@@ -172,6 +174,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             finally:
                 await self._uploads.pause(upload)
                 self._sweep_later()
+        upload.check_size()
         stream.delivery = asyncio.create_task(self._deliver(assignment, header, upload, signature, metrics))
         await asyncio.shield(stream.delivery)
         return transfer_pb2.UploadReceipt()

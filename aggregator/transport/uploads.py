@@ -41,6 +41,10 @@ class Damaged(Exception):
     """What is in the folder is not what had been sent. The upload begins anew."""
 
 
+class EndedEarly(UpdateRefused):
+    """Not all has come: of a sender that has hung up, or whose connection was cut. What came is kept."""
+
+
 @contextmanager
 def upload_folder(parent: Path | None) -> Iterator[Path]:
     """A folder that is this process's alone, and was an earlier one's of those that have ended; for good under `parent`.
@@ -125,11 +129,15 @@ class PartialUpload:
                 self._file.close()
                 self._file = None
 
+    def check_size(self) -> None:
+        """Raises `EndedEarly`."""
+        if self.received != self.size:
+            raise EndedEarly(f"The upload ended after {self.received:,} of {self.size:,} bytes.")
+
     async def whole(self) -> memoryview:
         """The bytes, once all are there: a view of the file, which loses its name. Raises `UpdateRefused` or `Damaged`."""
         await self.settle()
-        if self.received != self.size:
-            raise UpdateRefused(f"The upload ended after {self.received:,} of {self.size:,} bytes.")
+        self.check_size()
         if self._hash.hexdigest() != self.sha256:
             if self._found:
                 raise Damaged("What had been kept of the update was damaged: send it again.")

@@ -384,8 +384,17 @@ async def test_a_call_that_ends_while_the_disk_is_at_work_costs_nothing(tmp_path
 # --- what outlives a server ------------------------------------------------------------------------------------------
 
 
+async def until_spooled(folder: Path) -> Path:
+    """A small update goes to its file when its stream ends: in a thread that outlives the call."""
+    async with asyncio.timeout(10):
+        while not (parts := [path for path in folder.rglob(f"*{SUFFIX}") if path.stat().st_size]):
+            await asyncio.sleep(0.01)
+    return parts[0]
+
+
 async def restart(federation: Federation, folder: Path) -> None:
     await federation.close()
+    await until_spooled(folder)
     await federation.start(uploads=folder)
 
 
@@ -423,7 +432,7 @@ async def test_what_was_damaged_on_the_disk_is_sent_again(tmp_path: Path) -> Non
     await federation.start(uploads=tmp_path)
     *_, update, data = await cut_upload(federation)
     await federation.close()
-    (part,) = tmp_path.rglob("*.part")
+    part = await until_spooled(tmp_path)
     part.write_bytes(b"\xff" * 64)
     await federation.start(uploads=tmp_path)
     agent = await federation.connect("a", automatic=False)
